@@ -1,0 +1,188 @@
+package authz
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// maxInputBytes bounds the input document of one decision as JSON.
+const maxInputBytes = 64 << 10
+
+// ErrInput is returned for a query whose facts do not fit an input document.
+var ErrInput = errors.New("query too large")
+
+// input is the document that the policy sees; docs/policy.md describes it. Its
+// JSON is hashed, its AST is evaluated, and a test holds the two equal.
+type input struct {
+	Action    string            `json:"action"`
+	Principal inputPrincipal    `json:"principal"`
+	Tenant    string            `json:"tenant"`
+	Suspended bool              `json:"suspended"`
+	Vouched   bool              `json:"vouched"`
+	Via       string            `json:"via"`
+	Labels    map[string]string `json:"labels"`
+	Now       int64             `json:"now"` // Unix seconds
+	Node      inputNode         `json:"node"`
+	Execution *inputExecution   `json:"execution,omitempty"`
+}
+
+type inputPrincipal struct {
+	Kind   string            `json:"kind"`
+	Name   string            `json:"name"`
+	Tenant string            `json:"tenant"`
+	Roles  map[string]bool   `json:"roles"`
+	Labels map[string]string `json:"labels"`
+}
+
+type inputNode struct {
+	ID         string `json:"id"`
+	Tier       string `json:"tier"`
+	RunAllowed bool   `json:"run_allowed"`
+}
+
+type inputExecution struct {
+	Language      string   `json:"language"`
+	Sandbox       string   `json:"sandbox"`
+	Network       string   `json:"network"`
+	MemoryBytes   int64    `json:"memory_bytes"`
+	TimeoutMS     int64    `json:"timeout_ms"`
+	CPUPercent    int64    `json:"cpu_percent"`
+	OutputBytes   int64    `json:"output_bytes"`
+	FileSizeBytes int64    `json:"file_size_bytes"`
+	Processes     int64    `json:"processes"`
+	CodeBytes     int64    `json:"code_bytes"`
+	Least         int64    `json:"least"` // the smallest of the numbers above: none may be below zero
+	Require       []string `json:"require"`
+}
+
+// newInput gives unset facts their meaning: no tenant is the caller's own, no
+// sandbox is "auto", no network is "none".
+func newInput(q Query) input {
+	in := input{
+		Action: q.Action,
+		Principal: inputPrincipal{
+			Kind: string(q.Principal.Kind), Name: q.Principal.Name, Tenant: q.Principal.Tenant,
+			Roles: make(map[string]bool, len(q.Principal.Roles)), Labels: orEmpty(q.Principal.Labels),
+		},
+		Tenant: or(q.Tenant, q.Principal.Tenant), Suspended: q.Suspended,
+		Vouched: q.Vouched, Via: q.Via, Labels: orEmpty(q.Labels), Now: q.Now.Unix(),
+		Node: inputNode{ID: q.Node.ID, Tier: q.Node.Tier, RunAllowed: q.Node.RunAllowed},
+	}
+	for _, role := range q.Principal.Roles {
+		in.Principal.Roles[role] = true
+	}
+	if e := q.Execution; e != nil {
+		in.Execution = &inputExecution{
+			Language: e.Language, Sandbox: or(e.Sandbox, "auto"), Network: or(e.Network, "none"),
+			MemoryBytes: e.MemoryBytes, TimeoutMS: e.TimeoutMS, CPUPercent: int64(e.CPUPercent),
+			OutputBytes: e.OutputBytes, FileSizeBytes: e.FileSizeBytes, Processes: int64(e.Processes),
+			CodeBytes: int64(e.CodeBytes), Require: append([]string{}, e.Require...),
+			Least: min(e.MemoryBytes, e.TimeoutMS, int64(e.CPUPercent), e.OutputBytes, e.FileSizeBytes, int64(e.Processes), int64(e.CodeBytes)),
+		}
+	}
+	return in
+}
+
+// digest is the hex SHA-256 of the document's JSON.
+func (in input) digest() (string, error) {
+	text, err := json.Marshal(in)
+	if err != nil {
+		return "", fmt.Errorf("encode input: %w", err)
+	}
+	if len(text) > maxInputBytes {
+		return "", fmt.Errorf("%w: %d bytes, at most %d", ErrInput, len(text), maxInputBytes)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// value is the document as OPA evaluates it, built without a detour through
+// JSON.
+func (in input) value() ast.Value {
+	members := [][2]*ast.Term{
+		member("action", ast.StringTerm(in.Action)),
+		member("principal", ast.ObjectTerm(
+			member("kind", ast.StringTerm(in.Principal.Kind)),
+			member("name", ast.StringTerm(in.Principal.Name)),
+			member("tenant", ast.StringTerm(in.Principal.Tenant)),
+			member("roles", flags(in.Principal.Roles)),
+			member("labels", texts(in.Principal.Labels)),
+		)),
+		member("tenant", ast.StringTerm(in.Tenant)),
+		member("suspended", boolean(in.Suspended)),
+		member("vouched", boolean(in.Vouched)),
+		member("via", ast.StringTerm(in.Via)),
+		member("labels", texts(in.Labels)),
+		member("now", integer(in.Now)),
+		member("node", ast.ObjectTerm(
+			member("id", ast.StringTerm(in.Node.ID)),
+			member("tier", ast.StringTerm(in.Node.Tier)),
+			member("run_allowed", boolean(in.Node.RunAllowed)),
+		)),
+	}
+	if e := in.Execution; e != nil {
+		require := make([]*ast.Term, len(e.Require))
+		for i, name := range e.Require {
+			require[i] = ast.StringTerm(name)
+		}
+		members = append(members, member("execution", ast.ObjectTerm(
+			member("language", ast.StringTerm(e.Language)),
+			member("sandbox", ast.StringTerm(e.Sandbox)),
+			member("network", ast.StringTerm(e.Network)),
+			member("memory_bytes", integer(e.MemoryBytes)),
+			member("timeout_ms", integer(e.TimeoutMS)),
+			member("cpu_percent", integer(e.CPUPercent)),
+			member("output_bytes", integer(e.OutputBytes)),
+			member("file_size_bytes", integer(e.FileSizeBytes)),
+			member("processes", integer(e.Processes)),
+			member("code_bytes", integer(e.CodeBytes)),
+			member("least", integer(e.Least)),
+			member("require", ast.ArrayTerm(require...)),
+		)))
+	}
+	return ast.NewObject(members...)
+}
+
+func member(key string, value *ast.Term) [2]*ast.Term {
+	return [2]*ast.Term{ast.InternedTerm(key), value}
+}
+
+func boolean(b bool) *ast.Term { return ast.InternedTerm(b) }
+
+func integer(n int64) *ast.Term { return ast.NumberTerm(json.Number(strconv.FormatInt(n, 10))) }
+
+func texts(m map[string]string) *ast.Term {
+	o := ast.NewObject()
+	for k, v := range m {
+		o.Insert(ast.StringTerm(k), ast.StringTerm(v))
+	}
+	return ast.NewTerm(o)
+}
+
+func flags(m map[string]bool) *ast.Term {
+	o := ast.NewObject()
+	for k, v := range m {
+		o.Insert(ast.StringTerm(k), boolean(v))
+	}
+	return ast.NewTerm(o)
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}

@@ -1,0 +1,341 @@
+// Package authz answers two questions: who is asking (API keys, [APIKeys]) and
+// may they (OPA, [Policy]).
+//
+// A policy is a set of Rego modules with JSON data; the built-in one is in the
+// folder policy and explained in docs/policy.md. It sees verified facts only
+// ([Query]) and nothing else: no network, no clock, no random numbers, so that
+// the same question has the same answer on every node and in a later replay.
+// The zero [Decision] denies, and so do an error and a time-out.
+package authz
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+)
+
+// ErrClosed is returned after [Policy.Close].
+var ErrClosed = errors.New("policy closed")
+
+// Codes of reasons that the engine gives, beside those of the policy.
+const (
+	ReasonDenied      = "denied"       // the policy denied and gave no reason
+	ReasonPolicyError = "policy_error" // the policy gave no answer
+)
+
+const (
+	defaultTimeout  = time.Second
+	maxReasons      = 32
+	maxMessageBytes = 512
+)
+
+// Config of a [Policy]. The zero value is the built-in policy.
+type Config struct {
+	Modules map[string]string // name -> text; nil: [DefaultModules]
+	Timeout time.Duration     // of one decision, waiting included; 0: 1 s
+	Workers int               // 0: twice the cores
+	Log     *slog.Logger      // nil: discarded
+}
+
+// Policy decides. Its methods may be called concurrently.
+//
+// Decisions are evaluated by a few long-lived goroutines: OPA recurses deeply,
+// and on a fresh stack each decision would pay for growing it.
+type Policy struct {
+	active  atomic.Pointer[bundle]
+	timeout time.Duration
+	log     *slog.Logger
+
+	jobs    chan job
+	closing chan struct{}
+	close   func()
+	workers sync.WaitGroup
+	replace sync.Mutex // one Replace at a time, so that the log tells the order
+}
+
+type job struct {
+	ctx   context.Context
+	query Query
+	done  chan<- answer // has room for one
+}
+
+type answer struct {
+	decision Decision
+	err      error
+}
+
+// NewPolicy compiles the policy and starts its workers. Close releases them.
+func NewPolicy(cfg Config) (*Policy, error) {
+	modules := cfg.Modules
+	if modules == nil {
+		modules = DefaultModules()
+	}
+	p := &Policy{
+		timeout: cmp.Or(cfg.Timeout, defaultTimeout),
+		log:     cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		jobs:    make(chan job),
+		closing: make(chan struct{}),
+	}
+	p.close = sync.OnceFunc(func() { close(p.closing) })
+	b, err := p.try(context.Background(), modules)
+	if err != nil {
+		return nil, err
+	}
+	p.active.Store(b)
+	for range cmp.Or(cfg.Workers, 2*runtime.GOMAXPROCS(0)) {
+		p.workers.Go(p.work)
+	}
+	return p, nil
+}
+
+// Decide answers one query. On an error the decision denies, too, with the
+// reason [ReasonPolicyError]; a decision never allows together with an error.
+func (p *Policy) Decide(ctx context.Context, q Query) (Decision, error) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	done := make(chan answer, 1)
+	var got answer
+	select {
+	case p.jobs <- job{ctx: ctx, query: q, done: done}:
+		select {
+		case got = <-done:
+		case <-ctx.Done():
+			got.err = ctx.Err()
+		}
+	case <-p.closing:
+		got.err = ErrClosed
+	case <-ctx.Done():
+		got.err = ctx.Err()
+	}
+	if got.err != nil {
+		p.log.ErrorContext(ctx, "policy gave no answer", "action", q.Action, "err", got.err)
+		got.err = fmt.Errorf("decide %s: %w", q.Action, got.err)
+		got.decision = Decision{
+			Policy: got.decision.Policy, Input: got.decision.Input,
+			Reasons: []Reason{{Code: ReasonPolicyError, Message: "the policy gave no answer; what has no answer is denied"}},
+		}
+	}
+	got.decision.Duration = time.Since(start)
+	return got.decision, got.err
+}
+
+// Digest is the hex SHA-256 of the active policy: of its modules' names and
+// contents.
+func (p *Policy) Digest() string { return p.active.Load().digest }
+
+// Modules returns the active policy's modules and data by file name.
+func (p *Policy) Modules() map[string]string { return maps.Clone(p.active.Load().modules) }
+
+// Roles names the roles that the active policy knows, sorted.
+func (p *Policy) Roles() []string { return slices.Clone(p.active.Load().roles) }
+
+// Replace makes the modules the active policy for every decision that starts
+// later. Modules that do not compile, or that fail to deny a query by nobody,
+// are refused, and the active policy stays.
+func (p *Policy) Replace(ctx context.Context, modules map[string]string) error {
+	p.replace.Lock()
+	defer p.replace.Unlock()
+	b, err := p.try(ctx, modules)
+	if err != nil {
+		return err
+	}
+	old := p.active.Swap(b)
+	p.log.InfoContext(ctx, "policy replaced", "policy", b.digest, "before", old.digest)
+	return nil
+}
+
+// Close stops the workers and waits for them. Decide then returns [ErrClosed].
+func (p *Policy) Close() error {
+	p.close()
+	p.workers.Wait()
+	return nil
+}
+
+// try compiles the modules and asks what every policy must answer with no.
+func (p *Policy) try(ctx context.Context, modules map[string]string) (*bundle, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*p.timeout)
+	defer cancel()
+	b, err := compile(ctx, modules)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range []Query{{}, {Action: ExecRun, Execution: &ExecutionFacts{Language: "python"}}, {Action: RoleGrant}} {
+		d, err := b.decide(ctx, q)
+		if err != nil {
+			return nil, fmt.Errorf("%w: trial query: %w", ErrPolicy, err)
+		}
+		if d.Allow {
+			return nil, fmt.Errorf("%w: it lets nobody do %q", ErrPolicy, q.Action)
+		}
+	}
+	return b, nil
+}
+
+func (p *Policy) work() {
+	for {
+		select {
+		case j := <-p.jobs:
+			var a answer
+			// A caller who left while we waited for each other needs no answer.
+			if a.err = j.ctx.Err(); a.err == nil {
+				a.decision, a.err = p.active.Load().decide(j.ctx, j.query)
+			}
+			j.done <- a
+		case <-p.closing:
+			return
+		}
+	}
+}
+
+// decide evaluates a query on the calling goroutine.
+func (b *bundle) decide(ctx context.Context, q Query) (Decision, error) {
+	d := Decision{Policy: b.digest}
+	in := newInput(q)
+	var err error
+	if d.Input, err = in.digest(); err != nil {
+		return d, err
+	}
+	value := in.value()
+	result, err := evaluate(ctx, b.decision, value)
+	if err != nil {
+		return d, err
+	}
+	// A half-formed answer must not be half believed: only the exact shape allows.
+	object, ok := result.(map[string]any)
+	if !ok {
+		return d, fmt.Errorf("%w: the decision is not an object", ErrPolicy)
+	}
+	allow, ok := object["allow"].(bool)
+	if !ok {
+		return d, fmt.Errorf("%w: the decision has no boolean \"allow\"", ErrPolicy)
+	}
+	if allow && q.Action == ExecRun {
+		if d.Obligations, err = readObligations(object["obligations"], in.Execution); err != nil {
+			return d, err
+		}
+	}
+	if !allow {
+		d.Reasons, err = b.reasonsFor(ctx, value)
+		return d, err
+	}
+	d.Allow = true
+	return d, nil
+}
+
+// reasonsFor asks the policy why it denied. The answer cannot change the denial.
+func (b *bundle) reasonsFor(ctx context.Context, value ast.Value) ([]Reason, error) {
+	result, err := evaluate(ctx, b.reasons, value)
+	if err != nil {
+		return nil, err
+	}
+	found, _ := result.([]any)
+	var reasons []Reason
+	for _, item := range found {
+		object, _ := item.(map[string]any)
+		code, _ := object["code"].(string)
+		message, _ := object["message"].(string)
+		if code != "" && len(code) <= 64 {
+			reasons = append(reasons, Reason{Code: code, Message: clip(message)})
+		}
+	}
+	if len(reasons) == 0 {
+		reasons = []Reason{{Code: ReasonDenied, Message: "the policy does not allow it"}}
+	}
+	slices.SortFunc(reasons, func(a, b Reason) int {
+		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
+	})
+	return reasons[:min(len(reasons), maxReasons)], nil
+}
+
+// evaluate returns the value of a prepared query that has exactly one, nil if
+// it is undefined.
+func evaluate(ctx context.Context, query rego.PreparedEvalQuery, value ast.Value) (any, error) {
+	results, err := query.Eval(ctx, rego.EvalParsedInput(value))
+	if err != nil {
+		return nil, fmt.Errorf("evaluate: %w", errors.Join(err, ctx.Err()))
+	}
+	if len(results) == 0 {
+		return nil, nil
+	}
+	if len(results) != 1 || len(results[0].Expressions) != 1 {
+		return nil, fmt.Errorf("%w: more than one answer", ErrPolicy)
+	}
+	return results[0].Expressions[0].Value, nil
+}
+
+// readObligations reads the policy's answer strictly: each ceiling is a whole
+// number above zero.
+func readObligations(v any, asked *inputExecution) (Obligations, error) {
+	object, ok := v.(map[string]any)
+	if !ok || asked == nil {
+		return Obligations{}, fmt.Errorf("%w: it allows a run without obligations", ErrPolicy)
+	}
+	var faults []error
+	number := func(key string, most int64) int64 {
+		text, _ := object[key].(json.Number)
+		n, err := text.Int64()
+		if err != nil || n <= 0 || n > most {
+			faults = append(faults, fmt.Errorf("%w: obligation %s is not a whole number above zero", ErrPolicy, key))
+		}
+		return n
+	}
+	text := func(key string) string {
+		s, ok := object[key].(string)
+		if !ok {
+			faults = append(faults, fmt.Errorf("%w: obligation %s is not a text", ErrPolicy, key))
+		}
+		return s
+	}
+	o := Obligations{
+		MemoryBytes:   number("memory_bytes", math.MaxInt64),
+		TimeoutMS:     number("timeout_ms", math.MaxInt64/int64(time.Millisecond)),
+		CPUPercent:    int(number("cpu_percent", math.MaxInt32)),
+		OutputBytes:   number("output_bytes", math.MaxInt64),
+		FileSizeBytes: number("file_size_bytes", math.MaxInt64),
+		Processes:     int(number("processes", math.MaxInt32)),
+		CodeBytes:     int(number("code_bytes", math.MaxInt32)),
+		Sandbox:       text("sandbox"),
+		Network:       asked.Network,
+		Required:      slices.Clone(asked.Require),
+	}
+	required, ok := object["required"].([]any)
+	if !ok {
+		faults = append(faults, fmt.Errorf("%w: obligation required is not a list", ErrPolicy))
+	}
+	for _, item := range required {
+		name, ok := item.(string)
+		if !ok {
+			faults = append(faults, fmt.Errorf("%w: obligation required holds more than texts", ErrPolicy))
+		}
+		o.Required = append(o.Required, name)
+	}
+	slices.Sort(o.Required)
+	o.Required = slices.Compact(o.Required)
+	if len(faults) > 0 {
+		return Obligations{}, errors.Join(faults...)
+	}
+	return o, nil
+}
+
+// clip bounds a message, which may repeat what a caller sent.
+func clip(s string) string {
+	if len(s) <= maxMessageBytes {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxMessageBytes], "") + "…"
+}
