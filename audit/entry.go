@@ -1,0 +1,335 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/gowebpki/jcs"
+
+	"github.com/agenticraft/node/identity"
+)
+
+// EntryVersion is the version of the leaf format.
+const EntryVersion = 1
+
+// MaxLeaf is the size limit of a leaf in bytes: C2SP entry bundles frame a
+// leaf with a 16-bit length.
+const MaxLeaf = 65535
+
+const (
+	maxID       = 128     // bytes of Entry.ID and Entry.Task
+	maxName     = 512     // bytes of every other name in an entry
+	maxNumber   = 1 << 53 // magnitude above which JSON numbers lose digits
+	maxDepth    = 32      // nesting of a leaf
+	maxReasons  = 64      // reason codes in a decision
+	maxAttempts = 1 << 20
+	timeLayout  = "2006-01-02T15:04:05.000Z" // UTC, milliseconds: sorts as text
+)
+
+// Kind is what an entry states. The set is closed: a keeper that does not know
+// a kind refuses the entry.
+type Kind string
+
+// The kinds of entries.
+const (
+	KindGenesis Kind = "genesis" // entry 0: the cluster and its first members
+	KindIntent  Kind = "intent"  // this will run now, for this one, by this decision
+	KindOutcome Kind = "outcome" // how it ended; exactly one per intent
+	KindDenial  Kind = "denial"  // this was refused
+	KindLate    Kind = "late"    // a result that came after the outcome
+	KindGap     Kind = "gap"     // how many entries of a sort were left out, and why
+	KindMember  Kind = "member"
+	KindAgent   Kind = "agent"
+	KindKey     Kind = "key"
+	KindRole    Kind = "role"
+	KindTenant  Kind = "tenant"
+	KindPolicy  Kind = "policy"
+)
+
+// Kinds lists all kinds in a fixed order.
+func Kinds() []Kind {
+	return []Kind{
+		KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
+		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
+	}
+}
+
+func (k Kind) known() bool {
+	switch k {
+	case KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
+		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy:
+		return true
+	}
+	return false
+}
+
+// Entry is one statement in the log: ids, numbers, reason codes and salted
+// commitments, never code, inputs, results or outside free text. Its leaf is
+// its canonical JSON (RFC 8785), at most [MaxLeaf] bytes, stored verbatim.
+type Entry struct {
+	V        int         `json:"v"`                   // [EntryVersion]
+	Kind     Kind        `json:"kind"`                //
+	ID       string      `json:"id"`                  // idempotency: one ID of one author is written once
+	Time     string      `json:"time"`                // the author's clock, UTC, "2006-01-02T15:04:05.000Z"
+	Author   identity.ID `json:"author,omitempty"`    // the node that signed the batch; none on entry 0
+	Actor    string      `json:"actor,omitempty"`     // principal who asked
+	OnBehalf string      `json:"on_behalf,omitempty"` // principal for whom
+	Tenant   string      `json:"tenant,omitempty"`    //
+	Task     string      `json:"task,omitempty"`      //
+	Attempt  int         `json:"attempt,omitempty"`   // from 1; of intent, outcome and late
+	Once     *Once       `json:"once,omitempty"`      // at most once in the cluster
+	Ref      *uint64     `json:"ref,omitempty"`       // index of the entry that this one answers
+	Decision *Decision   `json:"decision,omitempty"`  // the policy's answer
+	// Body is the kind's own part: a JSON object ([IntentBody], …).
+	Body json.RawMessage `json:"body,omitempty"`
+}
+
+// Once makes an entry happen at most once in the cluster: a second entry with
+// the same Key and Digest is answered with the index of the first, one with
+// another Digest is [ErrConflict].
+type Once struct {
+	Key    string `json:"key"`    // SHA-256, lower-case hex
+	Digest string `json:"digest"` // SHA-256, lower-case hex
+}
+
+// Decision is a policy's answer, as it was given. The zero value denies.
+type Decision struct {
+	Allow   bool        `json:"allow"`
+	Reasons []string    `json:"reasons,omitempty"` // codes
+	Policy  string      `json:"policy,omitempty"`  // digest of the policy in force
+	Input   string      `json:"input,omitempty"`   // digest of the facts it saw
+	Micros  int64       `json:"micros,omitempty"`  // time it took
+	Node    identity.ID `json:"node,omitempty"`    // who decided
+}
+
+// FormatTime writes t as entries do.
+func FormatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
+
+// ParseTime reads what [FormatTime] wrote.
+func ParseTime(s string) (time.Time, error) {
+	t, err := time.Parse(timeLayout, s)
+	if err != nil || FormatTime(t) != s {
+		return time.Time{}, fmt.Errorf("%w: time %q", ErrInvalid, clip(s))
+	}
+	return t, nil
+}
+
+// Encode makes the entry's leaf. It refuses what [DecodeEntry] would refuse.
+func (e Entry) Encode() ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	leaf, err := canonical(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(leaf) > MaxLeaf {
+		return nil, fmt.Errorf("%w: entry has %d bytes, limit %d", ErrInvalid, len(leaf), MaxLeaf)
+	}
+	if err := checkNumbers(text); err != nil {
+		return nil, err
+	}
+	return leaf, nil
+}
+
+// DecodeEntry reads a leaf strictly: canonical JSON, no unknown or repeated
+// member, a known kind with a body that fits it, and encoding the result again
+// gives the same bytes.
+func DecodeEntry(leaf []byte) (Entry, error) {
+	if len(leaf) > MaxLeaf {
+		return Entry{}, fmt.Errorf("%w: entry has %d bytes, limit %d", ErrInvalid, len(leaf), MaxLeaf)
+	}
+	if depth(leaf) > maxDepth {
+		return Entry{}, fmt.Errorf("%w: entry nests too deeply", ErrInvalid)
+	}
+	var e Entry
+	if err := decodeStrict(leaf, &e); err != nil {
+		return Entry{}, err
+	}
+	again, err := e.Encode()
+	if err != nil {
+		return Entry{}, err
+	}
+	if !bytes.Equal(again, leaf) {
+		return Entry{}, fmt.Errorf("%w: entry is not in canonical form", ErrInvalid)
+	}
+	return e, nil
+}
+
+// check holds the rules that need nothing but the entry.
+func (e Entry) check() error {
+	fail := func(what string) error { return fmt.Errorf("%w: entry: %s", ErrInvalid, what) }
+	if e.V != EntryVersion {
+		return fail(fmt.Sprintf("version %d is not known", e.V))
+	}
+	if !e.Kind.known() {
+		return fail(fmt.Sprintf("kind %q is not known", clip(string(e.Kind))))
+	}
+	if e.ID == "" || !plain(e.ID, maxID) {
+		return fail("id is missing or malformed")
+	}
+	if _, err := ParseTime(e.Time); err != nil {
+		return err
+	}
+	if e.Author == "" && e.Kind != KindGenesis {
+		return fail("author is missing")
+	}
+	if e.Author != "" {
+		if _, err := identity.ParseID(string(e.Author)); err != nil {
+			return fail("author is malformed")
+		}
+	}
+	if !plain(e.Actor, maxName) || !plain(e.OnBehalf, maxName) || !plain(e.Tenant, maxName) {
+		return fail("actor, on_behalf or tenant is malformed")
+	}
+	if !plain(e.Task, maxID) {
+		return fail("task is malformed")
+	}
+	if e.Attempt < 0 || e.Attempt > maxAttempts {
+		return fail("attempt is out of range")
+	}
+	if e.Once != nil && (!isDigest(e.Once.Key) || !isDigest(e.Once.Digest)) {
+		return fail("once is not a pair of digests")
+	}
+	if e.Ref != nil && *e.Ref > maxNumber {
+		return fail("ref is out of range")
+	}
+	if err := e.Decision.check(); err != nil {
+		return err
+	}
+	return e.checkKind()
+}
+
+func (e Entry) checkKind() error {
+	fail := func(what string) error { return fmt.Errorf("%w: %s entry: %s", ErrInvalid, e.Kind, what) }
+	switch e.Kind {
+	case KindIntent, KindOutcome, KindLate:
+		if e.Task == "" || e.Attempt < 1 {
+			return fail("needs a task and an attempt from 1 on")
+		}
+		if (e.Ref != nil) != (e.Kind != KindIntent) {
+			return fail("ref must name the intent, and only there")
+		}
+	case KindDenial:
+		if e.Decision != nil && e.Decision.Allow {
+			return fail("its decision allows")
+		}
+	}
+	if e.Kind == KindIntent && e.Decision != nil && !e.Decision.Allow {
+		return fail("its decision denies")
+	}
+	return checkBody(e.Kind, e.Body)
+}
+
+func (d *Decision) check() error {
+	if d == nil {
+		return nil
+	}
+	ok := len(d.Reasons) <= maxReasons && plain(d.Policy, maxName) && plain(d.Input, maxName) && d.Micros >= 0
+	for _, r := range d.Reasons {
+		ok = ok && r != "" && plain(r, maxName)
+	}
+	if ok && d.Node != "" {
+		_, err := identity.ParseID(string(d.Node))
+		ok = err == nil
+	}
+	if !ok {
+		return fmt.Errorf("%w: entry: decision is malformed", ErrInvalid)
+	}
+	return nil
+}
+
+// canonical is RFC 8785, which also refuses repeated members.
+func canonical(text []byte) ([]byte, error) {
+	out, err := jcs.Transform(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return out, nil
+}
+
+// decodeStrict decodes exactly one JSON value without unknown members.
+func decodeStrict(text []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: bytes after the JSON value", ErrInvalid)
+	}
+	return nil
+}
+
+// checkNumbers refuses numbers that canonical JSON would silently change:
+// integers beyond 2^53.
+func checkNumbers(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		n, ok := token.(json.Number)
+		if !ok {
+			continue
+		}
+		if f, err := n.Float64(); err != nil || f > maxNumber || f < -maxNumber {
+			return fmt.Errorf("%w: a number is out of range", ErrInvalid)
+		}
+	}
+}
+
+// depth is the nesting of a JSON text, counted before anything recursive sees it.
+func depth(text []byte) int {
+	deepest, now, quoted := 0, 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			now++
+			deepest = max(deepest, now)
+		case c == '}' || c == ']':
+			now--
+		}
+	}
+	return deepest
+}
+
+// plain reports whether s is short printable ASCII without spaces: a name, not text.
+func plain(s string, limit int) bool {
+	if len(s) > limit {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
+
+// isDigest reports whether s is a SHA-256 in lower-case hex.
+func isDigest(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// clip shortens hostile text for an error message.
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:40] + "…"
+	}
+	return s
+}

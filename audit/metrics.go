@@ -1,0 +1,48 @@
+package audit
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	size        prometheus.Gauge
+	entries     prometheus.Counter
+	applySecs   prometheus.Histogram
+	checkpoint  prometheus.Gauge
+	cosigned    prometheus.Counter
+	alarms      prometheus.Counter
+	checkpoints prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	opts := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "agenticraft", Subsystem: "audit", Name: name, Help: help}
+	}
+	return &metrics{
+		size:        prometheus.NewGauge(prometheus.GaugeOpts(opts("size_entries", "Entries in the log."))),
+		entries:     prometheus.NewCounter(prometheus.CounterOpts(opts("entries_total", "Entries written since the start."))),
+		checkpoint:  prometheus.NewGauge(prometheus.GaugeOpts(opts("checkpoint_size_entries", "Size of the newest quorum checkpoint."))),
+		checkpoints: prometheus.NewCounter(prometheus.CounterOpts(opts("checkpoints_total", "Quorum checkpoints seen since the start."))),
+		cosigned:    prometheus.NewCounter(prometheus.CounterOpts(opts("cosignatures_total", "Checkpoints that this keeper signed."))),
+		alarms:      prometheus.NewCounter(prometheus.CounterOpts(opts("alarms_total", "Contradicting histories seen."))),
+		applySecs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "agenticraft", Subsystem: "audit", Name: "apply_seconds",
+			Help:    "Time of one Apply, including the flush to disk.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+	}
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.size, m.entries, m.applySecs, m.checkpoint, m.checkpoints, m.cosigned, m.alarms}
+}
+
+func (m *metrics) applied(size, added uint64, took time.Duration) {
+	m.size.Set(float64(size))
+	m.entries.Add(float64(added))
+	if took > 0 {
+		m.applySecs.Observe(took.Seconds())
+	}
+}

@@ -1,0 +1,196 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+const (
+	defaultLimit = 100
+	// MaxLimit is how many entries a page of a query can hold.
+	MaxLimit = 1000
+	scanStep = 512 // entries read in one transaction, which must stay short
+)
+
+// Filter selects entries. The zero value of a field selects all.
+type Filter struct {
+	Since    time.Time // by the time in the entry, inclusive
+	Until    time.Time // exclusive
+	Actor    string    // who asked, or on whose behalf
+	Task     string
+	Kinds    []Kind
+	Decision string // "allow" or "deny"
+	Limit    int    // entries in a page; 0: 100, at most [MaxLimit]
+	Cursor   string // Page.Next of the page before, with the same filter
+	Newest   bool   // newest first
+}
+
+// Page is a part of a query's answer.
+type Page struct {
+	Entries []Indexed
+	Next    string // cursor of the next page; "": nothing more as of Size
+	Size    uint64 // of the log when the page was made
+}
+
+// Query returns the entries that match f, in log order or newest first. Pages
+// are stable: an entry has its place by index, and new ones come at the end.
+// Without Task it scans, and gives up when ctx ends.
+func (s *Store) Query(ctx context.Context, f Filter) (Page, error) {
+	if err := f.check(); err != nil {
+		return Page{}, err
+	}
+	page := Page{Size: s.Size()}
+	at, ok, err := f.start(page.Size)
+	if err != nil || !ok {
+		return page, err
+	}
+	if f.Task != "" {
+		return s.queryTask(f, at, page)
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return Page{}, err
+		}
+		from, until := at, min(at+scanStep, page.Size)
+		if f.Newest {
+			from, until = at-min(at, scanStep-1), at+1
+		}
+		entries, err := s.read(from, until)
+		if err != nil {
+			return Page{}, err
+		}
+		if f.Newest {
+			slices.Reverse(entries)
+		}
+		for _, one := range entries {
+			if page.add(f, one) {
+				return page, nil
+			}
+		}
+		if f.Newest && from == 0 || !f.Newest && until == page.Size {
+			return page, nil
+		}
+		at = until
+		if f.Newest {
+			at = from - 1
+		}
+	}
+}
+
+// queryTask reads only the entries of one task.
+func (s *Store) queryTask(f Filter, at uint64, page Page) (Page, error) {
+	var entries []Indexed
+	err := s.view(func(tx *bbolt.Tx) error {
+		prefix := append([]byte(f.Task), 0)
+		c := tx.Bucket(bucketTasks).Cursor()
+		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+			if len(k) != len(prefix)+4+1+8 {
+				continue
+			}
+			one, err := readEntry(tx, binary.BigEndian.Uint64(k[len(k)-8:]))
+			if err != nil {
+				return err
+			}
+			entries = append(entries, one)
+		}
+		return nil
+	})
+	if err != nil {
+		return Page{}, err
+	}
+	slices.SortFunc(entries, func(a, b Indexed) int {
+		if f.Newest {
+			a, b = b, a
+		}
+		return int(int64(a.Index) - int64(b.Index))
+	})
+	for _, one := range entries {
+		if one.Index >= page.Size || f.Newest && one.Index > at || !f.Newest && one.Index < at {
+			continue
+		}
+		if page.add(f, one) {
+			return page, nil
+		}
+	}
+	return page, nil
+}
+
+// add takes a matching entry and reports whether the page was full before it.
+func (p *Page) add(f Filter, one Indexed) (full bool) {
+	if !f.match(one.Entry) {
+		return false
+	}
+	if len(p.Entries) == f.limit() {
+		p.Next = f.cursor(one.Index)
+		return true
+	}
+	p.Entries = append(p.Entries, one)
+	return false
+}
+
+func (f Filter) check() error {
+	if f.Decision != "" && f.Decision != "allow" && f.Decision != "deny" {
+		return fmt.Errorf("%w: decision is %q, not allow or deny", ErrInvalid, clip(f.Decision))
+	}
+	if f.Limit < 0 || f.Limit > MaxLimit {
+		return fmt.Errorf("%w: limit is not between 1 and %d", ErrInvalid, MaxLimit)
+	}
+	for _, k := range f.Kinds {
+		if !k.known() {
+			return fmt.Errorf("%w: kind %q is not known", ErrInvalid, clip(string(k)))
+		}
+	}
+	return nil
+}
+
+func (f Filter) limit() int {
+	if f.Limit == 0 {
+		return defaultLimit
+	}
+	return f.Limit
+}
+
+// cursor names the next entry to look at and the direction.
+func (f Filter) cursor(index uint64) string {
+	if f.Newest {
+		return "n" + strconv.FormatUint(index, 10)
+	}
+	return "o" + strconv.FormatUint(index, 10)
+}
+
+// start is the first index to look at; not ok: there is none.
+func (f Filter) start(size uint64) (at uint64, ok bool, err error) {
+	if f.Cursor == "" {
+		if f.Newest {
+			return size - 1, size > 0, nil
+		}
+		return 0, size > 0, nil
+	}
+	index, err := strconv.ParseUint(strings.TrimLeft(f.Cursor, "no"), 10, 63)
+	if err != nil || f.cursor(index) != f.Cursor {
+		return 0, false, fmt.Errorf("%w: cursor %q is not of this query", ErrInvalid, clip(f.Cursor))
+	}
+	return index, index < size, nil
+}
+
+func (f Filter) match(e Entry) bool {
+	if f.Actor != "" && e.Actor != f.Actor && e.OnBehalf != f.Actor {
+		return false
+	}
+	if f.Task != "" && e.Task != f.Task || len(f.Kinds) > 0 && !slices.Contains(f.Kinds, e.Kind) {
+		return false
+	}
+	if f.Decision != "" && (e.Decision == nil || e.Decision.Allow != (f.Decision == "allow")) {
+		return false
+	}
+	// Entry times have a fixed width and sort as text.
+	return (f.Since.IsZero() || e.Time >= FormatTime(f.Since)) && (f.Until.IsZero() || e.Time < FormatTime(f.Until))
+}

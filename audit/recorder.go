@@ -1,0 +1,348 @@
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/agenticraft/node/identity"
+)
+
+// Proposer has commands committed. Propose may be called concurrently.
+type Proposer interface {
+	// Propose returns the state machine's answer once cmd is durable on a
+	// quorum and applied. After an error it may or may not be committed, see
+	// RecorderConfig.Ambiguous.
+	Propose(ctx context.Context, cmd []byte) ([]byte, error)
+}
+
+// RecorderConfig says who records and through whom.
+type RecorderConfig struct {
+	Key      *identity.Key // the author
+	Proposer Proposer
+	Origin   string // Store.Origin: the log that the entries are signed for
+	// Ambiguous reports whether a proposal that failed with err may have been
+	// committed all the same. Nil: it may, unless err has a method
+	// Ambiguous() bool that says no.
+	Ambiguous func(err error) bool
+	Log       *slog.Logger // nil: none
+}
+
+const (
+	lanes     = 4 // proposals of one recorder under way at once
+	firstWait = 10 * time.Millisecond
+	longWait  = 250 * time.Millisecond
+)
+
+// Recorder writes entries of one author. Entries that are recorded at the same
+// time become one signed command; nobody waits for others to come. All methods
+// may be called concurrently.
+type Recorder struct {
+	cfg RecorderConfig
+	log *slog.Logger
+
+	mu      sync.Mutex // guards the fields below
+	queue   []*record
+	running int // lanes
+	closed  bool
+
+	lanes sync.WaitGroup
+	stop  context.Context
+	halt  context.CancelFunc
+}
+
+// record is one entry on its way.
+type record struct {
+	leaf []byte
+	ctx  context.Context
+	done chan struct{} // closed by the lane that has it when the fields below are set
+	ack  Ack
+	err  error
+
+	mu       sync.Mutex // guards the fields below
+	proposed bool       // a proposal with it is under way
+	maybe    bool       // an earlier one may have been committed
+	left     bool       // nobody waits any more: do not propose it (again)
+}
+
+// Ack says where an entry is.
+type Ack struct {
+	Index uint64
+	// Existing: the entry, or another one that took its place by id,
+	// at-most-once key or outcome rule, was written before.
+	Existing bool
+}
+
+// NewRecorder makes a recorder. Close it before what it proposes through.
+func NewRecorder(cfg RecorderConfig) *Recorder {
+	r := &Recorder{cfg: cfg, log: cfg.Log}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	r.stop, r.halt = context.WithCancel(context.Background())
+	return r
+}
+
+// Record has e committed: when it returns nil, the entry is durable on a
+// quorum of keepers, though the local store may still be behind (see
+// [Store.Changed]). It sets V, Author, and ID and Time where they are empty. A
+// caller that wants to try again after [ErrUnknown] gives the same ID again.
+//
+// Until ctx ends it tries again whatever fails on the way. The errors:
+// [ErrInvalid]; [ErrConflict], with the Ack naming the entry in the way;
+// [*Refusal]; [ErrUnavailable] and [ErrUnknown] when ctx ended first.
+func (r *Recorder) Record(ctx context.Context, e Entry) (Ack, error) {
+	e.V, e.Author = EntryVersion, r.cfg.Key.ID()
+	now := time.Now()
+	if e.Time == "" {
+		e.Time = FormatTime(now)
+	}
+	if e.ID == "" {
+		e.ID = newID(now)
+	}
+	leaf, err := e.Encode()
+	if err != nil {
+		return Ack{}, err
+	}
+	rec := &record{leaf: leaf, ctx: ctx, done: make(chan struct{})}
+	if err := r.enqueue(rec); err != nil {
+		return Ack{}, err
+	}
+	select {
+	case <-rec.done:
+	case <-ctx.Done():
+		if err := rec.leave(); err != nil {
+			return Ack{}, fmt.Errorf("record %s entry: %w: %w", e.Kind, err, ctx.Err())
+		}
+		<-rec.done // answered in the same moment
+	}
+	if rec.err != nil {
+		return rec.ack, fmt.Errorf("record %s entry: %w", e.Kind, rec.err)
+	}
+	return rec.ack, nil
+}
+
+// Close ends what is under way and waits for it. Entries whose commit is not
+// known by then fail with [ErrUnknown], the others with [ErrUnavailable].
+func (r *Recorder) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.halt()
+	r.lanes.Wait()
+	return nil
+}
+
+// newID begins with the time, so that the ids of one author are written in
+// about the order in which the store keeps them.
+func newID(now time.Time) string {
+	var id [16]byte
+	_, _ = rand.Read(id[6:]) // never fails (crypto/rand)
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli()))
+	copy(id[:6], ms[2:])
+	return hex.EncodeToString(id[:])
+}
+
+// enqueue hands rec to a lane, a new one if there may be more.
+func (r *Recorder) enqueue(rec *record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return ErrClosed
+	}
+	r.queue = append(r.queue, rec)
+	if r.running < lanes {
+		r.running++
+		r.lanes.Go(r.lane)
+	}
+	return nil
+}
+
+// lane takes batches from the queue until it is empty.
+func (r *Recorder) lane() {
+	for {
+		batch := r.take()
+		if batch == nil {
+			return
+		}
+		r.commit(batch)
+	}
+}
+
+// take removes the next batch from the queue, or ends the lane.
+func (r *Recorder) take() []*record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue) == 0 {
+		r.running--
+		r.queue = nil
+		return nil
+	}
+	n, size := 0, 0
+	for n < len(r.queue) && n < MaxBatch && size < batchTarget {
+		size += len(r.queue[n].leaf)
+		n++
+	}
+	batch := r.queue[:n:n]
+	r.queue = r.queue[n:]
+	return batch
+}
+
+// commit proposes a batch until it is answered or nobody waits for it.
+func (r *Recorder) commit(batch []*record) {
+	for wait := firstWait; ; wait = min(2*wait, longWait) {
+		batch = waiting(batch)
+		if len(batch) == 0 {
+			return
+		}
+		answer, err := r.propose(batch)
+		if err == nil {
+			r.resolve(batch, answer)
+			return
+		}
+		r.settle(batch, err)
+		r.log.DebugContext(r.stop, "audit proposal failed", "entries", len(batch), "err", err)
+		pause := time.NewTimer(wait/2 + mathrand.N(wait/2))
+		select {
+		case <-pause.C:
+		case <-r.stop.Done():
+			pause.Stop()
+			abandon(batch)
+			return
+		}
+	}
+}
+
+// waiting keeps those that somebody waits for, and marks them as proposed.
+func waiting(batch []*record) []*record {
+	var out []*record
+	for _, rec := range batch {
+		rec.mu.Lock()
+		if !rec.left {
+			rec.proposed = true
+			out = append(out, rec)
+		}
+		rec.mu.Unlock()
+	}
+	return out
+}
+
+// propose proposes once, for as long as somebody waits.
+func (r *Recorder) propose(batch []*record) ([]byte, error) {
+	ctx, cancel := context.WithCancel(r.stop)
+	defer cancel()
+	left := make(chan struct{}, len(batch))
+	for _, rec := range batch {
+		defer context.AfterFunc(rec.ctx, func() { left <- struct{}{} })()
+	}
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() {
+		for range batch {
+			select {
+			case <-left:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel()
+	})
+	leaves := make([][]byte, len(batch))
+	for i, rec := range batch {
+		leaves[i] = rec.leaf
+	}
+	return r.cfg.Proposer.Propose(ctx, signBatch(r.cfg.Key, r.cfg.Origin, leaves))
+}
+
+// settle takes the mark of a failed proposal away where it surely was not
+// committed and no earlier one may have been.
+func (r *Recorder) settle(batch []*record, err error) {
+	ambiguous := r.ambiguous(err)
+	for _, rec := range batch {
+		rec.mu.Lock()
+		rec.proposed = false
+		rec.maybe = rec.maybe || ambiguous
+		rec.mu.Unlock()
+	}
+}
+
+func (r *Recorder) ambiguous(err error) bool {
+	if r.cfg.Ambiguous != nil {
+		return r.cfg.Ambiguous(err)
+	}
+	var says interface{ Ambiguous() bool }
+	return !errors.As(err, &says) || says.Ambiguous()
+}
+
+// resolve gives each entry of a committed batch its answer.
+func (r *Recorder) resolve(batch []*record, answer []byte) {
+	results, err := decodeResults(answer)
+	if err == nil && len(results) != len(batch) {
+		err = fmt.Errorf("%w: %d answers to %d entries", ErrInvalid, len(results), len(batch))
+	}
+	for i, rec := range batch {
+		if err != nil {
+			rec.end(Ack{}, fmt.Errorf("%w: %w", ErrUnknown, err))
+			continue
+		}
+		switch one := results[i]; one.code {
+		case codeAppended:
+			rec.end(Ack{Index: one.index}, nil)
+		case codeExisting:
+			rec.end(Ack{Index: one.index, Existing: true}, nil)
+		case codeConflict:
+			rec.end(Ack{Index: one.index, Existing: true}, fmt.Errorf("%w at index %d", ErrConflict, one.index))
+		case codeRefused:
+			rec.end(Ack{}, one.refusal)
+		}
+	}
+}
+
+// abandon answers the entries of a recorder that was closed.
+func abandon(batch []*record) {
+	for _, rec := range batch {
+		rec.mu.Lock()
+		err := rec.fate()
+		rec.mu.Unlock()
+		rec.end(Ack{}, fmt.Errorf("%w: %w", err, ErrClosed))
+	}
+}
+
+// end answers the entry, once.
+func (rec *record) end(ack Ack, err error) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	if !rec.left {
+		rec.left = true
+		rec.ack, rec.err = ack, err
+		close(rec.done)
+	}
+}
+
+// leave says that nobody waits for the entry any more, and what is known of
+// it; nil: it has just been answered.
+func (rec *record) leave() error {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	if rec.left {
+		return nil
+	}
+	rec.left = true
+	return rec.fate()
+}
+
+func (rec *record) fate() error {
+	if rec.proposed || rec.maybe {
+		return ErrUnknown
+	}
+	return ErrUnavailable
+}

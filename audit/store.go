@@ -1,0 +1,468 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/internal/durable"
+)
+
+// The files of a store in its folder.
+const (
+	storeFile    = "audit.db"
+	cosignedFile = "cosigned.json"
+
+	storeFilePerm = 0o600
+	storeDirPerm  = 0o700
+	lockTimeout   = 2 * time.Second // a store that is open elsewhere is refused after this
+	schema        = "agenticraft audit store v1"
+	tailCheck     = 256 // newest entries that OpenStore hashes again
+)
+
+// The buckets of audit.db. Integers in keys are 8 bytes, big-endian.
+var (
+	bucketMeta    = []byte("meta")        // "schema"; "genesis" -> leaf; "applied" -> raft index, term, size
+	bucketEntries = []byte("entries")     // index -> leaf
+	bucketTree    = []byte("tree")        // tlog stored-hash index -> hash
+	bucketBatches = []byte("batches")     // index of the first admitted entry -> attestation
+	bucketIDs     = []byte("ids")         // author NUL id -> index
+	bucketOnce    = []byte("once")        // key -> index, digest
+	bucketTasks   = []byte("tasks")       // task NUL attempt role index -> author
+	bucketOpen    = []byte("open")        // index of an intent without outcome -> nothing
+	bucketState   = []byte("state")       // the admission rules' own
+	bucketNotes   = []byte("checkpoints") // size -> cosigned note; not part of the replicated state
+
+	keySchema  = []byte("schema")
+	keyGenesis = []byte("genesis")
+	keyApplied = []byte("applied")
+)
+
+// StoreConfig says where a log lives and whose it is.
+type StoreConfig struct {
+	Dir string // holds audit.db and cosigned.json; made if missing
+	// Genesis is the leaf of entry 0. It is written into an empty store; a
+	// store that begins otherwise is refused with ErrOtherCluster. Nil: open
+	// whatever is there, and refuse an empty folder.
+	Genesis []byte
+	Admit   Admission    // nil admits every well-formed entry
+	Fetch   Fetcher      // who to catch up from; needed by Restore only
+	Log     *slog.Logger // nil: none
+}
+
+// Admission decides which entries may be written, and by whom. It is called in
+// log order with the state as of that index.
+//
+// INVARIANT: I4, Admit is pure: no clock, random, map order or I/O but tx.
+type Admission interface {
+	// Admit returns nil to admit e as the entry at index, a [*Refusal] to
+	// refuse it (what it wrote to tx is then undone), any other error if the
+	// state is broken, which stops the keeper. author signed the batch; it is
+	// empty for entry 0.
+	Admit(tx Tx, index uint64, author identity.ID, e Entry) error
+}
+
+// Tx is the admission rules' state: a sorted map kept in the same transaction
+// as the entries. Slices are the caller's to keep. It is valid during the call
+// that it was given to.
+type Tx interface {
+	Get(key string) []byte // nil if there is none
+	Put(key string, value []byte) error
+	Delete(key string) error
+	// Each calls fn for the keys with the prefix, in order, until fn returns an
+	// error, which it then returns. fn must not write.
+	Each(prefix string, fn func(key string, value []byte) error) error
+}
+
+// Store is a replica of the log. It is the state machine that consensus drives
+// through Apply, Snapshot and Restore; everything else reads. All methods may
+// be called concurrently.
+//
+// INVARIANT: I7, an acknowledged entry is never lost, changed or reordered:
+// entries, tree, state and the applied raft index become durable in one
+// transaction, and nothing overwrites an entry.
+type Store struct {
+	dir     string
+	db      *bbolt.DB
+	admit   Admission
+	fetch   Fetcher
+	log     *slog.Logger
+	origin  string
+	metrics *metrics
+	fault   func(stage string) error // tests make Apply fail here; else nil
+
+	applying sync.Mutex // held for a whole Apply or Restore, which must not mix
+
+	mu      sync.Mutex // guards the fields below
+	applied applied
+	broken  error         // why Apply must not go on; nil
+	grown   chan struct{} // closed and replaced when the size grows
+	latest  cosigned      // newest quorum checkpoint
+	noted   chan struct{} // closed and replaced when latest changes
+	saved   uint64        // size of the newest note on disk
+	closed  bool
+}
+
+// applied says what of raft's log is in the store.
+type applied struct {
+	index, term uint64 // of raft
+	size        uint64 // entries
+}
+
+// OpenStore opens or makes the log in cfg.Dir and checks its newest part. Only
+// one process can have it open.
+func OpenStore(cfg StoreConfig) (*Store, error) {
+	s, err := openStore(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open audit store in %s: %w", cfg.Dir, err)
+	}
+	return s, nil
+}
+
+func openStore(cfg StoreConfig) (*Store, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("no folder given")
+	}
+	s := &Store{
+		dir: cfg.Dir, admit: cfg.Admit, fetch: cfg.Fetch, log: cfg.Log, metrics: newMetrics(),
+		grown: make(chan struct{}), noted: make(chan struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if err := durable.Mkdir(cfg.Dir, storeDirPerm); err != nil {
+		return nil, err
+	}
+	db, err := openBolt(filepath.Join(cfg.Dir, storeFile))
+	if err != nil {
+		return nil, err
+	}
+	s.db = db
+	if err := guard(func() error { return s.start(cfg.Genesis) }); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+func openBolt(name string) (db *bbolt.DB, err error) {
+	err = guard(func() error {
+		db, err = bbolt.Open(name, storeFilePerm, &bbolt.Options{
+			Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+		})
+		return err
+	})
+	switch {
+	case errors.Is(err, bbolt.ErrTimeout):
+		return nil, fmt.Errorf("%s is in use by another process", name)
+	case err != nil:
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return db, nil
+}
+
+// guard turns a panic of bbolt over a damaged file, or a fault in its memory
+// map, into an error.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: store file is damaged: %v", ErrInvalid, p)
+		}
+	}()
+	return fn()
+}
+
+// start brings a new or old file into use.
+func (s *Store) start(genesis []byte) error {
+	fresh := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		fresh = meta == nil
+		if fresh {
+			return nil
+		}
+		if got := meta.Get(keySchema); string(got) != schema {
+			return fmt.Errorf("%w: schema %q", ErrInvalid, clip(string(got)))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if fresh {
+		if genesis == nil {
+			return fmt.Errorf("%w: the folder holds no log and no first entry was given", ErrNotFound)
+		}
+		if err := s.create(genesis); err != nil {
+			return err
+		}
+	}
+	return s.db.View(func(tx *bbolt.Tx) error { return s.load(tx, genesis) })
+}
+
+// create writes entry 0, with everything else empty, in one transaction.
+func (s *Store) create(genesis []byte) error {
+	e, err := DecodeEntry(genesis)
+	if err != nil {
+		return fmt.Errorf("first entry: %w", err)
+	}
+	if e.Kind != KindGenesis {
+		return fmt.Errorf("%w: first entry is a %s entry", ErrInvalid, e.Kind)
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{
+			bucketMeta, bucketEntries, bucketTree, bucketBatches, bucketIDs,
+			bucketOnce, bucketTasks, bucketOpen, bucketState, bucketNotes,
+		} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		a := newApplier(tx, s.admit, OriginOf(genesis), 0)
+		if err := a.admitted(e, ""); err != nil {
+			return fmt.Errorf("first entry: %w", err)
+		}
+		if err := a.append(e, genesis, LeafHash(genesis)); err != nil {
+			return err
+		}
+		meta := tx.Bucket(bucketMeta)
+		return errors.Join(
+			meta.Put(keySchema, []byte(schema)),
+			meta.Put(keyGenesis, genesis),
+			meta.Put(keyApplied, applied{size: a.size}.encode()))
+	})
+}
+
+// load reads where the store is and checks its newest entries.
+func (s *Store) load(tx *bbolt.Tx, genesis []byte) error {
+	first := bytes.Clone(tx.Bucket(bucketMeta).Get(keyGenesis))
+	if genesis != nil && !bytes.Equal(first, genesis) {
+		return fmt.Errorf("%w: its first entry is %s, not %s", ErrOtherCluster, OriginOf(first), OriginOf(genesis))
+	}
+	s.origin = OriginOf(first)
+	at, err := decodeApplied(tx.Bucket(bucketMeta).Get(keyApplied))
+	if err != nil {
+		return err
+	}
+	s.applied = at
+	if err := checkTail(tx, at.size, first); err != nil {
+		return err
+	}
+	s.latest, err = newestNote(tx)
+	s.saved = s.latest.Size
+	return err
+}
+
+// checkTail recomputes the hashes of the newest entries.
+func checkTail(tx *bbolt.Tx, size uint64, first []byte) error {
+	entries := tx.Bucket(bucketEntries)
+	if key, _ := entries.Cursor().Last(); key == nil || size == 0 || !bytes.Equal(key, key64(size-1)) {
+		return fmt.Errorf("%w: the newest entry is not the one at index %d", ErrInvalid, size-1)
+	}
+	if !bytes.Equal(entries.Get(key64(0)), first) {
+		return fmt.Errorf("%w: entry 0 is damaged", ErrInvalid)
+	}
+	hashes := treeReader(tx)
+	for i := size - min(size, tailCheck); i < size; i++ {
+		stored, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, int64(i))})
+		if err != nil {
+			return err
+		}
+		if leaf := entries.Get(key64(i)); leaf == nil || LeafHash(leaf) != Hash(stored[0]) {
+			return fmt.Errorf("%w: entry %d is damaged", ErrInvalid, i)
+		}
+	}
+	_, err := tlog.TreeHash(int64(size), hashes)
+	return err
+}
+
+// Origin names the log: it is derived from entry 0, so that two logs which
+// begin differently have different names, and it is the first line of every
+// checkpoint.
+func (s *Store) Origin() string { return s.origin }
+
+// OriginOf names the log that begins with the leaf genesis.
+func OriginOf(genesis []byte) string {
+	return fmt.Sprintf("agenticraft/%x", LeafHash(genesis))
+}
+
+// Size is the number of entries.
+func (s *Store) Size() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied.size
+}
+
+// Applied says up to which raft entry the store is durable.
+func (s *Store) Applied() (index, term uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied.index, s.applied.term
+}
+
+// Changed waits until the log has more than size entries.
+func (s *Store) Changed(ctx context.Context, size uint64) error {
+	for {
+		s.mu.Lock()
+		now, grown, closed := s.applied.size, s.grown, s.closed
+		s.mu.Unlock()
+		switch {
+		case now > size:
+			return nil
+		case closed:
+			return ErrClosed
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Metrics are the store's, to be registered once.
+func (s *Store) Metrics() []prometheus.Collector { return s.metrics.all() }
+
+// Close ends the use of the store. Waiting calls return ErrClosed.
+func (s *Store) Close() error {
+	s.applying.Lock() // lets an Apply end
+	defer s.applying.Unlock()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.grown)
+	close(s.noted)
+	s.mu.Unlock()
+	return errors.Join(s.saveNote(), s.db.Close())
+}
+
+// Apply applies the commands of raft entries up to index, in order, and makes
+// them durable together with index: when it returns nil, one transaction is on
+// disk. The answers are as many as the commands, for the proposers' recorders.
+// Commands up to the durable index were applied before and are not applied
+// again; their answers are then nil. An error is a broken store or a command of
+// an unknown version: nothing of the call is kept, and the process must stop.
+//
+// INVARIANT: I4, Apply is pure: same commands, same root, on every keeper.
+func (s *Store) Apply(index, term uint64, cmds [][]byte) ([][]byte, error) {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	before, err := s.usable()
+	if err != nil {
+		return nil, err
+	}
+	if index <= before.index {
+		return make([][]byte, len(cmds)), nil
+	}
+	started := time.Now()
+	var answers [][]byte
+	after := applied{index: index, term: term}
+	err = s.update(func(tx *bbolt.Tx) error {
+		a := newApplier(tx, s.admit, s.origin, before.size)
+		for _, cmd := range cmds {
+			answer, err := a.command(cmd)
+			if err != nil {
+				return err
+			}
+			answers = append(answers, answer)
+		}
+		after.size = a.size
+		return tx.Bucket(bucketMeta).Put(keyApplied, after.encode())
+	})
+	if err != nil {
+		return nil, s.fail(fmt.Errorf("apply audit commands at raft index %d: %w", index, err))
+	}
+	s.advance(after)
+	s.metrics.applied(after.size, after.size-before.size, time.Since(started))
+	return answers, nil
+}
+
+// update runs one durable transaction.
+func (s *Store) update(fn func(tx *bbolt.Tx) error) error {
+	err := guard(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			if err := fn(tx); err != nil {
+				return err
+			}
+			return s.failpoint("before commit")
+		})
+	})
+	if err != nil {
+		return err
+	}
+	// If we were to crash here, the transaction is durable but nobody knows:
+	// raft applies the same entries again after the restart, and the durable
+	// index lets Apply skip them.
+	return s.failpoint("after commit")
+}
+
+func (s *Store) failpoint(stage string) error {
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault(stage)
+}
+
+func (s *Store) usable() (applied, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return applied{}, ErrClosed
+	}
+	return s.applied, s.broken
+}
+
+// fail marks the store as broken: what is on disk and what is in memory may
+// differ, so only opening it again makes it usable.
+func (s *Store) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = err
+	return err
+}
+
+// advance publishes what is durable.
+func (s *Store) advance(to applied) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	grew := to.size > s.applied.size
+	s.applied = to
+	if grew && !s.closed {
+		close(s.grown)
+		s.grown = make(chan struct{})
+	}
+}
+
+func (a applied) encode() []byte {
+	out := binary.BigEndian.AppendUint64(nil, a.index)
+	out = binary.BigEndian.AppendUint64(out, a.term)
+	return binary.BigEndian.AppendUint64(out, a.size)
+}
+
+func decodeApplied(raw []byte) (applied, error) {
+	if len(raw) != 24 {
+		return applied{}, fmt.Errorf("%w: store state is damaged", ErrInvalid)
+	}
+	return applied{
+		index: binary.BigEndian.Uint64(raw),
+		term:  binary.BigEndian.Uint64(raw[8:]),
+		size:  binary.BigEndian.Uint64(raw[16:]),
+	}, nil
+}
+
+func key64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }

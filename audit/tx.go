@@ -1,0 +1,91 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+
+	"go.etcd.io/bbolt"
+)
+
+var errReadOnly = errors.New("state is read-only here")
+
+// stateTx is the state bucket as a [Tx]. It remembers what it overwrote, so
+// that a refusal leaves no trace.
+type stateTx struct {
+	bucket   *bbolt.Bucket
+	writable bool
+	before   []keptValue
+}
+
+type keptValue struct {
+	key, value []byte // value nil: there was none
+}
+
+func (t *stateTx) Get(key string) []byte { return bytes.Clone(t.bucket.Get([]byte(key))) }
+
+func (t *stateTx) Put(key string, value []byte) error {
+	if err := t.keep(key); err != nil {
+		return err
+	}
+	return t.bucket.Put([]byte(key), bytes.Clone(value))
+}
+
+func (t *stateTx) Delete(key string) error {
+	if err := t.keep(key); err != nil {
+		return err
+	}
+	return t.bucket.Delete([]byte(key))
+}
+
+func (t *stateTx) Each(prefix string, fn func(key string, value []byte) error) error {
+	c := t.bucket.Cursor()
+	for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
+		if err := fn(string(k), bytes.Clone(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *stateTx) keep(key string) error {
+	if !t.writable {
+		return errReadOnly
+	}
+	t.before = append(t.before, keptValue{[]byte(key), bytes.Clone(t.bucket.Get([]byte(key)))})
+	return nil
+}
+
+// undo puts back what was there, newest change first.
+func (t *stateTx) undo() error {
+	for i := len(t.before) - 1; i >= 0; i-- {
+		kept := t.before[i]
+		var err error
+		if kept.value == nil {
+			err = t.bucket.Delete(kept.key)
+		} else {
+			err = t.bucket.Put(kept.key, kept.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	t.before = nil
+	return nil
+}
+
+// View runs fn on the admission rules' state as of one size of the log. fn
+// must not write.
+func (s *Store) View(fn func(tx Tx) error) error {
+	return s.view(func(tx *bbolt.Tx) error {
+		return fn(&stateTx{bucket: tx.Bucket(bucketState)})
+	})
+}
+
+// view runs fn on a consistent state of the file.
+func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
+	err := guard(func() error { return s.db.View(fn) })
+	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+		return ErrClosed
+	}
+	return err
+}
