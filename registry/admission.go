@@ -1,0 +1,464 @@
+package registry
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/identity"
+)
+
+// Admission decides which entries may be written and by whom, and projects
+// those that change the tables. It implements audit.Admission.
+//
+// INVARIANT: I4, Admit is pure: no clock, random, map order or I/O but tx. A
+// key's expiry is judged by the time that the entry states.
+type Admission struct{}
+
+// change is one entry on its way into the tables.
+type change struct {
+	tx    audit.Tx
+	index uint64
+	entry audit.Entry
+	time  time.Time
+}
+
+// Admit refuses, with an [audit.Refusal], an entry whose author is not in force
+// or may not write its kind, whose principals are not in force, or which does
+// not fit the tables. Any other error is a broken store.
+func (Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.Entry) error {
+	at, err := audit.ParseTime(e.Time)
+	if err != nil {
+		return refuse("malformed", "the time is malformed")
+	}
+	c := &change{tx: tx, index: index, entry: e, time: at}
+	if e.Kind == audit.KindGenesis {
+		return c.genesis()
+	}
+	if err := c.author(author); err != nil {
+		return err
+	}
+	switch e.Kind {
+	case audit.KindIntent:
+		return c.intent()
+	case audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap:
+		// What happened is written even of those who have been revoked since.
+		return nil
+	}
+	if err := c.admin(); err != nil {
+		return err
+	}
+	switch e.Kind {
+	case audit.KindMember:
+		return project(c, c.member)
+	case audit.KindAgent:
+		return project(c, c.agent)
+	case audit.KindKey:
+		return project(c, c.key)
+	case audit.KindTenant:
+		return project(c, c.setTenant)
+	case audit.KindRole:
+		return project(c, c.role)
+	}
+	return refuse("kind", "this version admits no entries of that kind")
+}
+
+// author holds who may write what: keepers everything, workers what comes of
+// running code, auditors nothing.
+func (c *change) author(author identity.ID) error {
+	m, err := get[Member](c.tx, memberPrefix+string(author))
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return refuse("author", "the author is not a member")
+	case err != nil:
+		return err
+	case m.Role == Keeper:
+		return nil
+	}
+	runs := []audit.Kind{audit.KindIntent, audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap}
+	if m.Role != Worker || !slices.Contains(runs, c.entry.Kind) {
+		return refuse("author", "a %s may not write entries of that kind", m.Role)
+	}
+	return nil
+}
+
+// intent holds that whoever is behind an execution is in force as it begins.
+func (c *change) intent() error {
+	e := c.entry
+	if e.Decision == nil || !e.Decision.Allow {
+		return refuse("decision", "an intent needs a decision that allows it")
+	}
+	b, err := e.Intent()
+	if err != nil {
+		return refuse("malformed", "the body is not of its kind")
+	}
+	if _, err := get[Member](c.tx, memberPrefix+string(b.Door)); err != nil {
+		return missing(err, "door", "the door is not a member")
+	}
+	if err := c.principal(e.Actor); err != nil {
+		return err
+	}
+	if e.OnBehalf != "" {
+		if err := c.principal(e.OnBehalf); err != nil {
+			return err
+		}
+	}
+	return c.vouching()
+}
+
+// principal holds that one is in force and, unless it is a node, belongs to the
+// entry's tenant, which is not suspended.
+func (c *change) principal(name string) error {
+	s, err := standingOf(c.tx, name, c.time)
+	if err != nil {
+		return missing(err, "principal", "a principal is not registered")
+	}
+	if !s.inForce {
+		return refuse("principal", "a principal is revoked or expired")
+	}
+	if s.principal.Kind == identity.Node {
+		return nil
+	}
+	if s.principal.Tenant != c.entry.Tenant {
+		return refuse("tenant", "a principal belongs to another tenant than the entry")
+	}
+	t, err := get[Tenant](c.tx, tenantPrefix+c.entry.Tenant)
+	if err != nil {
+		return missing(err, "tenant", "the tenant does not exist")
+	}
+	if t.Suspended {
+		return refuse("tenant_suspended", "the tenant is suspended")
+	}
+	return nil
+}
+
+// vouching holds that a node stands behind an execution only where the cluster
+// lets nodes speak for callers, and always says for whom.
+func (c *change) vouching() error {
+	byNode := strings.HasPrefix(c.entry.Actor, string(identity.Node)+":")
+	byKey := strings.HasPrefix(c.entry.Actor, string(identity.Service)+":")
+	if !byNode && !byKey {
+		return nil
+	}
+	if byNode && c.entry.OnBehalf == "" {
+		return refuse("vouching", "a node runs nothing on its own behalf")
+	}
+	cluster, err := get[Cluster](c.tx, clusterKey)
+	if err != nil {
+		return err
+	}
+	if !cluster.Vouch {
+		return refuse("vouching", "in this cluster nodes may not vouch for callers")
+	}
+	return nil
+}
+
+// admin holds that whoever changes the tables is in force. A node may speak for
+// itself about members, that is when one joins.
+func (c *change) admin() error {
+	s, err := standingOf(c.tx, c.entry.Actor, c.time)
+	if err != nil {
+		return missing(err, "principal", "the principal who asks is not registered")
+	}
+	switch {
+	case !s.inForce:
+		return refuse("principal", "the principal who asks is revoked or expired")
+	case s.principal.Kind == identity.Node && c.entry.Kind != audit.KindMember:
+		return refuse("principal", "a node changes nothing on its own behalf but the members")
+	case s.principal.Kind == identity.Service:
+		return c.vouching()
+	}
+	return nil
+}
+
+// project reads the body and applies it.
+func project[B body](c *change, apply func(B) error) error {
+	b, err := read[B](c.entry.Body)
+	if err != nil {
+		return err
+	}
+	if b.tenant() != c.entry.Tenant {
+		return refuse("tenant", "the entry names another tenant than its body")
+	}
+	return apply(b)
+}
+
+// member: keepers stay those of entry 0, because a change of keepers changes
+// who vouches for the log and needs the old quorum's signatures.
+func (c *change) member(b MemberBody) error {
+	key := memberPrefix + string(b.ID)
+	old, err := get[Member](c.tx, key)
+	exists := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if c.index != 0 && (b.Role == Keeper || exists && old.Role == Keeper) {
+		return refuse("keepers", "the keepers of a cluster are those of its first entry")
+	}
+	if b.Action == Remove {
+		if !exists {
+			return refuse("not_found", "no such member")
+		}
+		return c.tx.Delete(key)
+	}
+	if exists {
+		return refuse("exists", "the node is a member already")
+	}
+	rows, err := each[Member](c.tx, memberPrefix)
+	if err != nil {
+		return err
+	}
+	if b.Name != "" && slices.ContainsFunc(rows, func(m Member) bool { return m.Name == b.Name }) {
+		return refuse("name_taken", "member %s exists already", b.Name)
+	}
+	return put(c.tx, key, Member{ID: b.ID, Role: b.Role, Name: b.Name, Addrs: b.Addrs, Since: c.index})
+}
+
+func (c *change) agent(b AgentBody) error {
+	old, err := agentOf(c.tx, b.ID)
+	exists := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if b.Action == Revoke {
+		switch {
+		case !exists:
+			return refuse("not_found", "no such agent")
+		case old.Revoked != nil:
+			return refuse("revoked", "the agent is revoked already")
+		case b.Tenant != old.Tenant:
+			return refuse("tenant", "the agent belongs to another tenant")
+		}
+		old.Revoked = &c.index
+		return c.end(old.Principal().String(), agentPrefix+string(b.ID), withoutRoles(old))
+	}
+	switch {
+	case exists && old.Revoked != nil:
+		return refuse("revoked", "a revoked key does not come back; make a new one")
+	case exists:
+		return refuse("exists", "the agent is registered already as %s", old.Name)
+	}
+	if err := c.tenantExists(b.Tenant); err != nil {
+		return err
+	}
+	rows, err := each[Agent](c.tx, agentPrefix)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(rows, func(a Agent) bool { return a.Revoked == nil && a.Tenant == b.Tenant && a.Name == b.Name }) {
+		return refuse("name_taken", "agent %s exists already in tenant %s", b.Name, b.Tenant)
+	}
+	row := Agent{ID: b.ID, Name: b.Name, Tenant: b.Tenant, Labels: b.Labels, Since: c.index}
+	return c.begin(row.Principal().String(), b.Roles, agentPrefix+string(b.ID), row)
+}
+
+func (c *change) key(b KeyBody) error {
+	old, err := keyOf(c.tx, b.ID)
+	exists := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if b.Action != Create {
+		return c.changeKey(old, exists, b)
+	}
+	if exists {
+		return refuse("exists", "an API key has this id already")
+	}
+	if err := c.tenantExists(b.Tenant); err != nil {
+		return err
+	}
+	rows, err := each[Key](c.tx, keyPrefix)
+	if err != nil {
+		return err
+	}
+	for _, k := range rows {
+		if k.Revoked == nil && k.Tenant == b.Tenant && k.Name == b.Name {
+			return refuse("name_taken", "API key %s exists already in tenant %s", b.Name, b.Tenant)
+		}
+		if k.Hash == b.Hash {
+			return refuse("exists", "an API key has this secret already")
+		}
+	}
+	row := Key{ID: b.ID, Name: b.Name, Hash: b.Hash, Tenant: b.Tenant, Expires: b.Expires, Since: c.index}
+	return c.begin(row.Principal().String(), b.Roles, keyPrefix+b.ID, row)
+}
+
+func (c *change) changeKey(old Key, exists bool, b KeyBody) error {
+	switch {
+	case !exists:
+		return refuse("not_found", "no such API key")
+	case old.Revoked != nil:
+		return refuse("revoked", "the API key is revoked already")
+	case b.Tenant != old.Tenant:
+		return refuse("tenant", "the API key belongs to another tenant")
+	}
+	principal := old.Principal().String()
+	if b.Action == Revoke {
+		old.Revoked = &c.index
+		old.Roles = nil
+		return c.end(principal, keyPrefix+b.ID, old)
+	}
+	// Another secret is a grant of all that the key may do.
+	if err := c.mayGrant(old.Roles); err != nil {
+		return err
+	}
+	old.Hash, old.Expires, old.Roles = b.Hash, b.Expires, nil
+	if err := put(c.tx, keyPrefix+b.ID, old); err != nil {
+		return err
+	}
+	return c.keepAdmin()
+}
+
+func (c *change) setTenant(b TenantBody) error {
+	old, err := get[Tenant](c.tx, tenantPrefix+b.Name)
+	exists := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	switch {
+	case b.Action == Create && exists:
+		return refuse("exists", "tenant %s exists already", b.Name)
+	case b.Action == Set && !exists:
+		return refuse("not_found", "no such tenant")
+	}
+	row := Tenant{Name: b.Name, Suspended: b.Suspended, Since: c.index}
+	if exists {
+		row.Since = old.Since
+	}
+	return put(c.tx, tenantPrefix+b.Name, row)
+}
+
+func (c *change) role(b RoleBody) error {
+	s, err := standingOf(c.tx, b.Principal, c.time)
+	switch {
+	case err != nil:
+		return missing(err, "not_found", "the principal is not registered")
+	case s.principal.Kind == identity.Node:
+		return refuse("malformed", "a node has no roles")
+	case !s.inForce:
+		return refuse("revoked", "the principal is revoked or expired")
+	case s.principal.Tenant != b.Tenant:
+		return refuse("tenant", "the principal belongs to another tenant")
+	}
+	roles := slices.Clone(s.principal.Roles)
+	has := slices.Contains(roles, b.Role)
+	if b.Action == Grant {
+		if has {
+			return refuse("exists", "the principal has role %s already", b.Role)
+		}
+		if len(roles) >= maxRoles {
+			return refuse("too_many", "the principal has %d roles already", maxRoles)
+		}
+		if err := c.mayGrant([]string{b.Role}); err != nil {
+			return err
+		}
+		return putRoles(c.tx, b.Principal, append(roles, b.Role))
+	}
+	if !has {
+		return refuse("not_found", "the principal does not have role %s", b.Role)
+	}
+	if err := putRoles(c.tx, b.Principal, slices.DeleteFunc(roles, func(r string) bool { return r == b.Role })); err != nil {
+		return err
+	}
+	return c.keepAdmin()
+}
+
+// begin writes a new principal and its roles.
+func (c *change) begin(principal string, roles []string, key string, row any) error {
+	if err := c.mayGrant(roles); err != nil {
+		return err
+	}
+	if err := putRoles(c.tx, principal, roles); err != nil {
+		return err
+	}
+	return put(c.tx, key, row)
+}
+
+// end writes a principal that is no longer in force.
+func (c *change) end(principal, key string, row any) error {
+	if err := putRoles(c.tx, principal, nil); err != nil {
+		return err
+	}
+	if err := put(c.tx, key, row); err != nil {
+		return err
+	}
+	return c.keepAdmin()
+}
+
+// mayGrant holds that nobody hands out what he does not hold, but an admin.
+//
+// INVARIANT: I9, authority only narrows along a chain.
+func (c *change) mayGrant(roles []string) error {
+	if c.index == 0 {
+		return nil
+	}
+	own, err := rolesOf(c.tx, c.entry.Actor)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(own, RoleAdmin) {
+		return nil
+	}
+	for _, r := range roles {
+		if !slices.Contains(own, r) {
+			return refuse("role", "only an admin hands out roles that he does not hold")
+		}
+	}
+	return nil
+}
+
+// keepAdmin refuses the change after which nobody in force would be an admin.
+func (c *change) keepAdmin() error {
+	var holders []string
+	err := c.tx.Each(rolePrefix, func(key string, value []byte) error {
+		g, err := decode[grants](key, value)
+		if slices.Contains(g.Roles, RoleAdmin) {
+			holders = append(holders, strings.TrimPrefix(key, rolePrefix))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range holders {
+		s, err := standingOf(c.tx, name, c.time)
+		if err != nil {
+			return err
+		}
+		if s.inForce {
+			return nil
+		}
+	}
+	return refuse("last_admin", "the cluster would have no admin; appoint another one first")
+}
+
+func (c *change) tenantExists(name string) error {
+	_, err := get[Tenant](c.tx, tenantPrefix+name)
+	return missing(err, "tenant", "the tenant does not exist")
+}
+
+func withoutRoles(a Agent) Agent {
+	a.Roles = nil
+	return a
+}
+
+// missing makes a refusal of a row that is not there; other errors pass.
+func missing(err error, code, message string) error {
+	if errors.Is(err, ErrNotFound) {
+		return refuse(code, "%s", message)
+	}
+	return err
+}
+
+func sortedKeys(m map[string][]byte, prefix string) []string {
+	return slices.Sorted(func(yield func(string) bool) {
+		for key := range maps.Keys(m) {
+			if strings.HasPrefix(key, prefix) && !yield(key) {
+				return
+			}
+		}
+	})
+}
