@@ -1,0 +1,59 @@
+// Package a2a is the language that agents and nodes speak: signed requests to
+// run code, signed agent cards, reports, and the one error type of the wire.
+//
+// It builds on the official A2A SDK's types (imported as sdk) and adds the
+// signed-message extension ([Sign], [Verify]), which lets a signature travel
+// through any binding and any number of bridges and still be checked years
+// later from the bytes alone. It knows nothing of policy, storage or sandboxes.
+package a2a
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+
+	"github.com/agenticraft/node/identity"
+)
+
+// The URIs of our A2A extensions. A change that an older reader would
+// misunderstand gets a new URI.
+const (
+	// SignedMessageURI names the extension that carries a request's signature.
+	SignedMessageURI = "https://agenticraft.dev/a2a/ext/signed-message/v1"
+	// ReceiptURI names the extension that carries a task's receipt.
+	ReceiptURI = "https://agenticraft.dev/a2a/ext/receipt/v1"
+	// ExecutionURI names the extension whose card parameters hold the JSON
+	// Schema of [Execution] and what the node offers to run.
+	ExecutionURI = "https://agenticraft.dev/a2a/ext/execution/v1"
+)
+
+// Version is the A2A protocol version on the wire.
+const Version = "1.0"
+
+// MaxRequestBytes is the largest request, as JSON, that is signed, verified or
+// read by a server.
+const MaxRequestBytes = 8 << 20
+
+const taskIDBytes = 16
+
+// Audience is the audience claim that means any node of the named cluster.
+func Audience(cluster string) string { return "agenticraft:" + cluster }
+
+// TaskID names the task of a request. It depends on nothing but the issuer and
+// the request's jti, so the same request through any door is the same task.
+func TaskID(issuer identity.ID, jti string) string {
+	sum := sha256.Sum256([]byte("agenticraft task v1\x00" + issuer.DID() + "\x00" + jti))
+	return hex.EncodeToString(sum[:taskIDBytes])
+}
+
+// ValidTaskID reports whether s has the form that [TaskID] gives.
+func ValidTaskID(s string) bool {
+	if len(s) != 2*taskIDBytes {
+		return false
+	}
+	for i := range len(s) {
+		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,233 @@
+package a2a
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1/pbconv"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/agenticraft/node/identity"
+)
+
+// CardPath is where a node serves its card.
+const CardPath = "/.well-known/agent-card.json"
+
+// SkillID is the one skill of a node: to run a program.
+const SkillID = "run-code"
+
+// MaxCardBytes is the largest card that is read.
+const MaxCardBytes = 256 << 10
+
+// CardConfig says what a node's card tells the world. All fields are required
+// unless a comment says otherwise.
+type CardConfig struct {
+	Key         *identity.Key   // signs the card; names the node
+	Name        string          // for people
+	Description string          // optional
+	Version     string          // of the software
+	Cluster     string          // whose requests are signed for [Audience] of it
+	Interfaces  []CardInterface // in order of preference
+	Languages   []string        // really offered, sorted
+	Sandboxes   []string        // really offered, sorted
+}
+
+// CardInterface is one way to reach the node.
+type CardInterface struct {
+	URL     string // absolute, or "/p2p/<peer ID>" for the mesh
+	Binding string // default "JSONRPC"; a URI for a custom binding
+}
+
+// Card makes the bytes that a node serves at [CardPath]: canonical JSON, with a
+// signature (JWS, kid = did:key) over all of it but the signatures. Every value
+// in it is non-empty, because implementations differ in how they canonicalise
+// empty ones; for the same reason, and since the Go SDK cannot decode
+// securityRequirements as the specification writes them, the card declares
+// securitySchemes and leaves the requirement to policy.
+func Card(cfg CardConfig) ([]byte, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("agent card: %w", err)
+	}
+	card, err := cfg.document()
+	if err != nil {
+		return nil, fmt.Errorf("agent card: %w", err)
+	}
+	payload, err := canonicalValue(card)
+	if err != nil {
+		return nil, fmt.Errorf("agent card: %w", err)
+	}
+	signature, err := signJWS(cfg.Key, typCard, payload)
+	if err != nil {
+		return nil, fmt.Errorf("sign agent card: %w", err)
+	}
+	card["signatures"] = []jws{signature}
+	return canonicalValue(card)
+}
+
+// VerifyCard reads a card from outside and says who signed it. The caller
+// compares the signer with whom he meant to reach. An error is an [*Error].
+func VerifyCard(raw []byte) (*sdk.AgentCard, identity.ID, error) {
+	if len(raw) > MaxCardBytes {
+		return nil, "", Errorf(CodeTooLarge, "agent card has more than %d bytes", MaxCardBytes)
+	}
+	canonical, err := canonicalJSON(raw) // refuses duplicate members
+	if err != nil {
+		return nil, "", err
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(canonical, &members); err != nil {
+		return nil, "", Errorf(CodeInvalidRequest, "agent card is not an object")
+	}
+	signer, err := verifyCardSignature(members)
+	if err != nil {
+		return nil, "", err
+	}
+	var p a2apb.AgentCard
+	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}
+	if err := options.Unmarshal(canonical, &p); err != nil {
+		return nil, "", Errorf(CodeInvalidRequest, "agent card: %s", clip(err.Error()))
+	}
+	card, err := pbconv.FromProtoAgentCard(&p)
+	if err != nil {
+		return nil, "", Errorf(CodeInvalidRequest, "agent card: %s", clip(err.Error()))
+	}
+	return card, signer, nil
+}
+
+func verifyCardSignature(members map[string]json.RawMessage) (identity.ID, error) {
+	const maxSignatures = 8
+	text, ok := members["signatures"]
+	if !ok {
+		return "", Errorf(CodeSignatureMissing, "agent card is not signed")
+	}
+	var signatures []struct {
+		jws
+		Header map[string]any `json:"header"` // unprotected: ignored
+	}
+	if err := json.Unmarshal(text, &signatures); err != nil || len(signatures) == 0 || len(signatures) > maxSignatures {
+		return "", Errorf(CodeSignatureInvalid, "agent card has no readable signatures")
+	}
+	delete(members, "signatures")
+	payload, err := canonicalValue(members)
+	if err != nil {
+		return "", err
+	}
+	var last error
+	for _, s := range signatures {
+		signer, err := s.issuer(typCard)
+		if err != nil {
+			last = err // of a kind that we do not know; another may be
+			continue
+		}
+		if s.verify(signer, payload) {
+			return signer, nil
+		}
+		last = Errorf(CodeSignatureInvalid, "the signature does not cover this agent card")
+	}
+	return "", last
+}
+
+func (cfg CardConfig) check() error {
+	var faults []error
+	for name, empty := range map[string]bool{
+		"Key": cfg.Key == nil, "Name": cfg.Name == "", "Version": cfg.Version == "", "Cluster": cfg.Cluster == "",
+		"Interfaces": len(cfg.Interfaces) == 0, "Languages": len(cfg.Languages) == 0, "Sandboxes": len(cfg.Sandboxes) == 0,
+	} {
+		if empty {
+			faults = append(faults, fmt.Errorf("%s is missing", name))
+		}
+	}
+	for _, i := range cfg.Interfaces {
+		if i.URL == "" {
+			faults = append(faults, errors.New("an interface has no URL"))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (cfg CardConfig) document() (map[string]any, error) {
+	var schema map[string]any
+	if err := json.Unmarshal([]byte(executionSchema), &schema); err != nil {
+		return nil, err
+	}
+	description := cfg.Description
+	if description == "" {
+		description = "Runs programs in a local sandbox after policy allowed it, and keeps tamper-evident proof."
+	}
+	interfaces := make([]map[string]any, 0, len(cfg.Interfaces))
+	for _, i := range cfg.Interfaces {
+		binding := i.Binding
+		if binding == "" {
+			binding = string(sdk.TransportProtocolJSONRPC)
+		}
+		interfaces = append(interfaces, map[string]any{"url": i.URL, "protocolBinding": binding, "protocolVersion": Version})
+	}
+	modes := []string{"application/json", "text/plain"}
+	return map[string]any{
+		"name":                cfg.Name,
+		"description":         description,
+		"version":             cfg.Version,
+		"supportedInterfaces": interfaces,
+		"defaultInputModes":   modes,
+		"defaultOutputModes":  modes,
+		"capabilities": map[string]any{
+			"streaming":         true,
+			"pushNotifications": false,
+			"extendedAgentCard": false,
+			"extensions":        cfg.extensions(schema),
+		},
+		"securitySchemes": map[string]any{
+			"bearer": map[string]any{"httpAuthSecurityScheme": map[string]any{
+				"scheme":      "Bearer",
+				"description": "An API key (ac_…), or a token signed with the caller's own Ed25519 key. A request signed by the extension " + SignedMessageURI + " needs neither.",
+			}},
+		},
+		"skills": []map[string]any{{
+			"id":          SkillID,
+			"name":        "Run code",
+			"description": "Send one data part {language, code, …} as the schema in the parameters of the extension " + ExecutionURI + " describes, or a text with one fenced code block.",
+			"tags":        append([]string{"code", "sandbox"}, cfg.Languages...),
+			"examples":    []string{`{"language":"` + cfg.Languages[0] + `","code":"result = 6 * 7"}`},
+		}},
+	}, nil
+}
+
+func (cfg CardConfig) extensions(schema map[string]any) []map[string]any {
+	return []map[string]any{
+		{
+			"uri":         SignedMessageURI,
+			"description": "Requests signed by the agent's own key: a detached JWS over the canonical request.",
+			"required":    false,
+			"params": map[string]any{
+				"algs":           algorithms,
+				"didMethods":     []string{"did:key"},
+				"audience":       Audience(cfg.Cluster),
+				"node":           cfg.Key.ID().DID(),
+				"maxTtlSeconds":  int(maxTTL.Seconds()),
+				"maxSkewSeconds": int(defaultSkew.Seconds()),
+				"appliesTo":      []string{OpSendMessage, "SendStreamingMessage"},
+			},
+		},
+		{
+			"uri":         ExecutionURI,
+			"description": "What this node runs, and the JSON Schema of the data part that asks for it.",
+			"required":    false,
+			"params": map[string]any{
+				"schema":    schema,
+				"languages": cfg.Languages,
+				"sandboxes": cfg.Sandboxes,
+			},
+		},
+	}
+}
+
+func canonicalValue(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return canonicalJSON(raw)
+}

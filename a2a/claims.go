@@ -1,0 +1,129 @@
+package a2a
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+)
+
+// Claims are what the signer says about a request. Times are whole seconds
+// since 1970. Members that this version does not know are refused, for they
+// may narrow what the signer meant.
+type Claims struct {
+	Issuer    string         `json:"iss"` // did:key of the signer
+	Audience  string         `json:"aud"` // "agenticraft:<cluster>", or the did:key of one node
+	IssuedAt  int64          `json:"iat"`
+	Expires   int64          `json:"exp"` // at most 5 minutes after iat
+	JTI       string         `json:"jti"` // 128 random bits, in hex or base64url
+	Operation string         `json:"op"`  // [OpSendMessage]
+	Mandate   []MandateBlock `json:"mandate,omitempty"`
+}
+
+// MandateBlock says on whose behalf a node signed for a caller who has no key
+// of his own.
+type MandateBlock struct {
+	Subject string `json:"sub"` // the principal, as identity.Principal.String gives it
+	Tenant  string `json:"tenant,omitempty"`
+	Via     string `json:"via"` // did:key of the node that vouches
+}
+
+// OpSendMessage is the operation claim of SendMessage, streaming or not.
+const OpSendMessage = "SendMessage"
+
+const (
+	maxTTL        = 5 * time.Minute
+	defaultTTL    = 2 * time.Minute
+	defaultSkew   = 30 * time.Second
+	maxMandate    = 1 // blocks
+	maxClaimBytes = 512
+	jtiBytes      = 16
+)
+
+// NewJTI makes the random identifier of a request or token. Whoever wants to
+// repeat a request safely signs it again with the same one.
+func NewJTI() string {
+	var b [jtiBytes]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		panic("internal error: no randomness: " + err.Error()) // crypto/rand never fails
+	}
+	return hex.EncodeToString(b[:])
+}
+
+func validJTI(s string) bool {
+	switch len(s) {
+	case hex.EncodedLen(jtiBytes):
+		return ValidTaskID(s) // same alphabet and length: lower-case hex of 16 bytes
+	case base64.RawURLEncoding.EncodedLen(jtiBytes):
+		_, err := base64.RawURLEncoding.Strict().DecodeString(s)
+		return err == nil
+	}
+	return false
+}
+
+// decodeClaims reads claims from canonical JSON and checks their form; whether
+// they are true is for the caller.
+func decodeClaims(canonical []byte) (Claims, error) {
+	var c Claims
+	if err := decodeExactly(canonical, &c); err != nil {
+		return Claims{}, Errorf(CodeInvalidRequest, "claims: %s", clip(err.Error()))
+	}
+	switch {
+	case c.Issuer == "" || len(c.Issuer) > maxClaimBytes:
+		return Claims{}, Errorf(CodeInvalidRequest, "claims: no valid iss")
+	case c.Audience == "" || len(c.Audience) > maxClaimBytes:
+		return Claims{}, Errorf(CodeInvalidRequest, "claims: no valid aud")
+	case !validJTI(c.JTI):
+		return Claims{}, Errorf(CodeInvalidRequest, "claims: jti is not 128 bits in hex or base64url")
+	case c.IssuedAt <= 0 || c.Expires <= c.IssuedAt:
+		return Claims{}, Errorf(CodeInvalidRequest, "claims: exp is not after iat")
+	case c.Expires-c.IssuedAt > int64(maxTTL/time.Second):
+		return Claims{}, Errorf(CodeInvalidRequest, "claims: valid for more than %s", maxTTL)
+	case len(c.Mandate) > maxMandate:
+		return Claims{}, Errorf(CodeInvalidRequest, "claims: mandate has more than %d block", maxMandate)
+	}
+	for _, b := range c.Mandate {
+		if b.Subject == "" || b.Via == "" || max(len(b.Subject), len(b.Via), len(b.Tenant)) > maxClaimBytes {
+			return Claims{}, Errorf(CodeInvalidRequest, "claims: mandate block without valid sub and via")
+		}
+	}
+	return c, nil
+}
+
+// checkFor checks audience, then time.
+func (c Claims) checkFor(o VerifyOptions) error {
+	found := false
+	for _, a := range o.Audiences {
+		found = found || (a != "" && a == c.Audience)
+	}
+	if !found {
+		return Errorf(CodeWrongAudience, "signed for %.80q, not for us", c.Audience)
+	}
+	return c.checkTime(o)
+}
+
+func (c Claims) checkTime(o VerifyOptions) error {
+	now, skew := o.Now, o.MaxSkew
+	if now.IsZero() {
+		now = time.Now()
+	}
+	if skew == 0 {
+		skew = defaultSkew
+	}
+	if now.After(time.Unix(c.Expires, 0).Add(skew)) {
+		return &Error{Code: CodeExpired, Message: "the signature has expired", Hint: "sign the request again; check this machine's clock"}
+	}
+	if now.Before(time.Unix(c.IssuedAt, 0).Add(-skew)) {
+		return &Error{Code: CodeNotYetValid, Message: "the signature is from the future", Hint: "check this machine's clock"}
+	}
+	return nil
+}
+
+func (c Claims) canonical() ([]byte, error) {
+	raw, err := json.Marshal(c)
+	if err != nil {
+		return nil, Errorf(CodeInvalidRequest, "claims: %v", err)
+	}
+	return canonicalJSON(raw)
+}

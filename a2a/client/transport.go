@@ -1,0 +1,127 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"strconv"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/a2aproject/a2a-go/v2/a2aclient"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// signer signs as the last thing before the wire, so that nothing between the
+// signature and the server changes the request.
+type signer struct {
+	a2aclient.Transport
+	sign func(*sdk.SendMessageRequest) (*sdk.SendMessageRequest, error)
+}
+
+func (s *signer) SendMessage(ctx context.Context, params a2aclient.ServiceParams, req *sdk.SendMessageRequest) (sdk.SendMessageResult, error) {
+	signed, err := s.sign(req)
+	if err != nil {
+		return nil, err
+	}
+	return s.Transport.SendMessage(ctx, params, signed)
+}
+
+func (s *signer) SendStreamingMessage(ctx context.Context, params a2aclient.ServiceParams, req *sdk.SendMessageRequest) iter.Seq2[sdk.Event, error] {
+	signed, err := s.sign(req)
+	if err != nil {
+		return func(yield func(sdk.Event, error) bool) { yield(nil, err) }
+	}
+	return s.Transport.SendStreamingMessage(ctx, params, signed)
+}
+
+// roundTripper caps what a server may send and reads the errors of doors that
+// answer by HTTP status.
+type roundTripper struct {
+	next http.RoundTripper
+	max  int64 // bytes
+}
+
+const maxProblem = 64 << 10 // bytes of an error's body that are read
+
+func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	next := t.next
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	resp, err := next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		resp.Body = &capped{ReadCloser: resp.Body, left: t.max}
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, problem(resp)
+}
+
+// problem reads an error from an HTTP status and, where there is one, an RFC
+// 9457 body with our members code and hint.
+func problem(resp *http.Response) *a2a.Error {
+	e := &a2a.Error{Code: a2a.CodeInternal, Message: "the server answered " + resp.Status}
+	switch status := resp.StatusCode; {
+	case status == http.StatusUnauthorized:
+		e.Code = a2a.CodeUnauthenticated
+	case status == http.StatusForbidden:
+		e.Code = a2a.CodeDenied
+	case status == http.StatusNotFound:
+		e.Code = a2a.CodeNotFound
+	case status == http.StatusRequestEntityTooLarge:
+		e.Code = a2a.CodeTooLarge
+	case status == http.StatusTooManyRequests:
+		e.Code = a2a.CodeBusy
+	case status == http.StatusBadGateway, status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
+		e.Code = a2a.CodeUnavailable
+	case status >= 400 && status < 500:
+		e.Code = a2a.CodeInvalidRequest
+	}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 && s < 3600 {
+		e.RetryAfter = time.Duration(s) * time.Second
+	}
+	var body struct {
+		Code   string `json:"code"`
+		Detail string `json:"detail"`
+		Title  string `json:"title"`
+		Hint   string `json:"hint"`
+	}
+	if json.NewDecoder(io.LimitReader(resp.Body, maxProblem)).Decode(&body) == nil {
+		if body.Code != "" {
+			e.Code = body.Code
+		}
+		if body.Detail != "" {
+			e.Message = body.Detail
+		} else if body.Title != "" {
+			e.Message = body.Title
+		}
+		e.Hint = body.Hint
+	}
+	return e
+}
+
+// errReply is what a read of an answer beyond the cap returns.
+var errReply = errors.New("answer is too large")
+
+type capped struct {
+	io.ReadCloser
+	left int64
+}
+
+func (c *capped) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, fmt.Errorf("a2a client: %w", errReply)
+	}
+	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.left)])
+	c.left -= int64(n)
+	return n, err
+}

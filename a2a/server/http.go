@@ -1,0 +1,275 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"github.com/a2aproject/a2a-go/v2/a2asrv"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// DelegationHeader carries one node's signed decision to another, as base64url.
+const DelegationHeader = "Agenticraft-Delegation"
+
+const (
+	maxDelegation   = 64 << 10 // bytes of the header
+	defaultRead     = 30 * time.Second
+	defaultWrite    = 30 * time.Second
+	keepAlivePeriod = 15 * time.Second
+)
+
+// HTTPConfig of the JSON-RPC binding.
+type HTTPConfig struct {
+	Handler      a2asrv.RequestHandler // required; a *Handler
+	MaxBody      int64                 // bytes; default [a2a.MaxRequestBytes]
+	ReadTimeout  time.Duration         // for a whole body; default 30 s
+	WriteTimeout time.Duration         // for each write to a slow reader; default 30 s
+	Log          *slog.Logger          // default: none
+}
+
+// HTTP is the A2A JSON-RPC binding: the SDK's codec, and around it what the
+// codec lacks. The door has put its caller into the request's context by
+// [WithCaller]. What it adds, each to be deleted when the SDK does it:
+//
+//   - A2A-Version must be 1.0, in the header or the query; a missing one means
+//     0.3 by the specification (3.6) and is refused;
+//   - the Content-Type must be JSON;
+//   - a body has a size cap and a deadline; a write has a deadline;
+//   - garbage is -32700, a wrong or missing params -32602, an unknown method
+//     -32601, and duplicate members are refused;
+//   - params may be written in snake_case, as ProtoJSON allows;
+//   - an error before the first event of a stream is a plain JSON answer;
+//   - errors carry a google.rpc.ErrorInfo that gives the code of [a2a.Error].
+func HTTP(cfg HTTPConfig) http.Handler {
+	if cfg.MaxBody == 0 {
+		cfg.MaxBody = a2a.MaxRequestBytes
+	}
+	if cfg.ReadTimeout == 0 {
+		cfg.ReadTimeout = defaultRead
+	}
+	if cfg.WriteTimeout == 0 {
+		cfg.WriteTimeout = defaultWrite
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &binding{
+		cfg:   cfg,
+		codec: a2asrv.NewJSONRPCHandler(noting{cfg.Handler}, a2asrv.WithTransportKeepAlive(keepAlivePeriod)),
+	}
+}
+
+type binding struct {
+	cfg   HTTPConfig
+	codec http.Handler
+}
+
+// envelope is a JSON-RPC request.
+type envelope struct {
+	JSONRPC string          `json:"jsonrpc"`
+	ID      json.RawMessage `json:"id,omitempty"`
+	Method  string          `json:"method"`
+	Params  json.RawMessage `json:"params,omitempty"`
+}
+
+// methods gives each method the message that its params must be.
+var methods = map[string]func() proto.Message{
+	"SendMessage":                      func() proto.Message { return new(a2apb.SendMessageRequest) },
+	"SendStreamingMessage":             func() proto.Message { return new(a2apb.SendMessageRequest) },
+	"GetTask":                          func() proto.Message { return new(a2apb.GetTaskRequest) },
+	"ListTasks":                        func() proto.Message { return new(a2apb.ListTasksRequest) },
+	"CancelTask":                       func() proto.Message { return new(a2apb.CancelTaskRequest) },
+	"SubscribeToTask":                  func() proto.Message { return new(a2apb.SubscribeToTaskRequest) },
+	"CreateTaskPushNotificationConfig": func() proto.Message { return new(a2apb.TaskPushNotificationConfig) },
+	"GetTaskPushNotificationConfig":    func() proto.Message { return new(a2apb.GetTaskPushNotificationConfigRequest) },
+	"ListTaskPushNotificationConfigs":  func() proto.Message { return new(a2apb.ListTaskPushNotificationConfigsRequest) },
+	"DeleteTaskPushNotificationConfig": func() proto.Message { return new(a2apb.DeleteTaskPushNotificationConfigRequest) },
+	"GetExtendedAgentCard":             func() proto.Message { return new(a2apb.GetExtendedAgentCardRequest) },
+}
+
+// mayLackParams are the methods without a required parameter.
+var mayLackParams = []string{"ListTasks", "GetExtendedAgentCard"}
+
+// ServeHTTP implements http.Handler.
+func (b *binding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	out := newReply(w, b.cfg.WriteTimeout)
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		out.status = http.StatusMethodNotAllowed
+		out.fail(&rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "JSON-RPC requests are sent by POST")})
+		return
+	}
+	ctx, body, err := b.accept(w, r, out)
+	if err != nil {
+		out.fail(err)
+		return
+	}
+	echoExtensions(w, r)
+	inner := r.Clone(ctx)
+	inner.Body = io.NopCloser(bytes.NewReader(body))
+	inner.ContentLength = int64(len(body))
+	b.codec.ServeHTTP(out, inner)
+	out.finish()
+}
+
+// accept does everything that comes before the codec.
+func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (context.Context, []byte, *rpcError) {
+	if err := b.checkHeaders(r); err != nil {
+		w.Header().Set("Connection", "close") // the body was not read
+		return nil, nil, err
+	}
+	delegation, err := readDelegation(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	body, err := b.readBody(w, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if body, err = normalize(body, out); err != nil {
+		return nil, nil, err
+	}
+	out.failure.log = b.cfg.Log
+	ctx := context.WithValue(r.Context(), failureKey, out.failure)
+	if delegation != nil {
+		ctx = context.WithValue(ctx, delegationKey, delegation)
+	}
+	return ctx, body, nil
+}
+
+// checkHeaders refuses before a byte of the body is read.
+func (b *binding) checkHeaders(r *http.Request) *rpcError {
+	version := r.Header.Get(sdk.SvcParamVersion)
+	if version == "" {
+		version = r.URL.Query().Get(sdk.SvcParamVersion)
+	}
+	if version != a2a.Version {
+		return &rpcError{0, &a2a.Error{
+			Code:    a2a.CodeVersion,
+			Message: "A2A version " + quoteVersion(version) + " is not supported",
+			Hint:    "send the header A2A-Version: " + a2a.Version,
+		}}
+	}
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || (kind != "application/json" && kind != "application/a2a+json") || r.Header.Get("Content-Encoding") != "" {
+		return &rpcError{0, &a2a.Error{Code: a2a.CodeContentType, Message: "the request is not plain JSON", Hint: "send the header Content-Type: application/json"}}
+	}
+	if r.ContentLength > b.cfg.MaxBody {
+		return b.tooLarge()
+	}
+	return nil
+}
+
+func quoteVersion(v string) string {
+	if v == "" {
+		return "0.3 (no A2A-Version was sent)"
+	}
+	const most = 16
+	return strings.ToValidUTF8(v[:min(len(v), most)], "?")
+}
+
+func (b *binding) tooLarge() *rpcError {
+	return &rpcError{0, a2a.Errorf(a2a.CodeTooLarge, "the request has more than %d bytes", b.cfg.MaxBody)}
+}
+
+// readBody reads the whole body within the cap and the deadline.
+func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *rpcError) {
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(b.cfg.ReadTimeout)); err == nil {
+		// A deadline left behind would look like a client that hung up.
+		defer control.SetReadDeadline(time.Time{}) //nolint:errcheck // it could be set, so it can be unset
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, b.cfg.MaxBody))
+	if err == nil {
+		return body, nil
+	}
+	w.Header().Set("Connection", "close")
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, b.tooLarge()
+	}
+	return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "the request did not arrive whole in time")}
+}
+
+// normalize checks the envelope and rewrites it in the form that the SDK reads.
+// It notes the id for the answer even when it refuses.
+func normalize(body []byte, out *reply) ([]byte, *rpcError) {
+	var e envelope
+	if err := json.Unmarshal(body, &e); err != nil {
+		if json.Valid(body) {
+			return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "not a JSON-RPC request object")}
+		}
+		return nil, &rpcError{rpcParseError, a2a.Errorf(a2a.CodeInvalidRequest, "the body is not valid JSON")}
+	}
+	if len(e.ID) > 0 && e.ID[0] != '"' && e.ID[0] != '-' && (e.ID[0] < '0' || e.ID[0] > '9') && string(e.ID) != "null" {
+		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "the id must be a string, a number or null")}
+	}
+	out.id = e.ID
+	if e.JSONRPC != "2.0" || e.Method == "" {
+		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "not a JSON-RPC 2.0 request")}
+	}
+	message, ok := methods[e.Method]
+	if !ok {
+		return nil, &rpcError{rpcMethodNotFound, a2a.Errorf(a2a.CodeUnsupported, "there is no method %.60q", e.Method)}
+	}
+	if len(e.Params) == 0 || string(e.Params) == "null" {
+		if !slices.Contains(mayLackParams, e.Method) {
+			return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "params are missing")}
+		}
+		e.Params = json.RawMessage("{}")
+	}
+	var err error
+	if e.Params, err = a2a.Normalize(e.Params, message()); err != nil {
+		return nil, &rpcError{0, a2a.FromWire(err)}
+	}
+	if body, err = json.Marshal(e); err != nil {
+		return nil, &rpcError{rpcParseError, a2a.Errorf(a2a.CodeInvalidRequest, "the body is not valid JSON")}
+	}
+	return body, nil
+}
+
+func readDelegation(r *http.Request) ([]byte, *rpcError) {
+	text := r.Header.Get(DelegationHeader)
+	if text == "" {
+		return nil, nil
+	}
+	if c, _ := CallerFrom(r.Context()); c.Door != DoorMesh {
+		return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%s is for nodes only", DelegationHeader)}
+	}
+	if len(text) > maxDelegation {
+		return nil, &rpcError{0, a2a.Errorf(a2a.CodeTooLarge, "%s has more than %d bytes", DelegationHeader, maxDelegation)}
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%s is not base64url", DelegationHeader)}
+	}
+	return raw, nil
+}
+
+// echoExtensions names the extensions that the client asked for and that are
+// in force (4.6).
+func echoExtensions(w http.ResponseWriter, r *http.Request) {
+	var active []string
+	for uri := range strings.SplitSeq(strings.Join(r.Header.Values(sdk.SvcParamExtensions), ","), ",") {
+		uri = strings.TrimSpace(uri)
+		if (uri == a2a.SignedMessageURI || uri == a2a.ExecutionURI) && !slices.Contains(active, uri) {
+			active = append(active, uri)
+		}
+	}
+	if len(active) > 0 {
+		w.Header().Set(sdk.SvcParamExtensions, strings.Join(active, ","))
+	}
+}

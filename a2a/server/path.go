@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"slices"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/identity"
+)
+
+// Path is what stands behind the doors: it verifies, decides, places and runs.
+// Its methods may be called concurrently. Their errors are fit for the caller
+// ([a2a.Error]); any other error is answered as internal and logged.
+type Path interface {
+	// Submit walks verify, decide and place.
+	Submit(ctx context.Context, in Inbound) (Admitted, error)
+	// Cancel asks a running execution to stop; its task then ends as usual.
+	Cancel(ctx context.Context, task string) error
+	// Fetch asks other nodes for a task that this node does not hold, as the
+	// caller may see it; an error of code not_found if nobody does.
+	Fetch(ctx context.Context, task string, caller identity.Principal) (*sdk.Task, error)
+}
+
+// Inbound is one request as it came through a door.
+type Inbound struct {
+	Request    *sdk.SendMessageRequest
+	Caller     Caller
+	Delegation []byte // from another node; only through the mesh door
+}
+
+// Caller is whom the door's channel proved. A zero principal is nobody: the
+// request's own signature may still prove its sender.
+type Caller struct {
+	Principal identity.Principal
+	Peer      identity.ID // mesh door only
+	Door      string      // [DoorHTTP] or [DoorMesh]
+}
+
+// The doors.
+const (
+	DoorHTTP = "http"
+	DoorMesh = "mesh"
+)
+
+// Admitted is the path's answer to a request.
+type Admitted struct {
+	Task     string // see [a2a.TaskID]
+	Owner    string // the principal who may see the task, as text
+	Existing bool   // admitted before: reply with the task that is
+	// Final, if not nil, is the end already (policy denied it); nothing is stored.
+	Final *a2a.Report
+	// Run does the work. It is called exactly once unless Existing or Final is
+	// set, in a goroutine of the handler's, with a context that outlives the
+	// request and ends only when the handler is closed in a hurry.
+	Run func(ctx context.Context, out Updates) a2a.Report
+}
+
+// Updates takes what a run writes while it runs. Output may be called
+// concurrently, keeps no reference to data and never blocks.
+type Updates interface {
+	Output(stream string, offset int64, data []byte)
+}
+
+type contextKey int
+
+const (
+	callerKey contextKey = iota
+	delegationKey
+	failureKey
+)
+
+// WithCaller notes whom the door proved.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey, c)
+}
+
+// CallerFrom reads what WithCaller noted; without it the caller is nobody.
+func CallerFrom(ctx context.Context) (Caller, bool) {
+	c, ok := ctx.Value(callerKey).(Caller)
+	return c, ok
+}
+
+// may are the roles that see tasks of others, and those that may cancel them.
+var (
+	maySee    = []string{"operator", "auditor", "admin"}
+	mayCancel = []string{"operator", "admin"}
+)
+
+func (c Caller) is(owner string, roles []string) bool {
+	if c.Principal.IsZero() {
+		return false
+	}
+	if c.Principal.String() == owner {
+		return true
+	}
+	return slices.ContainsFunc(c.Principal.Roles, func(r string) bool { return slices.Contains(roles, r) })
+}
+
+// known is the caller of an operation that needs one.
+func known(ctx context.Context) (Caller, error) {
+	c, ok := CallerFrom(ctx)
+	if !ok || c.Principal.IsZero() {
+		return Caller{}, &a2a.Error{Code: a2a.CodeUnauthenticated, Message: "this operation needs credentials", Hint: "send an API key, or a token signed with the agent's key, as a bearer token"}
+	}
+	return c, nil
+}

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/taskstore"
+)
+
+// Unfinished lists the tasks of this node's store that have not ended and do
+// not run: after a restart, those that died with the process.
+func (h *Handler) Unfinished() []string {
+	ids, err := h.store.Unfinished()
+	if err != nil {
+		h.log.Error("list unfinished tasks", "err", err) //nolint:sloglint // recovery runs outside any request
+		return nil
+	}
+	out := make([]string, 0, len(ids))
+	for _, id := range ids {
+		if h.running(id) == nil {
+			out = append(out, string(id))
+		}
+	}
+	return out
+}
+
+// Finish ends a task that died with an earlier process. A task that has ended
+// stays as it is; one that is not held here or runs is an error.
+func (h *Handler) Finish(ctx context.Context, task string, report a2a.Report) error {
+	id := sdk.TaskID(task)
+	if h.running(id) != nil {
+		return fmt.Errorf("finish task %s: it runs", task)
+	}
+	record, err := h.store.Get(id)
+	if err != nil {
+		if errors.Is(err, taskstore.ErrNotFound) {
+			return fmt.Errorf("finish task %s: %w", task, errNotFound)
+		}
+		return fmt.Errorf("finish task: %w", err)
+	}
+	if record.Task.Status.State.Terminal() {
+		return nil
+	}
+	if !report.Status.Terminal() {
+		report.Status = a2a.Lost
+	}
+	last, err := ended(record.Task, report, nil)
+	if err != nil {
+		return fmt.Errorf("finish task %s: %w", task, err)
+	}
+	if err := h.keep(last, record.Owner); err != nil {
+		return fmt.Errorf("finish task: %w", err)
+	}
+	h.log.InfoContext(ctx, "task of an earlier process ended", "task", task, "status", report.Status)
+	return nil
+}

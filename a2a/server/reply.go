@@ -1,0 +1,272 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"iter"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/a2aproject/a2a-go/v2/a2asrv"
+	"github.com/a2aproject/a2a-go/v2/errordetails"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// JSON-RPC and A2A error codes (A2A 1.0.1, 5.4 and 9.5).
+const (
+	rpcParseError     = -32700
+	rpcInvalidRequest = -32600
+	rpcMethodNotFound = -32601
+	rpcInternal       = -32603
+)
+
+var rpcCodes = map[error]int{
+	sdk.ErrInvalidRequest:               rpcInvalidRequest,
+	sdk.ErrInvalidParams:                -32602,
+	sdk.ErrInternalError:                rpcInternal,
+	sdk.ErrServerError:                  -32000,
+	sdk.ErrTaskNotFound:                 -32001,
+	sdk.ErrTaskNotCancelable:            -32002,
+	sdk.ErrPushNotificationNotSupported: -32003,
+	sdk.ErrUnsupportedOperation:         -32004,
+	sdk.ErrUnsupportedContentType:       -32005,
+	sdk.ErrVersionNotSupported:          -32009,
+	sdk.ErrUnauthenticated:              -31401,
+	sdk.ErrUnauthorized:                 -31403,
+}
+
+// rpcError is an answer. Code 0 follows from the error.
+type rpcError struct {
+	code int
+	err  *a2a.Error
+}
+
+func (e *rpcError) Error() string { return e.err.Error() }
+
+// body is the whole JSON-RPC answer.
+func (e *rpcError) body(id json.RawMessage) []byte {
+	type rpc struct {
+		Code    int                   `json:"code"`
+		Message string                `json:"message"`
+		Data    []*errordetails.Typed `json:"data"`
+	}
+	code := e.code
+	if code == 0 {
+		code = rpcInternal
+		if c, ok := rpcCodes[e.err.Unwrap()]; ok {
+			code = c
+		}
+	}
+	if len(id) == 0 {
+		id = json.RawMessage("null")
+	}
+	out, err := json.Marshal(struct {
+		JSONRPC string          `json:"jsonrpc"`
+		ID      json.RawMessage `json:"id"`
+		Error   rpc             `json:"error"`
+	}{"2.0", id, rpc{code, e.err.Error(), []*errordetails.Typed{e.err.Info()}}})
+	if err != nil { // an id that is no JSON: cannot be, it was parsed
+		return []byte(`{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"internal error"}}`)
+	}
+	return out
+}
+
+// failure remembers the error of a call, which the codec would flatten.
+type failure struct {
+	err atomic.Pointer[rpcError]
+	log *slog.Logger
+}
+
+// note turns any error into one fit for the caller and remembers it.
+func note(ctx context.Context, err error) {
+	f, ok := ctx.Value(failureKey).(*failure)
+	if !ok || err == nil {
+		return
+	}
+	if e, ok := errors.AsType[*a2a.Error](err); ok {
+		f.err.Store(&rpcError{err: e})
+		return
+	}
+	if ctx.Err() != nil {
+		f.err.Store(&rpcError{err: a2a.Errorf(a2a.CodeUnavailable, "the request ended before its answer")})
+		return
+	}
+	var ref [4]byte
+	rand.Read(ref[:]) //nolint:errcheck // never fails
+	f.log.ErrorContext(ctx, "request failed", "reference", hex.EncodeToString(ref[:]), "err", err)
+	f.err.Store(&rpcError{err: a2a.Errorf(a2a.CodeInternal, "internal error (reference %x)", ref)})
+}
+
+// reply writes the codec's answer with our errors, headers held back until the
+// first event, and a deadline for each write.
+type reply struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration // of one write
+	failure *failure
+	id      json.RawMessage
+	status  int
+	begun   bool
+	failed  bool
+	written int
+}
+
+var (
+	frameID     = []byte("id: ")
+	frameData   = []byte("data: ")
+	eventStream = "text/event-stream"
+)
+
+func newReply(w http.ResponseWriter, timeout time.Duration) *reply {
+	return &reply{ResponseWriter: w, control: http.NewResponseController(w), timeout: timeout, failure: new(failure), status: http.StatusOK}
+}
+
+// WriteHeader waits for the first byte, which decides what the answer is.
+func (r *reply) WriteHeader(status int) { r.status = status }
+
+// Flush implements http.Flusher.
+func (r *reply) Flush() {
+	if r.begun {
+		r.control.Flush() //nolint:errcheck // the next write will say
+	}
+}
+
+// Write implements io.Writer.
+func (r *reply) Write(p []byte) (int, error) {
+	if r.failed {
+		return len(p), nil // what the codec makes of an error that is answered
+	}
+	streaming := r.Header().Get("Content-Type") == eventStream
+	if streaming && bytes.HasPrefix(p, frameID) {
+		return len(p), nil // random, good for nothing
+	}
+	if e := r.failure.err.Load(); e != nil && isError(bytes.TrimPrefix(p, frameData)) {
+		r.fail(e)
+		return len(p), nil
+	}
+	return r.write(p)
+}
+
+// fail answers with an error: as an event if a stream has begun, else plainly.
+func (r *reply) fail(e *rpcError) {
+	body := e.body(r.id)
+	r.failed = true
+	if r.begun {
+		body = append(append(frameData[:len(frameData):len(frameData)], body...), "\n\n"...)
+	} else {
+		h := r.Header()
+		h.Set("Content-Type", "application/json")
+		h.Del("X-Accel-Buffering")
+	}
+	r.write(body) //nolint:errcheck // the client has gone
+	r.finish()
+}
+
+func (r *reply) write(p []byte) (int, error) {
+	r.control.SetWriteDeadline(time.Now().Add(r.timeout)) //nolint:errcheck // not every writer has one
+	if !r.begun {
+		r.begun = true
+		r.ResponseWriter.WriteHeader(r.status)
+	}
+	n, err := r.ResponseWriter.Write(p)
+	r.written += n
+	return n, err
+}
+
+// finish sends what is buffered while the deadline holds, then takes it away:
+// the connection may serve others.
+func (r *reply) finish() {
+	const buffered = 2 << 10 // bytes that net/http keeps until the handler returns
+	if r.written > buffered {
+		r.control.Flush() //nolint:errcheck // the client has gone
+	}
+	r.control.SetWriteDeadline(time.Time{}) //nolint:errcheck // not every writer has one
+}
+
+func isError(frame []byte) bool {
+	var answer struct {
+		Error json.RawMessage `json:"error"`
+	}
+	return json.Unmarshal(frame, &answer) == nil && len(answer.Error) > 0
+}
+
+// noting is a handler whose errors are noted.
+type noting struct{ a2asrv.RequestHandler }
+
+func noted[T any](ctx context.Context, v T, err error) (T, error) {
+	note(ctx, err)
+	return v, err
+}
+
+func notedAll(ctx context.Context, events iter.Seq2[sdk.Event, error]) iter.Seq2[sdk.Event, error] {
+	return func(yield func(sdk.Event, error) bool) {
+		for e, err := range events {
+			note(ctx, err)
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func (n noting) GetTask(ctx context.Context, req *sdk.GetTaskRequest) (*sdk.Task, error) {
+	v, err := n.RequestHandler.GetTask(ctx, req)
+	return noted(ctx, v, err)
+}
+
+func (n noting) ListTasks(ctx context.Context, req *sdk.ListTasksRequest) (*sdk.ListTasksResponse, error) {
+	v, err := n.RequestHandler.ListTasks(ctx, req)
+	return noted(ctx, v, err)
+}
+
+func (n noting) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*sdk.Task, error) {
+	v, err := n.RequestHandler.CancelTask(ctx, req)
+	return noted(ctx, v, err)
+}
+
+func (n noting) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) (sdk.SendMessageResult, error) {
+	v, err := n.RequestHandler.SendMessage(ctx, req)
+	return noted(ctx, v, err)
+}
+
+func (n noting) SubscribeToTask(ctx context.Context, req *sdk.SubscribeToTaskRequest) iter.Seq2[sdk.Event, error] {
+	return notedAll(ctx, n.RequestHandler.SubscribeToTask(ctx, req))
+}
+
+func (n noting) SendStreamingMessage(ctx context.Context, req *sdk.SendMessageRequest) iter.Seq2[sdk.Event, error] {
+	return notedAll(ctx, n.RequestHandler.SendStreamingMessage(ctx, req))
+}
+
+func (n noting) GetTaskPushConfig(ctx context.Context, req *sdk.GetTaskPushConfigRequest) (*sdk.PushConfig, error) {
+	v, err := n.RequestHandler.GetTaskPushConfig(ctx, req)
+	return noted(ctx, v, err)
+}
+
+func (n noting) ListTaskPushConfigs(ctx context.Context, req *sdk.ListTaskPushConfigRequest) (*sdk.ListTaskPushConfigResponse, error) {
+	v, err := n.RequestHandler.ListTaskPushConfigs(ctx, req)
+	return noted(ctx, v, err)
+}
+
+func (n noting) CreateTaskPushConfig(ctx context.Context, req *sdk.PushConfig) (*sdk.PushConfig, error) {
+	v, err := n.RequestHandler.CreateTaskPushConfig(ctx, req)
+	return noted(ctx, v, err)
+}
+
+func (n noting) DeleteTaskPushConfig(ctx context.Context, req *sdk.DeleteTaskPushConfigRequest) error {
+	err := n.RequestHandler.DeleteTaskPushConfig(ctx, req)
+	note(ctx, err)
+	return err
+}
+
+func (n noting) GetExtendedAgentCard(ctx context.Context, req *sdk.GetExtendedAgentCardRequest) (*sdk.AgentCard, error) {
+	v, err := n.RequestHandler.GetExtendedAgentCard(ctx, req)
+	return noted(ctx, v, err)
+}

@@ -1,0 +1,199 @@
+package server
+
+import (
+	"slices"
+	"sync"
+	"unicode/utf8"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// Caps of what one run keeps for its readers, so that a slow reader costs
+// nothing but his own patience: he reads from here at his own pace.
+const (
+	maxLiveBytes  = 8 << 20
+	maxLiveChunks = 16 << 10
+	maxChunkBytes = 32 << 10 // of one artifact update
+)
+
+// run is a task in progress. Readers follow it by their own [reader].
+type run struct {
+	owner string
+
+	mu      sync.Mutex
+	task    *sdk.Task // as it stands, without output; never changed, only replaced
+	chunks  []chunk
+	size    int
+	changed chan struct{} // closed and replaced whenever something above changes
+	done    chan struct{} // closed when task is terminal
+}
+
+// chunk is a piece of one stream of output.
+type chunk struct {
+	stream string
+	offset int64
+	data   []byte // grows at its end only
+}
+
+func newRun(task *sdk.Task, owner string) *run {
+	return &run{owner: owner, task: task, changed: make(chan struct{}), done: make(chan struct{})}
+}
+
+// Output implements [Updates]. Output beyond the caps is not kept: the report
+// holds it, up to caps of its own.
+func (r *run) Output(stream string, offset int64, data []byte) {
+	if (stream != "stdout" && stream != "stderr") || len(data) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.task.Status.State.Terminal() || r.size+len(data) > maxLiveBytes {
+		return
+	}
+	last := len(r.chunks) - 1
+	switch {
+	case last >= 0 && r.chunks[last].takes(stream, offset, len(data)):
+		r.chunks[last].data = append(r.chunks[last].data, data...)
+	case len(r.chunks) < maxLiveChunks:
+		r.chunks = append(r.chunks, chunk{stream: stream, offset: offset, data: slices.Clone(data)})
+	default:
+		return
+	}
+	r.size += len(data)
+	r.wake()
+}
+
+func (c chunk) takes(stream string, offset int64, n int) bool {
+	return c.stream == stream && c.offset+int64(len(c.data)) == offset && len(c.data)+n <= maxChunkBytes
+}
+
+// end makes task the last word.
+func (r *run) end(task *sdk.Task) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.task = task
+	r.wake()
+	close(r.done)
+}
+
+func (r *run) wake() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// snapshot is the task with its output so far, and a reader that goes on from
+// there.
+func (r *run) snapshot() (*sdk.Task, *reader) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	follow := &reader{run: r, begun: make(map[string]bool), next: len(r.chunks)}
+	task := *r.task
+	if task.Status.State.Terminal() {
+		return &task, follow
+	}
+	task.Artifacts = slices.Clone(task.Artifacts)
+	for _, stream := range []string{"stdout", "stderr"} {
+		if data := r.output(stream); len(data) > 0 {
+			task.Artifacts = append(task.Artifacts, outputArtifact(stream, data))
+			follow.begun[stream] = true
+		}
+	}
+	if follow.next > 0 {
+		follow.next--
+		follow.taken = len(r.chunks[follow.next].data)
+	}
+	return &task, follow
+}
+
+func (r *run) output(stream string) []byte {
+	var out []byte
+	for _, c := range r.chunks {
+		if c.stream == stream {
+			out = append(out, c.data...)
+		}
+	}
+	return out
+}
+
+// binaryOutput are the artifacts for streams that a report, which is text,
+// cannot hold.
+func (r *run) binaryOutput() []*sdk.Artifact {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []*sdk.Artifact
+	for _, stream := range []string{"stdout", "stderr"} {
+		if data := r.output(stream); !utf8.Valid(data) {
+			out = append(out, outputArtifact(stream, data))
+		}
+	}
+	return out
+}
+
+// reader follows a run from a place in its output.
+type reader struct {
+	run   *run
+	begun map[string]bool // streams whose artifact the reader has seen
+	next  int             // chunk to read
+	taken int             // bytes of it that were read
+}
+
+// read gives what is new, the task as it stands, and what to wait on for more.
+func (f *reader) read() ([]sdk.Event, *sdk.Task, <-chan struct{}) {
+	r := f.run
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var events []sdk.Event
+	for ; f.next < len(r.chunks); f.next, f.taken = f.next+1, 0 {
+		c := r.chunks[f.next]
+		if rest := c.data[f.taken:]; len(rest) > 0 {
+			events = append(events, f.update(r.task, c, slices.Clone(rest)))
+			f.taken = len(c.data)
+		}
+		if f.next == len(r.chunks)-1 {
+			break // it may still grow
+		}
+	}
+	return events, r.task, r.changed
+}
+
+func (f *reader) update(task *sdk.Task, c chunk, data []byte) sdk.Event {
+	e := &sdk.TaskArtifactUpdateEvent{
+		TaskID:    task.ID,
+		ContextID: task.ContextID,
+		Append:    f.begun[c.stream],
+		Artifact:  outputArtifact(c.stream, data),
+		Metadata:  map[string]any{"offset": c.offset + int64(f.taken)},
+	}
+	f.begun[c.stream] = true
+	return e
+}
+
+// outputArtifact holds bytes that a program wrote: as text where they are text,
+// else raw.
+func outputArtifact(stream string, data []byte) *sdk.Artifact {
+	part := sdk.NewRawPart(data)
+	part.MediaType = "application/octet-stream"
+	if utf8.Valid(data) {
+		part = sdk.NewTextPart(string(data))
+		part.MediaType = "text/plain; charset=utf-8"
+	}
+	return &sdk.Artifact{ID: sdk.ArtifactID(stream), Name: stream, Parts: sdk.ContentParts{part}}
+}
+
+// ended is task with the report as its end.
+func ended(task *sdk.Task, report a2a.Report, extra []*sdk.Artifact) (*sdk.Task, error) {
+	artifact, err := report.Artifact()
+	if err != nil {
+		return nil, err
+	}
+	out := *task
+	at := now()
+	out.Status = sdk.TaskStatus{State: report.Status.TaskState(), Timestamp: &at}
+	if report.Error != nil {
+		out.Status.Message = sdk.NewMessageForTask(sdk.MessageRoleAgent, &out, sdk.NewTextPart(report.Error.Message))
+	}
+	out.Artifacts = append(slices.Clip(extra), artifact)
+	return &out, nil
+}

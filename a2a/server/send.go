@@ -1,0 +1,284 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/taskstore"
+)
+
+const (
+	maxContextID = 128             // bytes
+	appearWait   = 2 * time.Second // for a task that was admitted a moment ago by another request
+	pollFirst    = 20 * time.Millisecond
+	pollMost     = time.Second
+)
+
+// SendMessage implements the SDK's RequestHandler: it answers when the task
+// has ended, or at once if the request asks for that.
+func (h *Handler) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) (sdk.SendMessageResult, error) {
+	task, r, err := h.submit(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if r != nil {
+		if c := req.Config; c == nil || !c.ReturnImmediately {
+			if err := r.wait(ctx); err != nil {
+				return nil, err
+			}
+		}
+		task, _ = r.snapshot()
+	}
+	return trimHistory(task, historyLength(req)), nil
+}
+
+// SendStreamingMessage implements the SDK's RequestHandler: the task, its
+// output as it comes, the report, the end.
+func (h *Handler) SendStreamingMessage(ctx context.Context, req *sdk.SendMessageRequest) iter.Seq2[sdk.Event, error] {
+	return func(yield func(sdk.Event, error) bool) {
+		task, r, err := h.submit(ctx, req)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		if r == nil {
+			yield(trimHistory(task, historyLength(req)), nil)
+			return
+		}
+		r.follow(ctx, historyLength(req), yield)
+	}
+}
+
+// submit walks the path. It returns the run to follow, or a task that has
+// ended (or lives elsewhere).
+func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk.Task, *run, error) {
+	caller, _ := CallerFrom(ctx)
+	if err := h.checkRequest(ctx, req, caller); err != nil {
+		return nil, nil, err
+	}
+	if err := h.enter(); err != nil {
+		return nil, nil, err
+	}
+	defer h.inProgress.Done()
+	delegation, _ := ctx.Value(delegationKey).([]byte)
+	admitted, err := h.path.Submit(ctx, Inbound{Request: req, Caller: caller, Delegation: delegation})
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case admitted.Existing:
+		return h.existing(ctx, admitted, caller, req)
+	case admitted.Final != nil:
+		task, err := ended(newTask(admitted, req), *admitted.Final, nil)
+		return task, nil, err
+	case admitted.Run == nil:
+		return nil, nil, errors.New("path admitted a request without a run")
+	}
+	return nil, h.start(ctx, admitted, req), nil
+}
+
+func (h *Handler) checkRequest(ctx context.Context, req *sdk.SendMessageRequest, caller Caller) error {
+	switch {
+	case req == nil || req.Message == nil:
+		return a2a.Errorf(a2a.CodeInvalidRequest, "the request has no message")
+	case len(req.Message.ContextID) > maxContextID:
+		return a2a.Errorf(a2a.CodeInvalidRequest, "contextId is longer than %d bytes", maxContextID)
+	case req.Config != nil && req.Config.PushConfig != nil:
+		return errPush
+	}
+	if id := req.Message.TaskID; id != "" {
+		if _, err := h.lookUp(ctx, id, caller); err != nil {
+			return err
+		}
+		return a2a.Errorf(a2a.CodeUnsupported, "a task takes one message; send a new one without taskId")
+	}
+	return nil
+}
+
+// start stores the task and runs it. The path has committed an intent by now,
+// so the run happens whatever becomes of the request or the store.
+func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMessageRequest) *run {
+	task := newTask(admitted, req)
+	r := newRun(task, admitted.Owner)
+	if _, err := h.store.Create(task, admitted.Owner, *task.Status.Timestamp); err != nil {
+		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
+	}
+	h.mu.Lock()
+	h.runs[task.ID] = r
+	h.mu.Unlock()
+	h.inProgress.Go(func() {
+		// The run is owed an outcome even if the caller has gone.
+		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		defer context.AfterFunc(h.stop, cancel)()
+		h.finish(ctx, r, admitted.Run(ctx, r))
+	})
+	return r
+}
+
+// finish makes the end durable, then visible.
+func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
+	if !report.Status.Terminal() {
+		report.Status = a2a.Lost
+	}
+	task, err := ended(r.task, report, r.binaryOutput())
+	if err != nil {
+		h.log.ErrorContext(ctx, "task report", "task", r.task.ID, "err", err)
+		report = a2a.Report{Task: report.Task, Node: report.Node, Status: a2a.Failed, Intent: report.Intent, Outcome: report.Outcome, Error: &a2a.ReportError{Code: a2a.CodeInternal, Message: "the report could not be written"}}
+		task, _ = ended(r.task, report, nil) // without a result it can
+	}
+	if err := h.keep(task, r.owner); err != nil {
+		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
+	}
+	r.end(task)
+	h.mu.Lock()
+	delete(h.runs, task.ID)
+	h.mu.Unlock()
+}
+
+func (h *Handler) keep(task *sdk.Task, owner string) error {
+	_, err := h.store.Update(task, *task.Status.Timestamp)
+	if errors.Is(err, taskstore.ErrNotFound) {
+		_, err = h.store.Create(task, owner, *task.Status.Timestamp)
+	}
+	return err
+}
+
+// existing finds the task that an earlier request made, here or elsewhere, and
+// waits for it like the earlier one did.
+func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller, req *sdk.SendMessageRequest) (*sdk.Task, *run, error) {
+	id := sdk.TaskID(admitted.Task)
+	immediately := req.Config != nil && req.Config.ReturnImmediately
+	appeared := time.Now().Add(appearWait)
+	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
+		if r := h.running(id); r != nil && r.owner == admitted.Owner {
+			return nil, r, nil
+		}
+		task, err := h.stored(id, func(owner string) bool { return owner == admitted.Owner })
+		if isNotFound(err) {
+			task, err = h.path.Fetch(ctx, admitted.Task, caller.Principal)
+		}
+		switch {
+		case err == nil && (immediately || task.Status.State.Terminal()):
+			return task, nil, nil
+		case err != nil && (!isNotFound(err) || time.Now().After(appeared)):
+			return nil, nil, err
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// wait waits until the run has ended.
+func (r *run) wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// follow yields the task as it stands, then everything until its end. The pace
+// is the reader's: the run never waits for him.
+func (r *run) follow(ctx context.Context, history *int, yield func(sdk.Event, error) bool) {
+	task, reader := r.snapshot()
+	if !yield(trimHistory(task, history), nil) || task.Status.State.Terminal() {
+		return
+	}
+	for {
+		events, task, changed := reader.read()
+		for _, e := range events {
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if task.Status.State.Terminal() {
+			farewell(task, yield)
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			yield(nil, ctx.Err())
+			return
+		}
+	}
+}
+
+// farewell yields the report and the terminal status.
+func farewell(task *sdk.Task, yield func(sdk.Event, error) bool) {
+	for _, artifact := range task.Artifacts {
+		if artifact.ID != a2a.ReportArtifact {
+			continue // the reader has seen its pieces
+		}
+		if !yield(&sdk.TaskArtifactUpdateEvent{TaskID: task.ID, ContextID: task.ContextID, Artifact: artifact, LastChunk: true}, nil) {
+			return
+		}
+	}
+	yield(&sdk.TaskStatusUpdateEvent{TaskID: task.ID, ContextID: task.ContextID, Status: task.Status}, nil)
+}
+
+func newTask(admitted Admitted, req *sdk.SendMessageRequest) *sdk.Task {
+	at := now()
+	task := &sdk.Task{
+		ID:        sdk.TaskID(admitted.Task),
+		ContextID: req.Message.ContextID,
+		Status:    sdk.TaskStatus{State: sdk.TaskStateWorking, Timestamp: &at},
+	}
+	if task.ContextID == "" {
+		task.ContextID = admitted.Task
+	}
+	task.SetMeta(a2a.ExecutionURI, map[string]any{metaOwner: admitted.Owner})
+	message := *req.Message
+	message.TaskID, message.ContextID = task.ID, task.ContextID
+	task.History = []*sdk.Message{&message}
+	return task
+}
+
+// metaOwner names the owner in a task's metadata under [a2a.ExecutionURI].
+const metaOwner = "owner"
+
+func ownerOf(task *sdk.Task) string {
+	meta, _ := task.Metadata[a2a.ExecutionURI].(map[string]any)
+	owner, _ := meta[metaOwner].(string)
+	return owner
+}
+
+func historyLength(req *sdk.SendMessageRequest) *int {
+	if req.Config == nil {
+		return nil
+	}
+	return req.Config.HistoryLength
+}
+
+// trimHistory keeps the n most recent messages; nil keeps all.
+func trimHistory(task *sdk.Task, n *int) *sdk.Task {
+	if n == nil || *n >= len(task.History) {
+		return task
+	}
+	out := *task
+	out.History = task.History[len(task.History)-max(*n, 0):]
+	return &out
+}
+
+func isNotFound(err error) bool {
+	return errors.Is(err, taskstore.ErrNotFound) || errors.Is(err, sdk.ErrTaskNotFound)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,220 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/taskstore"
+)
+
+var (
+	errNotFound = a2a.Errorf(a2a.CodeNotFound, "there is no such task")
+	errPush     = a2a.Errorf(a2a.CodePushUnsupported, "push notifications are not supported")
+	errExtended = a2a.Errorf(a2a.CodeUnsupported, "there is no extended agent card")
+)
+
+const maxPage, defaultPage = 100, 50
+
+// GetTask implements the SDK's RequestHandler.
+func (h *Handler) GetTask(ctx context.Context, req *sdk.GetTaskRequest) (*sdk.Task, error) {
+	caller, err := known(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if req.HistoryLength != nil && *req.HistoryLength < 0 {
+		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "historyLength is negative")
+	}
+	task, err := h.lookUp(ctx, req.ID, caller)
+	if err != nil {
+		return nil, err
+	}
+	return trimHistory(task, req.HistoryLength), nil
+}
+
+// ListTasks implements the SDK's RequestHandler: the tasks that this node
+// holds, last changed first.
+func (h *Handler) ListTasks(ctx context.Context, req *sdk.ListTasksRequest) (*sdk.ListTasksResponse, error) {
+	caller, err := known(ctx)
+	if err != nil {
+		return nil, err
+	}
+	size := req.PageSize
+	if size == 0 {
+		size = defaultPage
+	}
+	if size < 1 || size > maxPage {
+		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "pageSize must be 1 to %d", maxPage)
+	}
+	if req.HistoryLength != nil && *req.HistoryLength < 0 {
+		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "historyLength is negative")
+	}
+	filter := taskstore.Filter{
+		Owner:   caller.Principal.String(),
+		Any:     caller.is("", maySee),
+		Context: req.ContextID,
+		State:   req.Status,
+		Limit:   size,
+		Cursor:  req.PageToken,
+	}
+	if req.StatusTimestampAfter != nil {
+		filter.After = *req.StatusTimestampAfter
+	}
+	page, err := h.store.List(filter)
+	if errors.Is(err, taskstore.ErrCursor) {
+		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "pageToken is not one that this node gave")
+	}
+	if err != nil {
+		return nil, err
+	}
+	tasks := make([]*sdk.Task, 0, len(page.Records))
+	for _, r := range page.Records {
+		if !req.IncludeArtifacts {
+			r.Task.Artifacts = nil
+		}
+		tasks = append(tasks, trimHistory(r.Task, req.HistoryLength))
+	}
+	return &sdk.ListTasksResponse{Tasks: tasks, TotalSize: page.Total, PageSize: size, NextPageToken: page.Next}, nil
+}
+
+// CancelTask implements the SDK's RequestHandler: it asks the run to stop and
+// answers when it has. To cancel what is cancelled is no error.
+func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*sdk.Task, error) {
+	caller, err := known(ctx)
+	if err != nil {
+		return nil, err
+	}
+	task, err := h.lookUp(ctx, req.ID, caller)
+	if err != nil {
+		return nil, err
+	}
+	if !caller.is(ownerOf(task), mayCancel) {
+		return nil, a2a.Errorf(a2a.CodeDenied, "you may see this task, not cancel it")
+	}
+	if !task.Status.State.Terminal() {
+		if err := h.path.Cancel(ctx, string(req.ID)); err != nil {
+			return nil, err
+		}
+		if task, err = h.await(ctx, req.ID, h.running(req.ID), caller); err != nil {
+			return nil, err
+		}
+	}
+	if task.Status.State != sdk.TaskStateCanceled {
+		return nil, a2a.Errorf(a2a.CodeNotCancelable, "the task has ended: %s", task.Status.State)
+	}
+	return task, nil
+}
+
+// SubscribeToTask implements the SDK's RequestHandler.
+func (h *Handler) SubscribeToTask(ctx context.Context, req *sdk.SubscribeToTaskRequest) iter.Seq2[sdk.Event, error] {
+	return func(yield func(sdk.Event, error) bool) {
+		caller, err := known(ctx)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		task, err := h.lookUp(ctx, req.ID, caller)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		if task.Status.State.Terminal() {
+			yield(nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; get it instead"))
+			return
+		}
+		r := h.running(req.ID)
+		if r != nil {
+			r.follow(ctx, nil, yield)
+			return
+		}
+		if !yield(task, nil) {
+			return
+		}
+		if task, err = h.await(ctx, req.ID, nil, caller); err != nil {
+			yield(nil, err)
+			return
+		}
+		farewell(task, yield)
+	}
+}
+
+// await waits for the end of a task that runs here (r) or elsewhere.
+func (h *Handler) await(ctx context.Context, id sdk.TaskID, r *run, caller Caller) (*sdk.Task, error) {
+	if r != nil {
+		if err := r.wait(ctx); err != nil {
+			return nil, err
+		}
+		task, _ := r.snapshot()
+		return task, nil
+	}
+	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
+		task, err := h.lookUp(ctx, id, caller)
+		if err != nil || task.Status.State.Terminal() {
+			return task, err
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lookUp finds a task for a caller, here or elsewhere. What he may not see is
+// not found.
+func (h *Handler) lookUp(ctx context.Context, id sdk.TaskID, caller Caller) (*sdk.Task, error) {
+	if !a2a.ValidTaskID(string(id)) || caller.Principal.IsZero() {
+		return nil, errNotFound
+	}
+	if r := h.running(id); r != nil {
+		if !caller.is(r.owner, maySee) {
+			return nil, errNotFound
+		}
+		task, _ := r.snapshot()
+		return task, nil
+	}
+	task, err := h.stored(id, func(owner string) bool { return caller.is(owner, maySee) })
+	if !errors.Is(err, taskstore.ErrNotFound) {
+		return task, err
+	}
+	return h.path.Fetch(ctx, string(id), caller.Principal)
+}
+
+// stored reads a task that this node holds: [taskstore.ErrNotFound] if it does
+// not, not_found for the caller if it is not for him.
+func (h *Handler) stored(id sdk.TaskID, visible func(owner string) bool) (*sdk.Task, error) {
+	record, err := h.store.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	if !visible(record.Owner) {
+		return nil, errNotFound
+	}
+	return record.Task, nil
+}
+
+// GetTaskPushConfig implements the SDK's RequestHandler: refused.
+func (h *Handler) GetTaskPushConfig(context.Context, *sdk.GetTaskPushConfigRequest) (*sdk.PushConfig, error) {
+	return nil, errPush
+}
+
+// ListTaskPushConfigs implements the SDK's RequestHandler: refused.
+func (h *Handler) ListTaskPushConfigs(context.Context, *sdk.ListTaskPushConfigRequest) (*sdk.ListTaskPushConfigResponse, error) {
+	return nil, errPush
+}
+
+// CreateTaskPushConfig implements the SDK's RequestHandler: refused.
+func (h *Handler) CreateTaskPushConfig(context.Context, *sdk.PushConfig) (*sdk.PushConfig, error) {
+	return nil, errPush
+}
+
+// DeleteTaskPushConfig implements the SDK's RequestHandler: refused.
+func (h *Handler) DeleteTaskPushConfig(context.Context, *sdk.DeleteTaskPushConfigRequest) error {
+	return errPush
+}
+
+// GetExtendedAgentCard implements the SDK's RequestHandler: refused.
+func (h *Handler) GetExtendedAgentCard(context.Context, *sdk.GetExtendedAgentCardRequest) (*sdk.AgentCard, error) {
+	return nil, errExtended
+}

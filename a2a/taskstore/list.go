@@ -1,0 +1,123 @@
+package taskstore
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"go.etcd.io/bbolt"
+)
+
+// Filter says which tasks to list. Zero fields leave nothing out.
+type Filter struct {
+	Owner   string // only his; ignored if Any
+	Any     bool   // of every owner: the caller has checked that he may
+	Context string
+	State   sdk.TaskState
+	After   time.Time // changed at this time or later
+	Limit   int       // at most so many; required
+	Cursor  string    // Page.Next of the page before
+}
+
+// Page is one page of a list, last changed first.
+type Page struct {
+	Records []Record
+	Next    string // "" on the last page
+	Total   int    // of all pages
+}
+
+// List reads one page. It sees one moment: a task that changes between two
+// pages moves to the front and may be missed by the later page.
+func (s *Store) List(f Filter) (Page, error) {
+	if f.Limit < 1 {
+		f.Limit = defaultLimit
+	}
+	from, err := decodeCursor(f.Cursor)
+	if err != nil {
+		return Page{}, err
+	}
+	var page Page
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		page, err = list(tx, f, from)
+		return err
+	})
+	if err != nil {
+		return Page{}, fmt.Errorf("list tasks: %w", err)
+	}
+	return page, nil
+}
+
+func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
+	index, prefix := tx.Bucket(bucketOwners).Cursor(), ownerPrefix(f.Owner)
+	if f.Any {
+		index, prefix = tx.Bucket(bucketTimes).Cursor(), nil
+	}
+	var page Page
+	for k, v := index.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = index.Next() {
+		order := k[len(prefix):]
+		if len(order) <= orderBytes {
+			return Page{}, fmt.Errorf("bad index key %x", k)
+		}
+		if !f.After.IsZero() && binary.BigEndian.Uint64(order) > timeOrder(f.After) {
+			break // the rest is older
+		}
+		match, err := f.match(v)
+		if err != nil {
+			return Page{}, err
+		}
+		if !match {
+			continue
+		}
+		page.Total++
+		if bytes.Compare(order, from) <= 0 {
+			continue // on a page before
+		}
+		if len(page.Records) == f.Limit {
+			if page.Next == "" {
+				page.Next = encodeCursor(orderKey(page.Records[f.Limit-1]))
+			}
+			continue // only counted
+		}
+		r, err := get(tx, sdk.TaskID(order[orderBytes:]))
+		if err != nil {
+			return Page{}, err
+		}
+		page.Records = append(page.Records, r)
+	}
+	return page, nil
+}
+
+func (f Filter) match(raw []byte) (bool, error) {
+	if f.State == "" && f.Context == "" {
+		return true, nil
+	}
+	var s summary
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return false, err
+	}
+	return (f.State == "" || f.State == s.State) && (f.Context == "" || f.Context == s.Context), nil
+}
+
+const (
+	defaultLimit = 50
+	maxCursor    = 512 // bytes
+)
+
+func encodeCursor(order []byte) string { return base64.RawURLEncoding.EncodeToString(order) }
+
+// decodeCursor gives the place after which to go on. A made-up cursor can only
+// move within what the filter admits.
+func decodeCursor(s string) ([]byte, error) {
+	if s == "" {
+		return nil, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(s) > maxCursor || len(raw) <= orderBytes {
+		return nil, ErrCursor
+	}
+	return raw, nil
+}

@@ -1,0 +1,232 @@
+// Package taskstore keeps A2A tasks in a bbolt file, so that a task outlives
+// the process that ran it.
+//
+// Every change is on disk when the call that made it returns. Each task counts
+// its changes (its generation); two indexes, by owner and by time, serve lists
+// in pages without reading the tasks that are left out.
+package taskstore
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"go.etcd.io/bbolt"
+)
+
+// Errors that callers act on.
+var (
+	// ErrNotFound: there is no such task.
+	ErrNotFound = errors.New("task not found")
+	// ErrExists: the task is there already.
+	ErrExists = errors.New("task exists")
+	// ErrCursor: the cursor is not one that List made.
+	ErrCursor = errors.New("bad cursor")
+)
+
+// FileName is the name of the store's file in its folder.
+const FileName = "tasks.db"
+
+const (
+	fileMode    = 0o600
+	lockTimeout = 2 * time.Second
+)
+
+var (
+	bucketTasks      = []byte("tasks")      // id -> record
+	bucketOwners     = []byte("owners")     // owner 0x00 order id -> summary
+	bucketTimes      = []byte("times")      // order id -> summary
+	bucketUnfinished = []byte("unfinished") // id -> nothing
+	bucketMeta       = []byte("meta")
+	keyFormat        = []byte("format")
+	format           = []byte("1")
+)
+
+// Config of a store.
+type Config struct {
+	Dir string // folder of the file; must exist
+}
+
+// Record is one task and what the store knows about it.
+type Record struct {
+	Task       *sdk.Task `json:"task"`
+	Owner      string    `json:"owner"`
+	Generation uint64    `json:"generation"` // 1 when created, one more with each change
+	Updated    time.Time `json:"updated"`
+}
+
+// summary is what a list filters by.
+type summary struct {
+	State   sdk.TaskState `json:"state"`
+	Context string        `json:"context"`
+}
+
+// Store is an open task store. It may be used concurrently.
+type Store struct {
+	db *bbolt.DB
+}
+
+// Open opens or makes the store. Another process having it open is an error.
+func Open(cfg Config) (*Store, error) {
+	db, err := bbolt.Open(filepath.Join(cfg.Dir, FileName), fileMode, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return nil, fmt.Errorf("open task store: %w", err)
+	}
+	if err := db.Update(prepare); err != nil {
+		return nil, errors.Join(fmt.Errorf("open task store: %w", err), db.Close())
+	}
+	return &Store{db: db}, nil
+}
+
+func prepare(tx *bbolt.Tx) error {
+	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketTimes, bucketUnfinished, bucketMeta} {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	meta := tx.Bucket(bucketMeta)
+	switch have := meta.Get(keyFormat); {
+	case have == nil:
+		return meta.Put(keyFormat, format)
+	case !bytes.Equal(have, format):
+		return fmt.Errorf("format %q is not known to this version", have)
+	}
+	return nil
+}
+
+// Close closes the file. It may be called twice.
+func (s *Store) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close task store: %w", err)
+	}
+	return nil
+}
+
+// Create adds a task, generation 1. A task with its id is [ErrExists].
+func (s *Store) Create(task *sdk.Task, owner string, now time.Time) (Record, error) {
+	if strings.ContainsRune(owner, 0) {
+		return Record{}, fmt.Errorf("create task %s: bad owner %q", task.ID, owner)
+	}
+	r := Record{Task: task, Owner: owner, Generation: 1, Updated: now.UTC()}
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		if tx.Bucket(bucketTasks).Get([]byte(task.ID)) != nil {
+			return ErrExists
+		}
+		return put(tx, r)
+	})
+	if err != nil {
+		return Record{}, fmt.Errorf("create task %s: %w", task.ID, err)
+	}
+	return r, nil
+}
+
+// Update replaces a task that exists; its owner stays and its generation grows
+// by one.
+func (s *Store) Update(task *sdk.Task, now time.Time) (Record, error) {
+	var r Record
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		old, err := get(tx, task.ID)
+		if err != nil {
+			return err
+		}
+		if err := unindex(tx, old); err != nil {
+			return err
+		}
+		r = Record{Task: task, Owner: old.Owner, Generation: old.Generation + 1, Updated: now.UTC()}
+		return put(tx, r)
+	})
+	if err != nil {
+		return Record{}, fmt.Errorf("update task %s: %w", task.ID, err)
+	}
+	return r, nil
+}
+
+// Get reads a task; the caller owns it. An unknown one is [ErrNotFound].
+func (s *Store) Get(id sdk.TaskID) (Record, error) {
+	var r Record
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		var err error
+		r, err = get(tx, id)
+		return err
+	})
+	if err != nil {
+		return Record{}, fmt.Errorf("get task: %w", err)
+	}
+	return r, nil
+}
+
+// Unfinished lists the tasks without a terminal state: after a restart, those
+// that were running when the process died.
+func (s *Store) Unfinished() ([]sdk.TaskID, error) {
+	var ids []sdk.TaskID
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketUnfinished).ForEach(func(k, _ []byte) error {
+			ids = append(ids, sdk.TaskID(k))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list unfinished tasks: %w", err)
+	}
+	return ids, nil
+}
+
+func get(tx *bbolt.Tx, id sdk.TaskID) (Record, error) {
+	raw := tx.Bucket(bucketTasks).Get([]byte(id))
+	if raw == nil {
+		return Record{}, ErrNotFound
+	}
+	var r Record
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return Record{}, fmt.Errorf("record of task %s: %w", id, err)
+	}
+	return r, nil
+}
+
+func put(tx *bbolt.Tx, r Record) error {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	sum, err := json.Marshal(summary{State: r.Task.Status.State, Context: r.Task.ContextID})
+	if err != nil {
+		return err
+	}
+	id := []byte(r.Task.ID)
+	if r.Task.Status.State.Terminal() {
+		err = tx.Bucket(bucketUnfinished).Delete(id)
+	} else {
+		err = tx.Bucket(bucketUnfinished).Put(id, nil)
+	}
+	return errors.Join(err,
+		tx.Bucket(bucketTasks).Put(id, raw),
+		tx.Bucket(bucketOwners).Put(append(ownerPrefix(r.Owner), orderKey(r)...), sum),
+		tx.Bucket(bucketTimes).Put(orderKey(r), sum),
+	)
+}
+
+func unindex(tx *bbolt.Tx, r Record) error {
+	return errors.Join(
+		tx.Bucket(bucketOwners).Delete(append(ownerPrefix(r.Owner), orderKey(r)...)),
+		tx.Bucket(bucketTimes).Delete(orderKey(r)),
+	)
+}
+
+func ownerPrefix(owner string) []byte { return append([]byte(owner), 0) }
+
+const orderBytes = 8
+
+// orderKey sorts newest first, then by id.
+func orderKey(r Record) []byte {
+	key := binary.BigEndian.AppendUint64(nil, timeOrder(r.Updated))
+	return append(key, r.Task.ID...)
+}
+
+// timeOrder falls as time rises; it is exact to the nanosecond until 2262.
+func timeOrder(t time.Time) uint64 { return ^uint64(t.UnixNano()) }
