@@ -1,0 +1,242 @@
+//go:build linux
+
+// Package inside is the init of a jail: process 1 of its namespaces. It closes
+// the jail around itself step by step, runs the worker in it, and tells the
+// spawner how the worker ended. When init ends, the kernel kills whatever is
+// left in the jail.
+package inside
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticraft/node/sandbox/jail/seccomp"
+	"github.com/agenticraft/node/sandbox/jail/wire"
+)
+
+// Descriptors that the spawner gives to init, after the worker's four.
+const (
+	SyncFD  = 4 // packets to and from the spawner
+	FilesFD = 5 // files for the working folder, or closed
+	TreeFD  = 6 // detached mount of the language tree, or closed
+	lastFD  = TreeFD
+)
+
+// stepError says which step of the set-up the kernel refused.
+type stepError struct {
+	step string
+	err  error
+}
+
+func (e *stepError) Error() string { return e.step + ": " + e.err.Error() }
+func (e *stepError) Unwrap() error { return e.err }
+
+func step(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &stepError{step: name, err: err}
+}
+
+// Main runs on the main goroutine, locked to the main thread. It returns the
+// exit code of init.
+func Main() int {
+	// Once the jail is full, no new thread can be made: nothing may want one.
+	debug.SetGCPercent(-1)
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return 1
+	}
+	j, err := readJail()
+	if err != nil {
+		return 1 // the spawner is gone
+	}
+	rep := wire.Report{Kind: wire.ReportStarted}
+	type made struct {
+		pid  int
+		work int
+		err  error
+	}
+	ready := make(chan made)
+	// The worker inherits credentials, filters and Landlock from the thread
+	// that forks it. That is not the main thread: init itself keeps the jail's
+	// user 0, so that the worker can neither signal nor trace it.
+	go func() {
+		runtime.LockOSThread()
+		var m made
+		m.pid, m.work, m.err = build(&j, &rep)
+		ready <- m
+		select {} // a locked thread that ends would be noticed by nobody, but costs a fork
+	}()
+	m := <-ready
+	if m.err != nil {
+		rep = wire.Report{Kind: wire.ReportFailed, Failure: &wire.Failure{Step: "set up jail", Text: m.err.Error()}}
+		var s *stepError
+		if errors.As(m.err, &s) {
+			rep.Failure.Step, rep.Failure.Text = s.step, s.err.Error()
+		}
+		_ = report(rep, -1) // the spawner notices the end as well
+		return 1
+	}
+	if err := report(rep, m.work); err != nil {
+		return 1
+	}
+	for fd := 0; fd <= wire.ControlFD; fd++ {
+		_ = unix.Close(fd) // the worker's alone from here on
+	}
+	_ = unix.Close(m.work)
+	code, sig := reap(m.pid)
+	if report(wire.Report{Kind: wire.ReportExited, Code: code, Signal: sig}, -1) != nil {
+		return 1
+	}
+	return 0
+}
+
+func readJail() (wire.Jail, error) {
+	var j wire.Jail
+	buf := make([]byte, wire.MaxPacket)
+	n, err := unix.Read(SyncFD, buf)
+	if err != nil {
+		return j, err
+	}
+	if n == 0 {
+		return j, errors.New("the spawner hung up")
+	}
+	return j, json.Unmarshal(buf[:n], &j)
+}
+
+func report(r wire.Report, fd int) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	var oob []byte
+	if fd >= 0 {
+		oob = unix.UnixRights(fd)
+	}
+	return unix.Sendmsg(SyncFD, b, oob, nil, unix.MSG_NOSIGNAL)
+}
+
+// build closes the jail and starts the worker. The order matters: each step
+// needs what a later one takes away.
+func build(j *wire.Jail, rep *wire.Report) (pid, work int, err error) {
+	if err := step("close descriptors", closeOthers()); err != nil {
+		return 0, 0, err
+	}
+	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) {
+		return 0, 0, step("start session", err)
+	}
+	unix.Umask(0o077)
+	if err := mounts(j, rep); err != nil {
+		return 0, 0, err
+	}
+	// After the spawner put us into our control groups, so that the jail sees
+	// them as the root of all.
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return 0, 0, step("unshare cgroup namespace", err)
+	}
+	if err := step("set host name", unix.Sethostname([]byte("jail"))); err != nil {
+		return 0, 0, err
+	}
+	if j.FilesFD >= 0 {
+		if err := step("place files", placeFiles(j)); err != nil {
+			return 0, 0, err
+		}
+	}
+	work, err = unix.Open("/work", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, step("open working folder", err)
+	}
+	if err := unix.Chdir("/work"); err != nil {
+		return 0, 0, step("enter working folder", err)
+	}
+	if err := rlimits(j); err != nil {
+		return 0, 0, err
+	}
+	if err := credentials(j.WorkerID); err != nil {
+		return 0, 0, err
+	}
+	if j.Landlock {
+		rep.Landlock, err = landlock()
+		if err != nil {
+			return 0, 0, step("restrict with Landlock", err)
+		}
+	}
+	if err := ignoreSignals(); err != nil {
+		return 0, 0, step("ignore signals", err)
+	}
+	set := seccomp.Interpreter
+	if j.Start.Tight {
+		set = seccomp.Starting
+	}
+	if err := step("install seccomp filter", seccomp.Install(set)); err != nil {
+		return 0, 0, err
+	}
+	pid, err = syscall.ForkExec(j.Start.Argv[0], j.Start.Argv, &syscall.ProcAttr{
+		Dir: "/work", Env: j.Start.Env, Files: []uintptr{0, 1, 2, wire.ControlFD},
+	})
+	if err != nil {
+		return 0, 0, step("run "+j.Start.Argv[0], err)
+	}
+	return pid, work, nil
+}
+
+// closeOthers makes sure that no descriptor but ours reaches the worker.
+func closeOthers() error {
+	for fd := SyncFD; fd <= lastFD; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	// What the runtime opened for itself is close-on-exec, and all else too.
+	return unix.CloseRange(lastFD+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+}
+
+// reap waits for every process that becomes ours, until the worker ends.
+func reap(worker int) (code, sig int) {
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, 0, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return -1, 0
+		}
+		if pid != worker {
+			continue
+		}
+		if ws.Signaled() {
+			return -1, int(ws.Signal())
+		}
+		return ws.ExitStatus(), 0
+	}
+}
+
+// ignoreSignals makes init deaf: a signal from inside must neither end it nor
+// let the worker forge how it ended.
+func ignoreSignals() error {
+	const lastSignal = 64
+	for sig := unix.Signal(1); sig <= lastSignal; sig++ {
+		switch {
+		case sig == unix.SIGKILL || sig == unix.SIGSTOP:
+			continue
+		case sig == unix.SIGCHLD:
+			// Ignoring it would reap children behind our back.
+			if err := sigaction(sig, sigDefault); err != nil {
+				return err
+			}
+			continue
+		case sig >= 32 && sig <= 34:
+			continue // the runtime's own, which it checks itself
+		}
+		if err := sigaction(sig, sigIgnore); err != nil {
+			return fmt.Errorf("signal %d: %w", int(sig), err)
+		}
+	}
+	return nil
+}

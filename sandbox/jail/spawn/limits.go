@@ -1,0 +1,154 @@
+//go:build linux
+
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticraft/node/sandbox/jail/cgroup"
+	"github.com/agenticraft/node/sandbox/jail/wire"
+)
+
+// mechanisms says what holds each limit on this machine. The names are those
+// of package sandbox.
+func (s *server) mechanisms(worker bool) map[string]string {
+	m := map[string]string{
+		"file_size":  "rlimit_fsize",
+		"filesystem": "mountns",
+		"network":    "netns+seccomp",
+		"syscalls":   "seccomp",
+		"wall":       "monitor",
+		"output":     "monitor",
+	}
+	or := func(limit, controller, instead string) {
+		m[limit] = s.host.Mechanism(controller)
+		if m[limit] == "" {
+			m[limit] = instead
+		}
+	}
+	memory := "rlimit_as"
+	if worker {
+		memory = "rlimit_data"
+	}
+	or("memory", cgroup.Memory, memory+"+watchdog")
+	or("processes", cgroup.Pids, "rlimit_nproc")
+	or("cpu_percent", cgroup.CPU, "duty_cycle")
+	return m
+}
+
+// enforced is what holds the limits of one jail.
+func (s *server) enforced(j *jail, rep wire.Report) map[string]string {
+	m := s.mechanisms(j.spec.Worker)
+	if rep.Landlock > 0 {
+		m["filesystem"] += "+landlock"
+	}
+	return m
+}
+
+// unenforceable names a required limit for which there is no mechanism.
+func (s *server) unenforceable(spec wire.Start) string {
+	have := s.mechanisms(spec.Worker)
+	for _, limit := range spec.Require {
+		if have[limit] == "" {
+			return limit
+		}
+	}
+	return ""
+}
+
+// limitWorker sets the limits that bind the worker alone, before the node is
+// told of it and so before it has anything to run.
+func (j *jail) limitWorker() error {
+	pids, err := children(j.pid)
+	if err != nil {
+		return err
+	}
+	if len(pids) == 0 {
+		return nil // ended already, which init is about to tell
+	}
+	j.worker = pids[0]
+	// Under want of memory the worker goes before init, which reports it.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", j.worker), []byte("1000"), 0); gone(err) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("prefer the worker when memory ends: %w", err)
+	}
+	host, l := j.server.host, j.spec.Limits
+	threads, err := threads(j.pid)
+	if err != nil {
+		return err
+	}
+	set := map[int]uint64{}
+	if host.Mechanism(cgroup.Memory) == "" {
+		set[unix.RLIMIT_AS] = uint64(l.Memory)
+		if j.spec.Worker {
+			delete(set, unix.RLIMIT_AS)
+			set[unix.RLIMIT_DATA] = uint64(l.Memory)
+		}
+		// A process that never sleeps may not outlive the wall clock by much,
+		// even if everything of ours hangs.
+		set[unix.RLIMIT_CPU] = uint64(l.Wall/time.Second) + 2
+	}
+	if host.Mechanism(cgroup.Pids) == "" {
+		set[unix.RLIMIT_NPROC] = uint64(l.Processes + threads)
+	}
+	for res, n := range set {
+		if err := unix.Prlimit(j.worker, res, &unix.Rlimit{Cur: n, Max: n}, nil); gone(err) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("set resource limit %d: %w", res, err)
+		}
+	}
+	if j.group == nil {
+		return nil
+	}
+	return errors.Join(j.group.LimitProcesses(l.Processes+threads), j.group.LimitCPU(l.CPUPercent))
+}
+
+// gone says that the process ended before we came to it.
+func gone(err error) bool { return errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) }
+
+// children lists the children of all threads of a process.
+func children(pid int) ([]int, error) {
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	tasks, err := os.ReadDir(dir)
+	if err != nil {
+		if gone(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("list threads: %w", err)
+	}
+	var out []int
+	for _, t := range tasks {
+		b, err := os.ReadFile(dir + "/" + t.Name() + "/children")
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list children: %w", err)
+		}
+		for f := range strings.FieldsSeq(string(b)) {
+			var n int
+			if _, err := fmt.Sscan(f, &n); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func threads(pid int) (int, error) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return 0, fmt.Errorf("count threads of init: %w", err)
+	}
+	return len(tasks), nil
+}
