@@ -30,7 +30,7 @@ func starlarkWorker() {
 
 // serveStarlark answers requests until the other side hangs up.
 func serveStarlark(control io.ReadWriter) error {
-	if err := protocol.Write(control, protocol.Hello, nil); err != nil {
+	if err := protocol.Write(control, protocol.Hello, []byte(starlarkVersion())); err != nil {
 		return err
 	}
 	for {
@@ -47,6 +47,19 @@ func serveStarlark(control io.ReadWriter) error {
 		q = protocol.Request{}
 		reclaim()
 	}
+}
+
+// starlarkVersion names the interpreter, as results do.
+func starlarkVersion() string {
+	const module = "go.starlark.net"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range info.Deps {
+			if dep.Path == module {
+				return module + "@" + dep.Version
+			}
+		}
+	}
+	return module
 }
 
 // answer runs one program and tells all about it, the report last.

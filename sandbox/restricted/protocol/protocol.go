@@ -33,7 +33,7 @@ const (
 
 // Frames from the worker.
 const (
-	Hello  Kind = 'h' // empty; the worker is ready for its first run
+	Hello  Kind = 'h' // version of the language; the worker is ready for its first run
 	Stdout Kind = 'o'
 	Stderr Kind = 'e'
 	Value  Kind = 'v' // the program's result as JSON; at most once
@@ -46,7 +46,7 @@ const MaxChunk = 64 << 10
 // most bounds payloads, in bytes.
 var most = map[Kind]uint32{
 	Code: 1 << 20, Stdin: 16 << 20, File: 16<<20 + 1024, Go: 4 << 10,
-	Hello: 0, Stdout: MaxChunk, Stderr: MaxChunk, Value: 16 << 20, Done: 64 << 10,
+	Hello: 256, Stdout: MaxChunk, Stderr: MaxChunk, Value: 16 << 20, Done: 64 << 10,
 }
 
 // maxRequest bounds all frames of one run together, on the worker's side.

@@ -53,7 +53,7 @@ func TestReadRefuses(t *testing.T) {
 		"unknown kind":        {"?\x00\x00\x00\x00", protocol.ErrProtocol},
 		"kind of the node":    {"c\x00\x00\x00\x00", protocol.ErrProtocol},
 		"2 GiB":               {"v\x80\x00\x00\x00", protocol.ErrProtocol},
-		"long hello":          {"h\x00\x00\x00\x01x", protocol.ErrProtocol},
+		"long hello":          {"h\x00\x00\x10\x00x", protocol.ErrProtocol},
 	} {
 		kind, payload, err := protocol.Read(bytes.NewReader([]byte(tt.bytes)), protocol.Hello, protocol.Stdout, protocol.Value)
 		if !errors.Is(err, tt.want) || kind != 0 || payload != nil {

@@ -1,0 +1,11 @@
+package restricted
+
+import (
+	"errors"
+	"syscall"
+)
+
+// isBroken says that the other end of the control channel is gone.
+func isBroken(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}

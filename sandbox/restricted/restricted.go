@@ -1,0 +1,254 @@
+// Package restricted runs Starlark programs in jailed, killable workers.
+//
+// Starlark has no way to reach files, the network, time or other processes,
+// but its interpreter cannot bound the memory or time of one built-in call, so
+// it never runs in the node's process. A worker is the jail helper's own
+// interpreter in the tightest jail there is. One owner's runs may follow each
+// other on one worker, which saves its start; a worker never changes owner, and
+// one that hit a limit, was killed or broke the protocol is destroyed.
+package restricted
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/jail"
+)
+
+// Language is the one language of this backend.
+const Language = "starlark"
+
+// Config configures a [Backend].
+type Config struct {
+	// Spawner makes the jails. It stays the caller's, who closes it after the
+	// backend.
+	Spawner *jail.Spawner
+	// MaxRuns is how many programs of one owner a worker runs; default 100.
+	MaxRuns int
+	// Idle is how long a worker waits for its owner's next program; default 10 s.
+	Idle time.Duration
+	// MaxIdle is how many workers wait at most, for all owners; default 8.
+	MaxIdle int
+	// Steps bounds the interpreter's steps in one run; default 0, no bound: wall
+	// time and CPU are bounded anyhow.
+	Steps uint64
+	// Log receives what operators should see; default: nothing.
+	Log *slog.Logger
+}
+
+// Backend is a [sandbox.Backend] for Starlark.
+type Backend struct {
+	cfg         Config
+	pool        *pool
+	description sandbox.Description
+
+	stop    context.Context // done when Close begins
+	closing context.CancelFunc
+
+	mu      sync.Mutex // guards closed, and so the growth of running
+	closed  bool
+	running sync.WaitGroup
+}
+
+var _ sandbox.Backend = (*Backend)(nil)
+
+// New makes the backend and starts a first worker. That this machine cannot
+// run workers is no error: Describe then says why.
+func New(cfg Config) (*Backend, error) {
+	if cfg.Spawner == nil {
+		return nil, errors.New("restricted sandbox: Spawner is missing")
+	}
+	probe := cfg.Spawner.Probe()
+	return newBackend(cfg, probe, func(ctx context.Context, id string, c class) (process, error) {
+		return startJail(ctx, cfg.Spawner, id, c)
+	})
+}
+
+func newBackend(cfg Config, probe jail.Probe, start starter) (*Backend, error) {
+	if cfg.MaxRuns < 0 || cfg.Idle < 0 || cfg.MaxIdle < 0 {
+		return nil, errors.New("restricted sandbox: MaxRuns, Idle and MaxIdle must not be negative")
+	}
+	cfg.MaxRuns = orDefault(cfg.MaxRuns, 100)
+	cfg.Idle = orDefault(cfg.Idle, 10*time.Second)
+	cfg.MaxIdle = orDefault(cfg.MaxIdle, 8)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Backend{cfg: cfg}
+	b.stop, b.closing = context.WithCancel(context.Background())
+	b.pool = newPool(cfg, start)
+	b.description = sandbox.Description{Name: "restricted", Tier: probe.Tier, Languages: []string{Language}, Enforces: enforces(probe.Enforces)}
+	if probe.Reason != "" {
+		b.description.Reason, b.description.Hint = probe.Reason, probe.Hint
+		return b, nil
+	}
+	ctx, cancel := context.WithTimeout(b.stop, helloTimeout)
+	defer cancel()
+	first, err := b.pool.start(ctx, classOf(sandbox.DefaultLimits()))
+	if err != nil {
+		b.description.Reason = err.Error()
+		cfg.Log.Warn("restricted sandbox is unavailable", "err", err)
+		return b, nil
+	}
+	b.description.Available = true
+	b.description.Runtimes = map[string]string{Language: first.version}
+	b.pool.adopt(first)
+	return b, nil
+}
+
+// Run implements [sandbox.Backend]. Limits at zero mean the default ones. The
+// worker may live on for its owner's next program; no part of this one does.
+func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context.Context) error) (sandbox.Result, error) {
+	if err := b.enter(); err != nil {
+		return sandbox.Result{}, err
+	}
+	defer b.running.Done()
+	if spec.Language != Language {
+		return sandbox.Result{}, fmt.Errorf("%w: the restricted sandbox runs %s, not %.40q", sandbox.ErrUnavailable, Language, spec.Language)
+	}
+	if !b.description.Available {
+		return sandbox.Result{}, fmt.Errorf("%w: %s", sandbox.ErrUnavailable, b.description.Reason)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.stop, cancel)()
+
+	spec.Limits = withDefaults(spec.Limits)
+	if ctx.Err() != nil {
+		return cancelled(), nil
+	}
+	w, err := b.pool.claim(ctx, spec.Owner, classOf(spec.Limits))
+	if err != nil {
+		if ctx.Err() != nil {
+			return cancelled(), nil
+		}
+		return sandbox.Result{}, err
+	}
+	// INVARIANT: I6, a limit that cannot be enforced refuses the run, never
+	// weakens it silently. What holds the limits of this worker is known, and no
+	// code has entered it.
+	for _, limit := range spec.Required {
+		if w.enforced[limit] == "" {
+			b.pool.put(w)
+			return sandbox.Result{}, fmt.Errorf("%w: %s", sandbox.ErrUnenforceable, limit)
+		}
+	}
+	if ready != nil {
+		if err := ready(ctx); err != nil {
+			b.pool.put(w)
+			return sandbox.Result{}, err
+		}
+	}
+	if ctx.Err() != nil {
+		b.pool.put(w)
+		return cancelled(), nil
+	}
+	result, reusable := w.run(ctx, spec, b.cfg.Steps)
+	if reusable {
+		b.pool.put(w)
+	}
+	result.Enforced = maps.Clone(w.enforced)
+	result.Tier = b.description.Tier
+	result.Runtime = w.version
+	if result.Status == sandbox.Internal {
+		b.cfg.Log.ErrorContext(ctx, "starlark worker failed", "run", spec.ID, "message", result.Message)
+	}
+	return result, nil
+}
+
+// Describe implements [sandbox.Backend].
+func (b *Backend) Describe() sandbox.Description {
+	d := b.description
+	d.Languages = slices.Clone(d.Languages)
+	d.Enforces, d.Runtimes = maps.Clone(d.Enforces), maps.Clone(d.Runtimes)
+	return d
+}
+
+// Metrics returns the collectors of the backend, to be registered once.
+func (b *Backend) Metrics() []prometheus.Collector {
+	return []prometheus.Collector{b.pool.claims}
+}
+
+// Close implements [sandbox.Backend].
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.closing()
+	b.running.Wait()
+	b.pool.close()
+	return nil
+}
+
+func (b *Backend) enter() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return sandbox.ErrClosed
+	}
+	b.running.Add(1)
+	return nil
+}
+
+func cancelled() sandbox.Result {
+	return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, ErrorCode: "cancelled", Message: "cancelled before the program started"}
+}
+
+// class is what of the limits a worker is made with; the others belong to one
+// run of it.
+type class struct {
+	memory int64 // bytes
+	cpu    int   // percent of a core
+}
+
+func classOf(l sandbox.Limits) class { return class{memory: l.Memory, cpu: l.CPUPercent} }
+
+func withDefaults(l sandbox.Limits) sandbox.Limits {
+	d := sandbox.DefaultLimits()
+	return sandbox.Limits{
+		Memory:     orDefault(l.Memory, d.Memory),
+		CPUPercent: orDefault(l.CPUPercent, d.CPUPercent),
+		Wall:       orDefault(l.Wall, d.Wall),
+		Output:     orDefault(l.Output, d.Output),
+		FileSize:   orDefault(l.FileSize, d.FileSize),
+		Files:      orDefault(l.Files, d.Files),
+		Processes:  orDefault(l.Processes, d.Processes),
+		Result:     orDefault(l.Result, d.Result),
+	}
+}
+
+func orDefault[T comparable](v, d T) T {
+	var zero T
+	if v == zero {
+		return d
+	}
+	return v
+}
+
+// enforces adds to what the jail holds what the language and this backend do.
+func enforces(jailed map[string]string) map[string]string {
+	m := maps.Clone(jailed)
+	if m == nil {
+		m = make(map[string]string)
+	}
+	m[sandbox.LimitWall] = "monitor"
+	m[sandbox.LimitOutput] = "monitor"
+	// A program has no word for a file, a process or a connection.
+	for _, limit := range []string{sandbox.LimitFileSize, sandbox.LimitFiles, sandbox.LimitProcesses, sandbox.LimitNetwork} {
+		if m[limit] == "" {
+			m[limit] = "language"
+		} else {
+			m[limit] = "language+" + m[limit]
+		}
+	}
+	return m
+}

@@ -1,0 +1,360 @@
+package restricted
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/restricted/protocol"
+)
+
+// Times and caps around a worker.
+const (
+	helloTimeout = 5 * time.Second        // from its start to its greeting
+	writeTimeout = 5 * time.Second        // for handing over one program
+	wallGrace    = 250 * time.Millisecond // past the wall limit, for the worker to stop by itself and say where
+	killTimeout  = 10 * time.Second       // for the jail to be gone after a kill
+	deathTimeout = 2 * time.Second        // for a worker that hung up to be gone by itself
+	maxStderr    = 128 << 10              // bytes of traceback
+	maxLastWords = 4 << 10                // bytes of what the Go runtime says at its end
+	maxDepth     = 128                    // of a value; the worker stops at 100
+	// Threads of the worker's own runtime; the language has none.
+	workerProcesses = 32
+)
+
+// process is the jail of a worker, or a test's imitation.
+type process interface {
+	Control() control
+	Stderr() io.Reader
+	Enforced() map[string]string
+	Done() <-chan struct{}
+	Kill()
+	Wait(context.Context) (jail.Exit, error)
+	Release()
+}
+
+type control interface {
+	io.ReadWriter
+	SetDeadline(time.Time) error
+}
+
+// starter makes the jail of a worker.
+type starter func(ctx context.Context, id string, c class) (process, error)
+
+type jailed struct{ *jail.Jail }
+
+func (j jailed) Control() control  { return j.Jail.Control() }
+func (j jailed) Stderr() io.Reader { return j.Jail.Stderr() }
+
+func startJail(ctx context.Context, s *jail.Spawner, id string, c class) (process, error) {
+	j, err := s.Start(ctx, jail.Profile{
+		ID:   id,
+		Argv: []string{"/jail", Language},
+		Env: []string{
+			"GOMAXPROCS=2",
+			"GOTRACEBACK=none",
+			// The collector works harder before the limit is reached.
+			"GOMEMLIMIT=" + strconv.FormatInt(c.memory*3/4, 10),
+		},
+		Limits: sandbox.Limits{
+			Memory:     c.memory,
+			CPUPercent: c.cpu,
+			// A run has its own wall limit, kept by [worker.run]. This one is the
+			// worker's, whose processor time may add up over its runs.
+			Wall:      time.Hour,
+			FileSize:  1,
+			Files:     1,
+			Processes: workerProcesses,
+		},
+		Worker:   true,
+		Syscalls: jail.SyscallsWorker,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return jailed{j}, nil
+}
+
+// worker is one jailed interpreter. It is used by one goroutine at a time.
+type worker struct {
+	process  process
+	class    class
+	owner    string // "" until it is first claimed
+	runs     int
+	version  string
+	enforced map[string]string
+	in       *bufio.Reader
+	ran      bool // some code entered it
+
+	words  sync.WaitGroup // the reader of lastly
+	lastly bytes.Buffer   // beginning of stderr; read it after words.Wait
+	expiry *time.Timer    // while it waits in the pool
+}
+
+// greet makes a worker of a fresh process that says Hello in time.
+func greet(p process, c class) (*worker, error) {
+	w := &worker{process: p, class: c, enforced: enforces(p.Enforced()), in: bufio.NewReaderSize(p.Control(), 32<<10)}
+	w.words.Go(func() {
+		// What cannot be read or kept is of no use.
+		_, _ = io.CopyN(&w.lastly, p.Stderr(), maxLastWords)
+		_, _ = io.Copy(io.Discard, p.Stderr())
+	})
+	if err := p.Control().SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+		w.destroy()
+		return nil, fmt.Errorf("%w: starlark worker: %w", sandbox.ErrUnavailable, err)
+	}
+	_, version, err := protocol.Read(w.in, protocol.Hello)
+	if err != nil {
+		exit, words := w.destroy()
+		return nil, fmt.Errorf("%w: starlark worker did not start: %w (exit code %d, signal %d): %.500s", sandbox.ErrUnavailable, err, exit.Code, exit.Signal, words)
+	}
+	w.version = string(version)
+	return w, nil
+}
+
+// alive says whether the worker can be given a program.
+func (w *worker) alive() bool {
+	select {
+	case <-w.process.Done():
+		return false
+	default:
+		return w.in.Buffered() == 0
+	}
+}
+
+// destroy kills the worker, waits until its jail is gone and returns how it
+// ended and what it said last.
+func (w *worker) destroy() (jail.Exit, string) {
+	w.process.Kill()
+	return w.bury(killTimeout)
+}
+
+// bury waits for the end of a worker, killing it if that takes too long.
+func (w *worker) bury(patience time.Duration) (jail.Exit, string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	exit, err := w.process.Wait(ctx)
+	cancel()
+	if err != nil {
+		w.process.Kill()
+		ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+		exit, err = w.process.Wait(ctx)
+		cancel()
+	}
+	w.process.Release() // ends the reader of stderr even if the jail hangs
+	w.words.Wait()
+	words := w.lastly.String()
+	if err != nil {
+		words += err.Error()
+	}
+	return exit, words
+}
+
+// run hands one program over and collects what comes of it. Unless reusable is
+// true, the worker has been destroyed.
+func (w *worker) run(ctx context.Context, spec sandbox.Spec, steps uint64) (result sandbox.Result, reusable bool) {
+	w.runs++
+	w.ran = true
+	start := time.Now()
+	c := &collector{spec: spec}
+	err := w.exchange(ctx, spec, steps, start, c)
+	c.result.Usage.Wall = time.Since(start)
+	if err == nil {
+		r := c.report
+		c.result.Status, c.result.ExitCode = sandbox.Status(r.Status), r.ExitCode
+		c.result.ErrorCode, c.result.Message = r.ErrorCode, strings.ToValidUTF8(r.Message, "\uFFFD")
+		c.result.StdoutTruncated = c.result.StdoutTruncated || r.Truncated
+		c.result.Usage.CPU, c.result.Usage.PeakMemory = r.CPU, r.Memory
+		switch {
+		case c.result.Status == sandbox.OK && r.ExitCode == 0, c.result.Status == sandbox.Error && r.ExitCode != 0:
+			if w.in.Buffered() == 0 {
+				return c.result, true
+			}
+		case c.result.Status == sandbox.Timeout, c.result.Status == sandbox.OutputLimit:
+			c.result.Value = nil
+			w.destroy()
+			return c.result, false
+		}
+		err = fmt.Errorf("%w: status %.20q with exit code %d", protocol.ErrProtocol, r.Status, r.ExitCode)
+	}
+	c.result.Value = nil
+	w.end(ctx, err, &c.result)
+	c.result.Usage.Wall = time.Since(start)
+	return c.result, false
+}
+
+// exchange speaks the protocol for one run.
+func (w *worker) exchange(ctx context.Context, spec sandbox.Spec, steps uint64, start time.Time, c *collector) error {
+	channel := w.process.Control()
+	if err := channel.SetDeadline(start.Add(writeTimeout)); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	// A deadline in the past wakes whoever reads or writes. It must neither be
+	// covered by the deadline of the run nor fall into the worker's next run.
+	var mu sync.Mutex
+	woken, ended := false, false
+	stop := context.AfterFunc(ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !ended {
+			woken = true
+			_ = channel.SetDeadline(time.Unix(1, 0)) // fails only if the channel is closed
+		}
+	})
+	defer func() {
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+	}()
+	files := make([]protocol.Input, len(spec.Files))
+	for i, f := range spec.Files {
+		files[i] = protocol.Input{Path: f.Path, Content: f.Content}
+	}
+	err := protocol.WriteRequest(channel, protocol.Request{
+		Code: spec.Code, Stdin: spec.Stdin, Files: files,
+		Order: protocol.Order{
+			Wall: spec.Limits.Wall, Output: spec.Limits.Output, Result: spec.Limits.Result,
+			// Deep recursion ends before it takes the memory of all else.
+			Stack: int(min(spec.Limits.Memory/4, 64<<20)), Steps: steps,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	mu.Lock()
+	if !woken {
+		err = channel.SetDeadline(time.Now().Add(spec.Limits.Wall + wallGrace))
+	}
+	mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	for {
+		kind, payload, err := protocol.Read(w.in, protocol.Stdout, protocol.Stderr, protocol.Value, protocol.Done)
+		if err != nil {
+			return err
+		}
+		if done, err := c.take(kind, payload); done || err != nil {
+			return err
+		}
+	}
+}
+
+// end destroys the worker after err and says in result what happened.
+func (w *worker) end(ctx context.Context, err error, result *sandbox.Result) {
+	set := func(status sandbox.Status, exit int, code, message string) {
+		result.Status, result.ExitCode, result.ErrorCode, result.Message = status, exit, code, message
+	}
+	var exit jail.Exit
+	var words string
+	hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isBroken(err)
+	if hungUp && ctx.Err() == nil {
+		exit, words = w.bury(deathTimeout)
+	} else {
+		exit, words = w.destroy()
+	}
+	result.Usage.CPU, result.Usage.PeakMemory = exit.Usage.CPU, exit.Usage.PeakMemory
+	switch {
+	case ctx.Err() != nil:
+		set(sandbox.Cancelled, 130, "cancelled", "cancelled by the caller")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		set(sandbox.Timeout, 124, "timeout", "the program reached its time limit")
+	case errors.Is(err, errFlood):
+		set(sandbox.OutputLimit, 1, "output_limit", "the program printed far more than its output limit")
+	case !hungUp:
+		set(sandbox.Internal, 1, "internal", "starlark worker: "+err.Error())
+	case exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory"):
+		set(sandbox.OutOfMemory, 137, "oom", "the program reached its memory limit")
+	case strings.Contains(words, "stack overflow"):
+		const message = "the program recursed too deeply"
+		set(sandbox.Error, 1, "language_error", message)
+		result.Stderr = append(result.Stderr, "Error: "+message+"\n"...)
+	case exit.CPULimit:
+		set(sandbox.Timeout, 124, "timeout", "the program reached its processor time limit")
+	case exit.Signal != 0:
+		set(sandbox.Killed, 128+exit.Signal, "killed", fmt.Sprintf("the worker was ended by signal %d", exit.Signal))
+	default:
+		set(sandbox.Internal, 1, "internal", fmt.Sprintf("starlark worker ended with exit code %d: %.200q", exit.Code, words))
+	}
+}
+
+var errFlood = errors.New("more output than the worker may send")
+
+// collector gathers the frames of one run and distrusts all of them.
+type collector struct {
+	spec   sandbox.Spec
+	result sandbox.Result
+	report protocol.Report
+	errs   int64 // bytes of stderr so far
+}
+
+func (c *collector) take(kind protocol.Kind, payload []byte) (done bool, err error) {
+	limits := c.spec.Limits
+	switch kind {
+	case protocol.Stdout:
+		if int64(len(c.result.Stdout)+len(payload)) > limits.Output {
+			return false, errFlood
+		}
+		c.emit("stdout", int64(len(c.result.Stdout)), payload)
+		c.result.Stdout = append(c.result.Stdout, payload...)
+	case protocol.Stderr:
+		if c.errs += int64(len(payload)); c.errs > maxStderr {
+			return false, errFlood
+		}
+		keep := min(int64(len(payload)), limits.Output-int64(len(c.result.Stderr)))
+		if keep < int64(len(payload)) {
+			c.result.StderrTruncated = true
+		}
+		c.emit("stderr", int64(len(c.result.Stderr)), payload[:keep])
+		c.result.Stderr = append(c.result.Stderr, payload[:keep]...)
+	case protocol.Value:
+		if c.result.Value != nil {
+			return false, fmt.Errorf("%w: two values", protocol.ErrProtocol)
+		}
+		if int64(len(payload)) > limits.Result || !json.Valid(payload) || depth(payload) > maxDepth {
+			return false, fmt.Errorf("%w: value of %d bytes is too large, too deep or not JSON", protocol.ErrProtocol, len(payload))
+		}
+		c.result.Value = payload
+	case protocol.Done:
+		c.report, err = protocol.ParseReport(payload)
+		return true, err
+	}
+	return false, nil
+}
+
+func (c *collector) emit(stream string, offset int64, data []byte) {
+	if c.spec.Output != nil && len(data) > 0 {
+		c.spec.Output(stream, offset, data)
+	}
+}
+
+// depth is how deep valid JSON is nested.
+func depth(data []byte) int {
+	deepest, now, quoted := 0, 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			now++
+			deepest = max(deepest, now)
+		case c == ']' || c == '}':
+			now--
+		}
+	}
+	return deepest
+}
