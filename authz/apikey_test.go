@@ -111,7 +111,7 @@ func TestAuthenticate(t *testing.T) {
 		// One error for all that depends on our state, to the letter.
 		for name, text := range bad {
 			p, err := keys.Authenticate(t.Context(), "192.0.2.1", text)
-			if err != authz.ErrCredentials || !p.IsZero() {
+			if !errors.Is(err, authz.ErrCredentials) || err.Error() != authz.ErrCredentials.Error() || !p.IsZero() {
 				t.Errorf("%s: %v, %v; want exactly ErrCredentials", name, p, err)
 			}
 		}

@@ -1,7 +1,6 @@
 package authz
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -181,9 +180,7 @@ func digest(modules map[string]string) string {
 	io.WriteString(h, digestLabel)
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		for _, part := range []string{name, modules[name]} {
-			var size bytes.Buffer
-			binary.Write(&size, binary.BigEndian, uint64(len(part)))
-			h.Write(size.Bytes())
+			h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 			io.WriteString(h, part)
 		}
 	}

@@ -295,8 +295,8 @@ func readObligations(v any, asked *inputExecution) (Obligations, error) {
 		return n
 	}
 	text := func(key string) string {
-		s, ok := object[key].(string)
-		if !ok {
+		s, isText := object[key].(string)
+		if !isText {
 			faults = append(faults, fmt.Errorf("%w: obligation %s is not a text", ErrPolicy, key))
 		}
 		return s
@@ -318,8 +318,8 @@ func readObligations(v any, asked *inputExecution) (Obligations, error) {
 		faults = append(faults, fmt.Errorf("%w: obligation required is not a list", ErrPolicy))
 	}
 	for _, item := range required {
-		name, ok := item.(string)
-		if !ok {
+		name, isText := item.(string)
+		if !isText {
 			faults = append(faults, fmt.Errorf("%w: obligation required holds more than texts", ErrPolicy))
 		}
 		o.Required = append(o.Required, name)

@@ -1,0 +1,30 @@
+package authz
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// InputText is the input document of a query as JSON.
+func InputText(tb testing.TB, q Query) string {
+	tb.Helper()
+	text, err := json.Marshal(newInput(q))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(text)
+}
+
+// InputsAgree reports whether the document that is hashed and the one that is
+// evaluated say the same.
+func InputsAgree(tb testing.TB, q Query) bool {
+	tb.Helper()
+	hashed, err := ast.ValueFromReader(strings.NewReader(InputText(tb, q)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ast.Compare(hashed, newInput(q).value()) == 0
+}
