@@ -295,7 +295,8 @@ func (s *Store) Origin() string { return s.origin }
 
 // OriginOf names the log that begins with the leaf genesis.
 func OriginOf(genesis []byte) string {
-	return fmt.Sprintf("agenticraft/%x", LeafHash(genesis))
+	hash := LeafHash(genesis)
+	return fmt.Sprintf("agenticraft/%x", hash[:])
 }
 
 // Size is the number of entries.

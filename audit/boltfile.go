@@ -1,0 +1,284 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"iter"
+)
+
+// boltFile reads a bbolt file (format version 2) that may be damaged or made
+// up. bbolt itself trusts its files: over a bad one it panics, faults in its
+// memory map or recurses for ever, and it falls back silently to the state
+// before the last transaction when the newest meta page is bad. This reader
+// checks every offset before it uses it, and every key against the branch that
+// led to it, which is all that a reader through bbolt would rely on.
+type boltFile struct {
+	r        io.ReaderAt
+	size     int64 // bytes of the file
+	pageSize int64
+	pages    uint64 // high-water mark
+	root     uint64 // page of the bucket of buckets
+}
+
+// errDamaged is a file that is not what bbolt writes.
+var errDamaged = fmt.Errorf("%w: file is damaged", ErrInvalid)
+
+const (
+	boltMagic    = 0xED0CDAED
+	boltVersion  = 2
+	boltHeader   = 16 // bytes of a page header, and of a bucket header
+	boltElement  = 16 // bytes of a leaf or branch element
+	boltMeta     = 64 // bytes of a meta without its header
+	boltBranch   = 0x01
+	boltLeaf     = 0x02
+	boltMetaPage = 0x04
+	boltBucket   = 0x01 // flag of a leaf element
+	maxBoltDepth = 32
+	maxBoltPage  = 64 << 20 // bytes, with overflow
+)
+
+// byteOrder is that of the machine: bbolt maps its structs as they are.
+var byteOrder = binary.NativeEndian
+
+func openBoltFile(r io.ReaderAt, size int64) (*boltFile, error) {
+	f := &boltFile{r: r, size: size}
+	first, err := f.meta(0)
+	if err != nil {
+		return nil, fmt.Errorf("meta page 0: %w", err)
+	}
+	f.pageSize = int64(first.pageSize)
+	second, err := f.meta(f.pageSize)
+	if err != nil {
+		return nil, fmt.Errorf("meta page 1: %w", err)
+	}
+	if second.pageSize != first.pageSize {
+		return nil, fmt.Errorf("%w: page sizes differ", errDamaged)
+	}
+	newest := first
+	if second.txid > first.txid {
+		newest = second
+	}
+	f.pages, f.root = newest.pages, newest.root
+	return f, nil
+}
+
+type boltMetaData struct {
+	pageSize          uint32
+	root, pages, txid uint64
+}
+
+func (f *boltFile) meta(at int64) (boltMetaData, error) {
+	page := make([]byte, boltHeader+boltMeta)
+	if _, err := f.r.ReadAt(page, at); err != nil {
+		return boltMetaData{}, fmt.Errorf("%w: too short: %w", errDamaged, err)
+	}
+	id, flags, body := byteOrder.Uint64(page), byteOrder.Uint16(page[8:]), page[boltHeader:]
+	sum := fnv.New64a()
+	_, _ = sum.Write(body[:56]) // a hash never fails
+	m := boltMetaData{
+		pageSize: byteOrder.Uint32(body[8:]),
+		root:     byteOrder.Uint64(body[16:]),
+		pages:    byteOrder.Uint64(body[40:]),
+		txid:     byteOrder.Uint64(body[48:]),
+	}
+	switch {
+	case byteOrder.Uint32(body) != boltMagic, byteOrder.Uint32(body[4:]) != boltVersion:
+		return m, fmt.Errorf("%w: not a bbolt file", errDamaged)
+	case byteOrder.Uint64(body[56:]) != sum.Sum64():
+		return m, fmt.Errorf("%w: checksum (a write torn by power loss, or a change)", errDamaged)
+	case m.pageSize < 512 || m.pageSize > 1<<20 || m.pageSize&(m.pageSize-1) != 0:
+		return m, fmt.Errorf("%w: page size", errDamaged)
+	case flags != boltMetaPage || id > 1 || int64(id)*int64(m.pageSize) != at:
+		return m, fmt.Errorf("%w: page header", errDamaged)
+	}
+	return m, nil
+}
+
+// page reads a page with its overflow.
+func (f *boltFile) page(id uint64) ([]byte, error) {
+	if id < 2 || id >= f.pages || id > uint64(f.size/f.pageSize) {
+		return nil, fmt.Errorf("%w: page %d does not exist", errDamaged, id)
+	}
+	at := int64(id) * f.pageSize
+	header := make([]byte, boltHeader)
+	if _, err := f.r.ReadAt(header, at); err != nil {
+		return nil, fmt.Errorf("%w: page %d: %w", errDamaged, id, err)
+	}
+	length := (int64(byteOrder.Uint32(header[12:])) + 1) * f.pageSize
+	if byteOrder.Uint64(header) != id || length > maxBoltPage || length > f.size-at {
+		return nil, fmt.Errorf("%w: header of page %d", errDamaged, id)
+	}
+	page := make([]byte, length)
+	if _, err := f.r.ReadAt(page, at); err != nil {
+		return nil, fmt.Errorf("%w: page %d: %w", errDamaged, id, err)
+	}
+	return page, nil
+}
+
+// boltElem is a key with its value, or with its child page in a branch.
+type boltElem struct {
+	key, value []byte
+	bucket     bool
+	child      uint64
+}
+
+// elements takes a page apart.
+func elements(page []byte) (elems []boltElem, branch bool, err error) {
+	if len(page) < boltHeader {
+		return nil, false, fmt.Errorf("%w: page is too short", errDamaged)
+	}
+	flags, count := byteOrder.Uint16(page[8:]), int(byteOrder.Uint16(page[10:]))
+	branch = flags == boltBranch
+	if !branch && flags != boltLeaf || branch && count == 0 || boltHeader+count*boltElement > len(page) {
+		return nil, false, fmt.Errorf("%w: page header", errDamaged)
+	}
+	elems = make([]boltElem, count)
+	for i := range elems {
+		at := boltHeader + i*boltElement
+		raw := page[at : at+boltElement]
+		var flag, pos, keyLen, valueLen uint32
+		if branch {
+			pos, keyLen, elems[i].child = byteOrder.Uint32(raw), byteOrder.Uint32(raw[4:]), byteOrder.Uint64(raw[8:])
+		} else {
+			flag, pos = byteOrder.Uint32(raw), byteOrder.Uint32(raw[4:])
+			keyLen, valueLen = byteOrder.Uint32(raw[8:]), byteOrder.Uint32(raw[12:])
+		}
+		from := int64(at) + int64(pos)
+		mid := from + int64(keyLen)
+		end := mid + int64(valueLen)
+		if flag > boltBucket || end > int64(len(page)) || from < int64(boltHeader+count*boltElement) {
+			return nil, false, fmt.Errorf("%w: element %d of a page", errDamaged, i)
+		}
+		elems[i].key, elems[i].value, elems[i].bucket = page[from:mid], page[mid:end], flag == boltBucket
+		if i > 0 && bytes.Compare(elems[i-1].key, elems[i].key) >= 0 {
+			return nil, false, fmt.Errorf("%w: keys of a page are not in order", errDamaged)
+		}
+	}
+	return elems, branch, nil
+}
+
+// boltBucketRef is where a bucket is: a page, or inline.
+type boltBucketRef struct {
+	root   uint64
+	inline []byte
+}
+
+// buckets lists the buckets of the file by name.
+func (f *boltFile) buckets() (map[string]boltBucketRef, error) {
+	out := make(map[string]boltBucketRef)
+	err := f.walk(boltBucketRef{root: f.root}, func(e boltElem) error {
+		if !e.bucket || len(e.value) < boltHeader {
+			return fmt.Errorf("%w: bucket list", errDamaged)
+		}
+		ref := boltBucketRef{root: byteOrder.Uint64(e.value)}
+		if ref.root == 0 {
+			ref.inline = e.value[boltHeader:]
+		}
+		out[string(e.key)] = ref
+		return nil
+	})
+	return out, err
+}
+
+// walk calls fn for every element of a bucket, in the order of keys.
+func (f *boltFile) walk(b boltBucketRef, fn func(boltElem) error) error {
+	if b.inline != nil {
+		return f.walkPage(b.inline, nil, nil, 0, fn)
+	}
+	return f.walkID(b.root, nil, nil, 0, fn)
+}
+
+func (f *boltFile) walkID(id uint64, from, until []byte, level int, fn func(boltElem) error) error {
+	page, err := f.page(id)
+	if err != nil {
+		return err
+	}
+	return f.walkPage(page, from, until, level, fn)
+}
+
+// walkPage walks a page whose keys must be at least from and less than until.
+func (f *boltFile) walkPage(page, from, until []byte, level int, fn func(boltElem) error) error {
+	elems, branch, err := elements(page)
+	if err != nil {
+		return err
+	}
+	if level > maxBoltDepth {
+		return fmt.Errorf("%w: tree is too deep", errDamaged)
+	}
+	for i, e := range elems {
+		if from != nil && bytes.Compare(e.key, from) < 0 || until != nil && bytes.Compare(e.key, until) >= 0 {
+			return fmt.Errorf("%w: a key is not where it is looked for", errDamaged)
+		}
+		if !branch {
+			if err := fn(e); err != nil {
+				return err
+			}
+			continue
+		}
+		next := until
+		if i+1 < len(elems) {
+			next = elems[i+1].key
+		}
+		if err := f.walkID(e.child, e.key, next, level+1, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// get finds the value of a key as bbolt would; nil if there is none.
+func (f *boltFile) get(b boltBucketRef, key []byte) ([]byte, error) {
+	page, id := b.inline, b.root
+	for range maxBoltDepth {
+		var err error
+		if page == nil {
+			if page, err = f.page(id); err != nil {
+				return nil, err
+			}
+		}
+		elems, branch, err := elements(page)
+		if err != nil {
+			return nil, err
+		}
+		child := uint64(0)
+		for i, e := range elems {
+			order := bytes.Compare(e.key, key)
+			if !branch && order == 0 {
+				return e.value, nil
+			}
+			if branch && (order <= 0 || i == 0) {
+				child = e.child
+			}
+		}
+		if !branch {
+			return nil, nil
+		}
+		page, id = nil, child
+	}
+	return nil, fmt.Errorf("%w: tree is too deep", errDamaged)
+}
+
+// errStop ends a walk early.
+var errStop = errors.New("stop")
+
+// all yields the elements of a bucket; a fault comes as the last pair.
+func (f *boltFile) all(b boltBucketRef) iter.Seq2[boltElem, error] {
+	return func(yield func(boltElem, error) bool) {
+		err := f.walk(b, func(e boltElem) error {
+			if e.bucket {
+				return fmt.Errorf("%w: a bucket within a bucket", errDamaged)
+			}
+			if !yield(e, nil) {
+				return errStop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			yield(boltElem{}, err)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package audit
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+const (
+	tileHeight = 8 // C2SP tlog-tiles: 256 hashes or entries
+	tileWidth  = 1 << tileHeight
+	maxPath    = 256 // bytes
+)
+
+// PublicHandler serves the log as C2SP tlog-tiles for whoever may read it:
+// /checkpoint, /tile/<L>/<N>[.p/<W>] and /tile/entries/<N>[.p/<W>]. It does no
+// authentication; put it behind a door with [http.StripPrefix].
+func PublicHandler(store *Store) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /checkpoint", func(w http.ResponseWriter, r *http.Request) { serveCheckpoint(store, w) })
+	mux.HandleFunc("GET /tile/", func(w http.ResponseWriter, r *http.Request) {
+		data, err := store.tile(r.URL.Path)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		// A tile never changes once it exists, whole or partial.
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		_, _ = w.Write(data) // the reader has gone
+	})
+	return mux
+}
+
+// tile reads the tile that a C2SP path names.
+func (s *Store) tile(path string) ([]byte, error) {
+	rest, ok := strings.CutPrefix(path, "/tile/")
+	if !ok || len(path) > maxPath {
+		return nil, fmt.Errorf("%w: tile path", ErrInvalid)
+	}
+	// tlog's own paths name the height, and call entries data.
+	if bundle, ok := strings.CutPrefix(rest, "entries/"); ok {
+		rest = "data/" + bundle
+	}
+	tile, err := tlog.ParseTilePath(fmt.Sprintf("tile/%d/%s", tileHeight, rest))
+	if err != nil || tile.L > 7 || tile.N > maxNumber/tileWidth {
+		return nil, fmt.Errorf("%w: tile path", ErrInvalid)
+	}
+	var data []byte
+	err = s.view(func(tx *bbolt.Tx) error {
+		at, err := decodeApplied(tx.Bucket(bucketMeta).Get(keyApplied))
+		if err != nil {
+			return err
+		}
+		// The tile must lie within the tree: level L has size/256^L hashes.
+		if uint64(tile.N)*tileWidth+uint64(tile.W) > at.size>>(tileHeight*max(tile.L, 0)) {
+			return fmt.Errorf("tile: %w", ErrNotFound)
+		}
+		if tile.L < 0 {
+			data, err = bundle(tx, uint64(tile.N)*tileWidth, tile.W)
+			return err
+		}
+		data, err = tlog.ReadTileData(tile, treeReader(tx))
+		return err
+	})
+	return data, err
+}
+
+// bundle frames entries as tlog-tiles does: 16-bit length, leaf.
+func bundle(tx *bbolt.Tx, first uint64, n int) ([]byte, error) {
+	var out []byte
+	for i := range uint64(n) {
+		leaf := tx.Bucket(bucketEntries).Get(key64(first + i))
+		if leaf == nil {
+			return nil, fmt.Errorf("entry %d: %w", first+i, ErrNotFound)
+		}
+		out = append(binary.BigEndian.AppendUint16(out, uint16(len(leaf))), leaf...)
+	}
+	return out, nil
+}
