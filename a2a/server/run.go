@@ -83,15 +83,15 @@ func (r *run) wake() {
 	r.changed = make(chan struct{})
 }
 
-// snapshot is the task with its output so far, and a reader that goes on from
-// there.
-func (r *run) snapshot() (*sdk.Task, *reader) {
+// snapshot is a reader that begins with the task and its output so far, and
+// goes on from there.
+func (r *run) snapshot() *reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	follow := &reader{run: r, begun: make(map[string]bool), next: len(r.chunks)}
 	task := *r.task
+	follow := &reader{run: r, first: &task, begun: make(map[string]bool), next: len(r.chunks)}
 	if task.Status.State.Terminal() {
-		return &task, follow
+		return follow
 	}
 	task.Artifacts = slices.Clone(task.Artifacts)
 	for _, stream := range []string{"stdout", "stderr"} {
@@ -104,7 +104,7 @@ func (r *run) snapshot() (*sdk.Task, *reader) {
 		follow.next--
 		follow.taken = len(r.chunks[follow.next].data)
 	}
-	return &task, follow
+	return follow
 }
 
 func (r *run) output(stream string) []byte {
@@ -134,6 +134,7 @@ func (r *run) binaryOutput() []*sdk.Artifact {
 // reader follows a run from a place in its output.
 type reader struct {
 	run   *run
+	first *sdk.Task       // what it begins with
 	begun map[string]bool // streams whose artifact the reader has seen
 	next  int             // chunk to read
 	taken int             // bytes of it that were read

@@ -22,17 +22,17 @@ const (
 // SendMessage implements the SDK's RequestHandler: it answers when the task
 // has ended, or at once if the request asks for that.
 func (h *Handler) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) (sdk.SendMessageResult, error) {
-	task, r, err := h.submit(ctx, req)
+	task, reader, err := h.submit(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	if r != nil {
+	if reader != nil {
 		if c := req.Config; c == nil || !c.ReturnImmediately {
-			if err := r.wait(ctx); err != nil {
+			if err := reader.run.wait(ctx); err != nil {
 				return nil, err
 			}
 		}
-		task, _ = r.snapshot()
+		task = reader.run.snapshot().first
 	}
 	return trimHistory(task, historyLength(req)), nil
 }
@@ -41,22 +41,22 @@ func (h *Handler) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) 
 // output as it comes, the report, the end.
 func (h *Handler) SendStreamingMessage(ctx context.Context, req *sdk.SendMessageRequest) iter.Seq2[sdk.Event, error] {
 	return func(yield func(sdk.Event, error) bool) {
-		task, r, err := h.submit(ctx, req)
+		task, reader, err := h.submit(ctx, req)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		if r == nil {
+		if reader == nil {
 			yield(trimHistory(task, historyLength(req)), nil)
 			return
 		}
-		r.follow(ctx, historyLength(req), yield)
+		reader.follow(ctx, historyLength(req), yield)
 	}
 }
 
-// submit walks the path. It returns the run to follow, or a task that has
+// submit walks the path. It returns a reader of the run, or a task that has
 // ended (or lives elsewhere).
-func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk.Task, *run, error) {
+func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk.Task, *reader, error) {
 	caller, _ := CallerFrom(ctx)
 	if err := h.checkRequest(ctx, req, caller); err != nil {
 		return nil, nil, err
@@ -102,9 +102,10 @@ func (h *Handler) checkRequest(ctx context.Context, req *sdk.SendMessageRequest,
 
 // start stores the task and runs it. The path has committed an intent by now,
 // so the run happens whatever becomes of the request or the store.
-func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMessageRequest) *run {
+func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMessageRequest) *reader {
 	task := newTask(admitted, req)
 	r := newRun(task, admitted.Owner)
+	fromTheStart := r.snapshot()
 	if _, err := h.store.Create(task, admitted.Owner, *task.Status.Timestamp); err != nil {
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
 	}
@@ -118,7 +119,7 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 		defer context.AfterFunc(h.stop, cancel)()
 		h.finish(ctx, r, admitted.Run(ctx, r))
 	})
-	return r
+	return fromTheStart
 }
 
 // finish makes the end durable, then visible.
@@ -151,13 +152,13 @@ func (h *Handler) keep(task *sdk.Task, owner string) error {
 
 // existing finds the task that an earlier request made, here or elsewhere, and
 // waits for it like the earlier one did.
-func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller, req *sdk.SendMessageRequest) (*sdk.Task, *run, error) {
+func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller, req *sdk.SendMessageRequest) (*sdk.Task, *reader, error) {
 	id := sdk.TaskID(admitted.Task)
 	immediately := req.Config != nil && req.Config.ReturnImmediately
 	appeared := time.Now().Add(appearWait)
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
 		if r := h.running(id); r != nil && r.owner == admitted.Owner {
-			return nil, r, nil
+			return nil, r.snapshot(), nil
 		}
 		task, err := h.stored(id, func(owner string) bool { return owner == admitted.Owner })
 		if isNotFound(err) {
@@ -185,15 +186,14 @@ func (r *run) wait(ctx context.Context) error {
 	}
 }
 
-// follow yields the task as it stands, then everything until its end. The pace
+// follow yields the task as it stood, then everything until its end. The pace
 // is the reader's: the run never waits for him.
-func (r *run) follow(ctx context.Context, history *int, yield func(sdk.Event, error) bool) {
-	task, reader := r.snapshot()
-	if !yield(trimHistory(task, history), nil) || task.Status.State.Terminal() {
+func (f *reader) follow(ctx context.Context, history *int, yield func(sdk.Event, error) bool) {
+	if !yield(trimHistory(f.first, history), nil) || f.first.Status.State.Terminal() {
 		return
 	}
 	for {
-		events, task, changed := reader.read()
+		events, task, changed := f.read()
 		for _, e := range events {
 			if !yield(e, nil) {
 				return

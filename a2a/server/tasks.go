@@ -127,7 +127,7 @@ func (h *Handler) SubscribeToTask(ctx context.Context, req *sdk.SubscribeToTaskR
 		}
 		r := h.running(req.ID)
 		if r != nil {
-			r.follow(ctx, nil, yield)
+			r.snapshot().follow(ctx, nil, yield)
 			return
 		}
 		if !yield(task, nil) {
@@ -147,8 +147,7 @@ func (h *Handler) await(ctx context.Context, id sdk.TaskID, r *run, caller Calle
 		if err := r.wait(ctx); err != nil {
 			return nil, err
 		}
-		task, _ := r.snapshot()
-		return task, nil
+		return r.snapshot().first, nil
 	}
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
 		task, err := h.lookUp(ctx, id, caller)
@@ -171,8 +170,7 @@ func (h *Handler) lookUp(ctx context.Context, id sdk.TaskID, caller Caller) (*sd
 		if !caller.is(r.owner, maySee) {
 			return nil, errNotFound
 		}
-		task, _ := r.snapshot()
-		return task, nil
+		return r.snapshot().first, nil
 	}
 	task, err := h.stored(id, func(owner string) bool { return caller.is(owner, maySee) })
 	if !errors.Is(err, taskstore.ErrNotFound) {
