@@ -132,7 +132,7 @@ func build(j *wire.Jail, rep *wire.Report) (pid, work int, err error) {
 	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) {
 		return 0, 0, step("start session", err)
 	}
-	unix.Umask(0o077)
+	unix.Umask(0o022) // the worker reads what is made here
 	if err := mounts(j, rep); err != nil {
 		return 0, 0, err
 	}
@@ -156,6 +156,7 @@ func build(j *wire.Jail, rep *wire.Report) (pid, work int, err error) {
 	if err := unix.Chdir("/work"); err != nil {
 		return 0, 0, step("enter working folder", err)
 	}
+	unix.Umask(0o077)
 	if err := rlimits(j); err != nil {
 		return 0, 0, err
 	}

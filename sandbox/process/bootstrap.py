@@ -1,0 +1,140 @@
+# Runs one program as if it were started as a script, then sends the value of
+# its variable "result" as JSON. Descriptor 3 is the node: frames of a 32-bit
+# length, a letter and a payload go out; one frame with the program comes in.
+import sys, os, json
+
+
+def boot():
+    read, write, getpid, leave = os.read, os.write, os.getpid, os._exit
+    dumps, modules = json.dumps, sys.modules
+    me = getpid()
+    name = "main.py"
+
+    def send(kind, payload):
+        if getpid() != me:
+            return
+        data = (len(payload) + 1).to_bytes(4, "big") + kind + payload
+        while data:
+            data = data[write(3, data):]
+
+    def receive(n):
+        out = b""
+        while len(out) < n:
+            part = read(3, min(n - len(out), 65536))
+            if not part:
+                leave(0)
+            out += part
+        return out
+
+    def tell(code, text):
+        text = text if len(text) <= 500 else text[:500] + "..."
+        send(b"E", (code + "\n" + text).encode("utf-8", "replace"))
+
+    def encode(value, most):
+        try:
+            text = dumps(value, allow_nan=False)
+        except MemoryError:
+            raise
+        except RecursionError:
+            return None, "result_not_json", "result is nested too deeply"
+        except TypeError as e:
+            return None, "result_not_json", "result cannot be JSON: " + str(e)
+        except ValueError as e:
+            why = str(e)
+            if "Circular" in why:
+                why = "it contains itself"
+            elif "Out of range" in why:
+                why = "NaN and Infinity do not exist in JSON"
+            elif "digits" in why:
+                why = "it has an int of more than 4300 digits"
+            return None, "result_not_json", "result cannot be JSON: " + why
+        if len(text) > most:
+            return None, "result_too_large", "result takes %d bytes as JSON, more than %d" % (len(text), most)
+        return text.encode("ascii"), "", ""
+
+    def show(error, source):
+        tb = error.__traceback__
+        while tb is not None and tb.tb_frame.f_code.co_filename == "<string>":
+            tb = tb.tb_next
+        error.__traceback__ = tb
+        try:
+            import linecache, traceback
+            text = source.decode("utf-8", "replace")
+            linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+            if sys.excepthook is not sys.__excepthook__:
+                sys.excepthook(type(error), error, tb)
+            else:
+                traceback.print_exception(type(error), error, tb)
+        except MemoryError:
+            raise
+        except BaseException:
+            write(2, b"Traceback cannot be shown\n")
+        line = 0
+        while tb is not None:
+            if tb.tb_frame.f_code.co_filename == name:
+                line = tb.tb_lineno
+            tb = tb.tb_next
+        if isinstance(error, SyntaxError):
+            line = error.lineno or 0
+        try:
+            text = type(error).__name__ + ": " + str(error)
+        except BaseException:
+            text = type(error).__name__
+        tell("language_error", text + (" (line %d)" % line if line and "line" not in text else ""))
+
+    send(b"H", b"")
+    os.set_inheritable(3, False)
+    head = receive(8)
+    most = int.from_bytes(head[4:], "big")
+    source = receive(int.from_bytes(head[:4], "big"))
+
+    main = type(sys)("__main__")
+    main.__file__ = "/work/" + name
+    main.__builtins__ = modules["builtins"]
+    modules["__main__"] = main
+    sys.argv = [name]
+    sys.path.insert(0, "/work")
+    status, told = 0, False
+    try:
+        try:
+            exec(compile(source, name, "exec", dont_inherit=True), main.__dict__)
+        except SystemExit as e:
+            if e.code is None:
+                status = 0
+            elif isinstance(e.code, int):
+                status = e.code & 255
+            else:
+                print(e.code, file=sys.stderr)
+                status = 1
+        except MemoryError:
+            raise
+        except BaseException as e:
+            status, told = 1, True
+            show(e, source)
+        if "threading" in modules:
+            modules["threading"]._shutdown()
+        if not told and "result" in main.__dict__:
+            value, code, why = encode(main.__dict__["result"], most)
+            if value is not None:
+                send(b"R", value)
+            else:
+                status = status or 1
+                tell(code, why)
+        if "atexit" in modules:
+            modules["atexit"]._run_exitfuncs()
+        for out in (sys.stdout, sys.stderr):
+            try:
+                out.flush()
+            except MemoryError:
+                raise
+            except BaseException:
+                status = status or 120
+    except MemoryError:
+        main = None
+        send(b"E", b"out_of_memory\nMemoryError")
+        write(2, b"MemoryError\n")
+        leave(137)
+    leave(status)
+
+
+boot()

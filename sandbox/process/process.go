@@ -1,0 +1,324 @@
+// Package process runs programs of ordinary interpreters in jails: today
+// Python, from a language tree of the node's own.
+//
+// A run has two phases. First the complete jail is made and the interpreter
+// started in it, up to where it asks for its program; then, once the caller
+// says so, the program goes in. Each jail is used once.
+package process
+
+import (
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/jail"
+)
+
+//go:embed bootstrap.py
+var bootstrap string
+
+// Python is the language of this backend.
+const Python = "python"
+
+// Bounds of a run.
+const (
+	maxCode      = 4 << 20 // bytes
+	maxStdin     = 16 << 20
+	bootTimeout  = 20 * time.Second // of the interpreter, before the program
+	sendTimeout  = 10 * time.Second // of the program's text
+	maxOutFiles  = 256
+	maxOutBytes  = 8 << 20
+	maxOutDepth  = 16
+	abandonAfter = 30 * time.Second // of a killed jail that does not end
+)
+
+// Runtimes finds language trees. package runtime has one.
+type Runtimes interface {
+	// Lookup returns the folder of the tree on the host, its digest, and the
+	// interpreter's path and arguments in it.
+	Lookup(language string) (dir, digest string, argv []string, err error)
+}
+
+// Config of a [Backend].
+type Config struct {
+	Spawner  *jail.Spawner
+	Runtimes Runtimes
+	Log      *slog.Logger
+}
+
+// Backend is the backend "process". Its methods may be called concurrently.
+type Backend struct {
+	cfg  Config
+	ctx  context.Context // done when closed
+	stop context.CancelCauseFunc
+
+	mu     sync.Mutex // guards closed against wg.Add
+	closed bool
+	wg     sync.WaitGroup // one for each run
+}
+
+var _ sandbox.Backend = (*Backend)(nil)
+
+// New returns a backend that makes its jails with the spawner, which remains
+// the caller's to close.
+func New(cfg Config) (*Backend, error) {
+	var faults []error
+	if cfg.Spawner == nil {
+		faults = append(faults, errors.New("process backend: Spawner is missing"))
+	}
+	if cfg.Runtimes == nil {
+		faults = append(faults, errors.New("process backend: Runtimes is missing"))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Backend{cfg: cfg}
+	b.ctx, b.stop = context.WithCancelCause(context.Background())
+	return b, nil
+}
+
+// Describe implements [sandbox.Backend].
+func (b *Backend) Describe() sandbox.Description {
+	p := b.cfg.Spawner.Probe()
+	d := sandbox.Description{Name: "process", Tier: p.Tier, Enforces: p.Enforces, Reason: p.Reason, Hint: p.Hint}
+	if p.Tier == jail.Tier4 {
+		return d
+	}
+	_, digest, _, err := b.cfg.Runtimes.Lookup(Python)
+	if err != nil {
+		d.Reason, d.Hint = err.Error(), "agenticraft runtime add python"
+		return d
+	}
+	d.Available = true
+	d.Languages = []string{Python}
+	d.Runtimes = map[string]string{Python: digest}
+	return d
+}
+
+// Close implements [sandbox.Backend].
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.stop(sandbox.ErrClosed)
+	b.wg.Wait()
+	return nil
+}
+
+func (b *Backend) enter() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return fmt.Errorf("process backend: %w", sandbox.ErrClosed)
+	}
+	b.wg.Add(1)
+	return nil
+}
+
+// Run implements [sandbox.Backend].
+func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context.Context) error) (sandbox.Result, error) {
+	if err := b.enter(); err != nil {
+		return sandbox.Result{}, err
+	}
+	defer b.wg.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.ctx, cancel)()
+	if spec.Language != Python {
+		return sandbox.Result{}, fmt.Errorf("%w: the process backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
+	}
+	if len(spec.Code) > maxCode || len(spec.Stdin) > maxStdin {
+		return sandbox.Result{}, fmt.Errorf("%w: code over %d or stdin over %d bytes", sandbox.ErrSpec, maxCode, maxStdin)
+	}
+	dir, digest, argv, err := b.cfg.Runtimes.Lookup(spec.Language)
+	if err != nil {
+		return sandbox.Result{}, fmt.Errorf("find runtime: %w", err)
+	}
+	spec.Limits = jail.Normalize(spec.Limits)
+	j, err := b.cfg.Spawner.Start(ctx, profile(spec, dir, argv))
+	if err != nil {
+		if ctx.Err() != nil {
+			return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, Runtime: digest, Message: "cancelled before it started"}, nil
+		}
+		return sandbox.Result{}, err
+	}
+	defer j.Release()
+	r := &run{spec: spec, jail: j, log: b.cfg.Log}
+	res, err := r.do(ctx, ready)
+	res.Runtime, res.Tier = digest, b.cfg.Spawner.Probe().Tier
+	return res, err
+}
+
+func profile(spec sandbox.Spec, dir string, argv []string) jail.Profile {
+	argv = append(append([]string(nil), argv...), "-I", "-S", "-B", "-X", "utf8", "-c", bootstrap)
+	return jail.Profile{
+		ID: spec.ID, Root: dir, Argv: argv,
+		Env:      []string{"HOME=/work", "TMPDIR=/tmp", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"},
+		Limits:   spec.Limits,
+		Syscalls: jail.SyscallsPython,
+		Files:    spec.Files, Required: spec.Required, Proc: true,
+	}
+}
+
+// Why a run was ended from outside.
+var (
+	errTimeout = errors.New("time is up")
+	errFlood   = errors.New("too much output")
+)
+
+// run is one run, from the started interpreter to its result.
+type run struct {
+	spec sandbox.Spec
+	jail *jail.Jail
+	log  *slog.Logger
+	wg   sync.WaitGroup // readers and the writer of stdin
+
+	stdout, stderr capture
+	reply          reply
+}
+
+func (r *run) do(ctx context.Context, ready func(context.Context) error) (sandbox.Result, error) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	r.stdout = capture{stream: "stdout", limit: r.spec.Limits.Output, sink: r.spec.Output, flooded: func() { end(errFlood) }}
+	r.stderr = capture{stream: "stderr", limit: r.spec.Limits.Output, sink: r.spec.Output, flooded: func() { end(errFlood) }}
+	r.wg.Go(func() { r.stdout.drain(r.jail.Stdout()) })
+	r.wg.Go(func() { r.stderr.drain(r.jail.Stderr()) })
+	defer r.finish()
+	// INVARIANT: I1, nothing runs before its intent is durable: the program is
+	// written to the jail only after ready returned nil.
+	if ready != nil {
+		if err := ready(ctx); err != nil {
+			return sandbox.Result{}, err
+		}
+	}
+	began := time.Now()
+	bootErr := r.begin(ctx)
+	if bootErr == nil {
+		began = time.Now()
+		r.wg.Go(func() { r.reply = readReply(r.jail.Control(), r.spec.Limits.Result) })
+		r.wg.Go(r.feed)
+	} else {
+		end(bootErr)
+	}
+	timer := time.AfterFunc(r.spec.Limits.Wall, func() { end(errTimeout) })
+	defer timer.Stop()
+	select {
+	case <-r.jail.Done():
+	case <-ctx.Done():
+		r.jail.Kill()
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonAfter)
+	defer cancel()
+	exit, err := r.jail.Wait(wait)
+	exit.Usage.Wall = time.Since(began)
+	r.wg.Wait()
+	if err == nil && bootErr != nil && errors.Is(context.Cause(ctx), bootErr) {
+		r.log.Error("interpreter does not start", "run", r.spec.ID, "err", bootErr, "exit", exit.Code, "signal", exit.Signal)
+		err = fmt.Errorf("the interpreter did not start: %w", bootErr)
+	}
+	return r.result(ctx, exit, err), nil
+}
+
+// begin waits until the interpreter asks for its program, and sends it.
+func (r *run) begin(ctx context.Context) error {
+	c := r.jail.Control()
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })()
+	if err := c.SetDeadline(time.Now().Add(bootTimeout)); err != nil {
+		return err
+	}
+	kind, payload, err := readFrame(c, 1)
+	if err != nil {
+		return fmt.Errorf("wait for interpreter: %w", err)
+	}
+	if kind != frameHello || len(payload) != 0 {
+		return errors.New("the interpreter greets wrongly")
+	}
+	if err := c.SetDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	head := make([]byte, 0, 8+len(r.spec.Code))
+	head = binary.BigEndian.AppendUint32(head, uint32(len(r.spec.Code)))
+	head = binary.BigEndian.AppendUint32(head, uint32(min(r.spec.Limits.Result, maxReply)))
+	if _, err := c.Write(append(head, r.spec.Code...)); err != nil {
+		return fmt.Errorf("send program: %w", err)
+	}
+	// The rest is bounded by the wall clock, which ends the jail and so the channel.
+	return c.SetDeadline(time.Time{})
+}
+
+// feed writes standard input. A program that does not read it ends the write
+// by ending.
+func (r *run) feed() {
+	in := r.jail.Stdin()
+	_, err := in.Write(r.spec.Stdin)
+	err = errors.Join(err, in.Close())
+	if err != nil && !errors.Is(err, os.ErrClosed) {
+		r.log.Debug("program left its input", "run", r.spec.ID, "err", err)
+	}
+}
+
+// finish makes sure that the jail is dead and no goroutine is left.
+func (r *run) finish() {
+	r.jail.Kill()
+	ctx, cancel := context.WithTimeout(context.Background(), abandonAfter)
+	defer cancel()
+	if _, err := r.jail.Wait(ctx); err != nil {
+		r.log.Error("jail ended badly", "run", r.spec.ID, "err", err)
+	}
+	r.jail.Release()
+	r.wg.Wait()
+}
+
+// capture keeps the first bytes of a stream and drains the rest.
+type capture struct {
+	stream  string
+	limit   int64
+	sink    func(stream string, offset int64, data []byte)
+	flooded func()
+
+	data      []byte
+	truncated bool
+}
+
+// floodFactor is how many times its limit a program may print before it is
+// ended. Up to there the surplus is only dropped.
+const floodFactor = 4
+
+func (c *capture) drain(r io.Reader) {
+	buf := make([]byte, 32<<10)
+	var seen int64
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			part := buf[:min(int64(n), c.limit-int64(len(c.data)))]
+			if len(part) > 0 {
+				off := int64(len(c.data))
+				c.data = append(c.data, part...)
+				if c.sink != nil {
+					// A copy: the receiver may keep it, and it is not ours to change.
+					c.sink(c.stream, off, append([]byte(nil), part...))
+				}
+			}
+			c.truncated = c.truncated || len(part) < n
+			if seen += int64(n); seen > floodFactor*c.limit && c.flooded != nil {
+				c.flooded()
+				c.flooded = nil
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}

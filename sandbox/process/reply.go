@@ -1,0 +1,141 @@
+package process
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+)
+
+// Frames from the jail: a big-endian uint32 length of what follows, one letter,
+// the payload.
+const (
+	frameHello  = 'H' // the interpreter asks for its program
+	frameResult = 'R' // JSON
+	frameError  = 'E' // code, newline, text
+)
+
+const (
+	maxReply = 16 << 20 // bytes of one frame, whatever the limit
+	maxText  = 2 << 10  // bytes of an error's text
+	maxDepth = 64       // of nested arrays and objects
+)
+
+// Codes of a [reply] and of sandbox.Result.ErrorCode.
+const (
+	codeLanguage = "language_error"
+	codeNotJSON  = "result_not_json"
+	codeTooLarge = "result_too_large"
+	codeMemory   = "out_of_memory"
+	codeForged   = "bad_reply"
+)
+
+// reply is what the program said over its private channel: a value, an error,
+// or, if both are empty, nothing.
+type reply struct {
+	value json.RawMessage
+	code  string
+	text  string
+}
+
+var errFrame = errors.New("malformed frame")
+
+// readFrame reads one frame of at most most bytes.
+func readFrame(r io.Reader, most int64) (kind byte, payload []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := int64(binary.BigEndian.Uint32(head[:4]))
+	if n < 1 || n > most {
+		return head[4], nil, fmt.Errorf("%w: %d bytes, more than %d", errFrame, n, most)
+	}
+	payload = make([]byte, 0, min(n-1, 64<<10)) // grows as bytes come, not as they are promised
+	buf := bytes.NewBuffer(payload)
+	if _, err := io.CopyN(buf, r, n-1); err != nil {
+		return head[4], nil, err
+	}
+	return head[4], buf.Bytes(), nil
+}
+
+// readReply reads the first frame and nothing after it. All of it is hostile:
+// the program may write to the channel itself.
+func readReply(r io.Reader, limit int64) reply {
+	limit = min(limit, maxReply)
+	kind, payload, err := readFrame(r, max(limit, maxText)+1)
+	switch {
+	case errors.Is(err, errFrame) && kind == frameResult:
+		return reply{code: codeTooLarge, text: fmt.Sprintf("result takes more than %d bytes as JSON", limit)}
+	case errors.Is(err, errFrame):
+		return reply{code: codeForged, text: "the program wrote nonsense to its result channel"}
+	case err != nil:
+		return reply{} // it ended without a word, or in the middle of one
+	case kind == frameResult:
+		return checkResult(payload, limit)
+	case kind == frameError:
+		return checkError(payload)
+	}
+	return reply{code: codeForged, text: "the program wrote nonsense to its result channel"}
+}
+
+func checkResult(payload []byte, limit int64) reply {
+	if int64(len(payload)) > limit {
+		return reply{code: codeTooLarge, text: fmt.Sprintf("result takes more than %d bytes as JSON", limit)}
+	}
+	// Depth first: the decoder's own limit is far higher.
+	if depth(payload) > maxDepth {
+		return reply{code: codeNotJSON, text: fmt.Sprintf("result is nested deeper than %d", maxDepth)}
+	}
+	var out bytes.Buffer
+	if err := json.Compact(&out, payload); err != nil {
+		return reply{code: codeForged, text: "the program wrote nonsense to its result channel"}
+	}
+	return reply{value: out.Bytes()}
+}
+
+// depth is how deep arrays and objects nest in text that may be JSON.
+func depth(b []byte) int {
+	deepest, now, inString := 0, 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '[' || c == '{':
+			now++
+			deepest = max(deepest, now)
+		case c == ']' || c == '}':
+			now--
+		}
+	}
+	return deepest
+}
+
+func checkError(payload []byte) reply {
+	code, text, _ := strings.Cut(string(payload), "\n")
+	switch code {
+	case codeLanguage, codeNotJSON, codeTooLarge, codeMemory:
+	default:
+		return reply{code: codeForged, text: "the program wrote nonsense to its result channel"}
+	}
+	return reply{code: code, text: printable(text)}
+}
+
+// printable makes text of the program's fit to be shown.
+func printable(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText]
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+}
