@@ -44,14 +44,27 @@ var keyIDs = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(
 // NewAPIKey makes a key: the text, to be shown once, its id, and the hash that
 // is all a cluster keeps of it.
 func NewAPIKey() (text, id string, hash [32]byte, err error) {
-	var random [7 + secretBytes]byte
+	var random [7]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		return "", "", hash, fmt.Errorf("make API key: %w", err)
 	}
-	id = keyIDs.EncodeToString(random[:7])[:keyIDLen]
-	body := keyPrefix + id + "_" + base62(new(big.Int).SetBytes(random[7:]), secretLen)
+	id = keyIDs.EncodeToString(random[:])[:keyIDLen]
+	text, hash, err = RotateAPIKey(id)
+	return text, id, hash, err
+}
+
+// RotateAPIKey makes another secret for the key of this id.
+func RotateAPIKey(id string) (text string, hash [32]byte, err error) {
+	if len(id) != keyIDLen {
+		return "", hash, fmt.Errorf("rotate API key: %q is not the id of a key", id)
+	}
+	var random [secretBytes]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", hash, fmt.Errorf("make API key: %w", err)
+	}
+	body := keyPrefix + id + "_" + base62(new(big.Int).SetBytes(random[:]), secretLen)
 	text = body + checksum(body)
-	return text, id, sha256.Sum256([]byte(text)), nil
+	return text, sha256.Sum256([]byte(text)), nil
 }
 
 // ParseAPIKey checks the form of a key, typing errors included, and returns its

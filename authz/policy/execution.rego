@@ -16,17 +16,20 @@ ceilings := data.ceilings[class][data.roles.table[authz.acting].ceilings]
 # What the request asks for, each within its ceiling. Zero means that the caller
 # did not ask, and the obligations then cap the node's default.
 fits if {
-	ceilings.languages[input.execution.language]
-	ceilings.sandboxes[input.execution.sandbox]
-	ceilings.network[input.execution.network]
-	input.execution.code_bytes <= ceilings.obligations.code_bytes
-	input.execution.memory_bytes <= ceilings.obligations.memory_bytes
-	input.execution.timeout_ms <= ceilings.obligations.timeout_ms
-	input.execution.cpu_percent <= ceilings.obligations.cpu_percent
-	input.execution.output_bytes <= ceilings.obligations.output_bytes
-	input.execution.file_size_bytes <= ceilings.obligations.file_size_bytes
-	input.execution.processes <= ceilings.obligations.processes
-	input.execution.least >= 0
+	asked := input.execution
+	allowed := ceilings
+	allowed.languages[asked.language]
+	allowed.sandboxes[asked.sandbox]
+	allowed.network[asked.network]
+	ceiling := allowed.obligations
+	asked.code_bytes <= ceiling.code_bytes
+	asked.memory_bytes <= ceiling.memory_bytes
+	asked.timeout_ms <= ceiling.timeout_ms
+	asked.cpu_percent <= ceiling.cpu_percent
+	asked.output_bytes <= ceiling.output_bytes
+	asked.file_size_bytes <= ceiling.file_size_bytes
+	asked.processes <= ceiling.processes
+	asked.least >= 0
 	sandbox_free
 	node_runs
 }
