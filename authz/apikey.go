@@ -39,7 +39,11 @@ const (
 	keyLen      = len(keyPrefix) + keyIDLen + 1 + secretLen + checkLen
 )
 
-var keyIDs = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+const digits32 = "abcdefghijklmnopqrstuvwxyz234567"
+
+var keyIDs = base32.NewEncoding(digits32).WithPadding(base32.NoPadding)
+
+func isKeyID(id string) bool { return len(id) == keyIDLen && strings.Trim(id, digits32) == "" }
 
 // NewAPIKey makes a key: the text, to be shown once, its id, and the hash that
 // is all a cluster keeps of it.
@@ -53,10 +57,10 @@ func NewAPIKey() (text, id string, hash [32]byte, err error) {
 	return text, id, hash, err
 }
 
-// RotateAPIKey makes another secret for the key of this id.
+// RotateAPIKey makes another secret for the key id.
 func RotateAPIKey(id string) (text string, hash [32]byte, err error) {
-	if len(id) != keyIDLen {
-		return "", hash, fmt.Errorf("rotate API key: %q is not the id of a key", id)
+	if !isKeyID(id) {
+		return "", hash, fmt.Errorf("rotate API key: %w: malformed id", ErrKeySyntax)
 	}
 	var random [secretBytes]byte
 	if _, err := rand.Read(random[:]); err != nil {
@@ -74,7 +78,7 @@ func ParseAPIKey(text string) (id string, hash [32]byte, err error) {
 		return "", hash, ErrKeySyntax
 	}
 	id = text[len(keyPrefix):][:keyIDLen]
-	if strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") != "" {
+	if !isKeyID(id) {
 		return "", hash, ErrKeySyntax
 	}
 	body, check := text[:keyLen-checkLen], text[keyLen-checkLen:]

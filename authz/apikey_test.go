@@ -33,6 +33,25 @@ func TestAPIKeyText(t *testing.T) {
 	}
 }
 
+func TestRotatedKeyKeepsItsID(t *testing.T) {
+	text, id, hash, err := authz.NewAPIKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, hash2, err := authz.RotateAPIKey(id)
+	if err != nil || again == text || hash2 == hash {
+		t.Errorf("RotateAPIKey = %q, %v", again, err)
+	}
+	if gotID, gotHash, err := authz.ParseAPIKey(again); err != nil || gotID != id || gotHash != hash2 {
+		t.Errorf("ParseAPIKey(%q) = %q, %v", again, gotID, err)
+	}
+	for _, bad := range []string{"", "short", "aaaaaaaaa_", "AAAAAAAAAA", id + "a"} {
+		if _, _, err := authz.RotateAPIKey(bad); !errors.Is(err, authz.ErrKeySyntax) {
+			t.Errorf("RotateAPIKey(%q) = %v, want ErrKeySyntax", bad, err)
+		}
+	}
+}
+
 // Every single mistyped character is caught before any table is asked.
 func TestMistypedAPIKeyIsNoKey(t *testing.T) {
 	text, _, _, err := authz.NewAPIKey()

@@ -229,7 +229,7 @@ func (c *change) agent(b AgentBody) error {
 			return refuse("not_found", "no such agent")
 		case old.Revoked != nil:
 			return refuse("revoked", "the agent is revoked already")
-		case b.Tenant != old.Tenant:
+		case b.Tenant != "" && b.Tenant != old.Tenant:
 			return refuse("tenant", "the agent belongs to another tenant")
 		}
 		old.Revoked = &c.index
@@ -292,7 +292,7 @@ func (c *change) changeKey(old Key, exists bool, b KeyBody) error {
 		return refuse("not_found", "no such API key")
 	case old.Revoked != nil:
 		return refuse("revoked", "the API key is revoked already")
-	case b.Tenant != old.Tenant:
+	case b.Tenant != "" && b.Tenant != old.Tenant:
 		return refuse("tenant", "the API key belongs to another tenant")
 	}
 	principal := old.Principal().String()
@@ -305,7 +305,10 @@ func (c *change) changeKey(old Key, exists bool, b KeyBody) error {
 	if err := c.mayGrant(old.Roles); err != nil {
 		return err
 	}
-	old.Hash, old.Expires, old.Roles = b.Hash, b.Expires, nil
+	old.Hash, old.Roles = b.Hash, nil
+	if b.Expires != "" {
+		old.Expires = b.Expires
+	}
 	if err := put(c.tx, keyPrefix+b.ID, old); err != nil {
 		return err
 	}

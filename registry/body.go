@@ -63,7 +63,8 @@ type AgentBody struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
-// KeyBody creates an API key, revokes it, or gives it another secret.
+// KeyBody creates an API key, revokes it, or gives it another secret and, if
+// Expires is set, another end.
 type KeyBody struct {
 	Action  string   `json:"action"` // [Create], [Revoke] or [Rotate]
 	ID      string   `json:"id"`
@@ -71,7 +72,7 @@ type KeyBody struct {
 	Hash    string   `json:"hash,omitempty"` // SHA-256 of the whole text, lower-case hex
 	Tenant  string   `json:"tenant,omitempty"`
 	Roles   []string `json:"roles,omitempty"`
-	Expires string   `json:"expires,omitempty"` // as audit.Entry.Time; empty: never
+	Expires string   `json:"expires,omitempty"` // as audit.Entry.Time; empty: never, or as before
 }
 
 // TenantBody creates a tenant or changes it.
