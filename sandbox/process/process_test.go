@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,8 +22,8 @@ import (
 var scratchDir string
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childMode) != "" {
-		os.Exit(childMain())
+	if os.Getenv(holderEnv) != "" {
+		os.Exit(hold())
 	}
 	var err error
 	scratchDir, err = os.MkdirTemp("", "process-test")
@@ -44,6 +45,9 @@ func TestMain(m *testing.M) {
 }
 
 var addPython = sync.OnceValues(func() (*runtime.Store, error) {
+	if dir := os.Getenv(runtimesEnv); dir != "" {
+		return runtime.Open(dir)
+	}
 	s, err := runtime.Open(filepath.Join(scratchDir, "runtimes"))
 	if err != nil {
 		return nil, err
@@ -81,6 +85,15 @@ func open(tb testing.TB) bench {
 		}
 	})
 	return bench{b, s}
+}
+
+func asMap(tb testing.TB, value []byte) map[string]string {
+	tb.Helper()
+	var m map[string]string
+	if err := json.Unmarshal(value, &m); err != nil {
+		tb.Fatalf("result %.200s: %v", value, err)
+	}
+	return m
 }
 
 var runs atomic.Int64

@@ -14,7 +14,14 @@ import (
 	"github.com/agenticraft/node/sandbox/jail"
 )
 
+// HelperEnv names a helper to use instead of building one, for tests that run
+// themselves as another user, who may not build.
+const HelperEnv = "AGENTICRAFT_TEST_JAIL_HELPER"
+
 var build = sync.OnceValues(func() ([]byte, error) {
+	if name := os.Getenv(HelperEnv); name != "" {
+		return os.ReadFile(name)
+	}
 	dir, err := os.MkdirTemp("", "jailtest")
 	if err != nil {
 		return nil, err
