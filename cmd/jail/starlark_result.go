@@ -13,7 +13,7 @@ import (
 )
 
 // maxDepth bounds the nesting of a result.
-const maxDepth = 100
+const maxDepth = 64
 
 var errTooLarge = errors.New("result is too large")
 

@@ -100,9 +100,9 @@ func stoppedReport(why int32) protocol.Report {
 	case stoppedByFlood:
 		return protocol.Report{Status: "output_limit", ExitCode: 1, ErrorCode: "output_limit", Message: "the program printed far more than its output limit"}
 	case stoppedBySteps:
-		return protocol.Report{Status: "timeout", ExitCode: 124, ErrorCode: "timeout", Message: "the program took more steps than allowed"}
+		return protocol.Report{Status: "timeout", ExitCode: 124, Message: "the program took more steps than allowed"}
 	}
-	return protocol.Report{Status: "timeout", ExitCode: 124, ErrorCode: "timeout", Message: "the program reached its time limit"}
+	return protocol.Report{Status: "timeout", ExitCode: 124, Message: "the program reached its time limit"}
 }
 
 // describe is the traceback of a runtime error, or the list of what cannot be

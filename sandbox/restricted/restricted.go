@@ -200,7 +200,7 @@ func (b *Backend) enter() error {
 }
 
 func cancelled() sandbox.Result {
-	return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, ErrorCode: "cancelled", Message: "cancelled before the program started"}
+	return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, Message: "cancelled before the program started"}
 }
 
 // class is what of the limits a worker is made with; the others belong to one

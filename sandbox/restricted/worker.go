@@ -28,7 +28,7 @@ const (
 	deathTimeout = 2 * time.Second        // for a worker that hung up to be gone by itself
 	maxStderr    = 128 << 10              // bytes of traceback
 	maxLastWords = 4 << 10                // bytes of what the Go runtime says at its end
-	maxDepth     = 128                    // of a value; the worker stops at 100
+	maxDepth     = 65                     // of a value; the worker stops at 64 levels
 	// Threads of the worker's own runtime; the language has none.
 	workerProcesses = 32
 )
@@ -253,8 +253,8 @@ func (w *worker) exchange(ctx context.Context, spec sandbox.Spec, steps uint64, 
 
 // end destroys the worker after err and says in result what happened.
 func (w *worker) end(ctx context.Context, err error, result *sandbox.Result) {
-	set := func(status sandbox.Status, exit int, code, message string) {
-		result.Status, result.ExitCode, result.ErrorCode, result.Message = status, exit, code, message
+	set := func(status sandbox.Status, exit int, message string) {
+		result.Status, result.ExitCode, result.Message = status, exit, message
 	}
 	var exit jail.Exit
 	var words string
@@ -267,25 +267,27 @@ func (w *worker) end(ctx context.Context, err error, result *sandbox.Result) {
 	result.Usage.CPU, result.Usage.PeakMemory = exit.Usage.CPU, exit.Usage.PeakMemory
 	switch {
 	case ctx.Err() != nil:
-		set(sandbox.Cancelled, 130, "cancelled", "cancelled by the caller")
+		set(sandbox.Cancelled, 130, "cancelled by the caller")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		set(sandbox.Timeout, 124, "timeout", "the program reached its time limit")
+		set(sandbox.Timeout, 124, "the program reached its time limit")
 	case errors.Is(err, errFlood):
-		set(sandbox.OutputLimit, 1, "output_limit", "the program printed far more than its output limit")
+		result.ErrorCode = "output_limit"
+		set(sandbox.OutputLimit, 1, "the program printed far more than its output limit")
 	case !hungUp:
-		set(sandbox.Internal, 1, "internal", "starlark worker: "+err.Error())
+		set(sandbox.Internal, 1, "starlark worker: "+err.Error())
 	case exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory"):
-		set(sandbox.OutOfMemory, 137, "oom", "the program reached its memory limit")
+		set(sandbox.OutOfMemory, 137, "the program reached its memory limit")
 	case strings.Contains(words, "stack overflow"):
 		const message = "the program recursed too deeply"
-		set(sandbox.Error, 1, "language_error", message)
+		result.ErrorCode = "language_error"
+		set(sandbox.Error, 1, message)
 		result.Stderr = append(result.Stderr, "Error: "+message+"\n"...)
 	case exit.CPULimit:
-		set(sandbox.Timeout, 124, "timeout", "the program reached its processor time limit")
+		set(sandbox.Timeout, 124, "the program reached its processor time limit")
 	case exit.Signal != 0:
-		set(sandbox.Killed, 128+exit.Signal, "killed", fmt.Sprintf("the worker was ended by signal %d", exit.Signal))
+		set(sandbox.Killed, 128+exit.Signal, fmt.Sprintf("the worker was ended by signal %d", exit.Signal))
 	default:
-		set(sandbox.Internal, 1, "internal", fmt.Sprintf("starlark worker ended with exit code %d: %.200q", exit.Code, words))
+		set(sandbox.Internal, 1, fmt.Sprintf("starlark worker ended with exit code %d: %.200q", exit.Code, words))
 	}
 }
 

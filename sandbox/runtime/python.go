@@ -285,7 +285,7 @@ func copyPython(ctx context.Context, py interpreter, stage string) ([]string, er
 			return nil, err
 		}
 	}
-	return []string{bin, "-I", "-S", "-B", "-X", "utf8"}, nil
+	return []string{bin}, nil
 }
 
 // tree writes below a stage.

@@ -55,7 +55,7 @@ type Runtime struct {
 	Bytes     int64     `json:"bytes"`   // of all files
 	Files     int       `json:"files"`
 	Created   time.Time `json:"created"` // UTC
-	Argv      []string  `json:"argv"`    // the interpreter inside the runtime and its fixed options
+	Argv      []string  `json:"argv"`    // how to start the interpreter inside the runtime; options of the caller's follow
 }
 
 // Store is a folder of runtimes. All its methods may be called concurrently,
@@ -123,7 +123,8 @@ func (s *Store) List() ([]Runtime, error) {
 }
 
 // Lookup returns the newest runtime of a language: the folder that a jail sees
-// as its root, the digest, and the interpreter's argv inside it. Without one,
+// as its root, the digest, and the argv that starts the interpreter inside it,
+// to which the caller adds its options. Without one,
 // the error wraps [sandbox.ErrUnavailable] and names the command that mends it.
 func (s *Store) Lookup(language string) (dir, digest string, argv []string, err error) {
 	list, err := s.List()

@@ -145,7 +145,7 @@ assert head[4:8] == b'\x01\0\0\0', head
 def calculate(a, b): return a + b
 print(calculate(10, 20), sys.flags.isolated, sys.prefix, sys.path)
 `
-	cmd := exec.CommandContext(t.Context(), chroot, append(append([]string{dir}, argv...), "-c", program)...)
+	cmd := exec.CommandContext(t.Context(), chroot, append(append([]string{dir}, argv...), "-I", "-S", "-c", program)...)
 	cmd.Env = []string{}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "30 1 /usr ") {
