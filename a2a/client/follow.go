@@ -1,0 +1,92 @@
+package client
+
+import (
+	"iter"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// Watcher is told what happens to a task while [Follow] reads its stream. Both
+// functions may be nil; they are called in order, by the caller's goroutine.
+type Watcher struct {
+	Began  func(task string)                               // once, before anything else
+	Output func(stream string, offset int64, data []byte) // "stdout" or "stderr", in order for each
+}
+
+// Follow reads a task's stream to its end and puts the task together again. A
+// stream that ends before the task does is an error of code unavailable: the
+// task goes on, and [Client.Subscribe] or [Client.Get] finds it.
+func Follow(events iter.Seq2[sdk.Event, error], w Watcher) (*sdk.Task, error) {
+	f := follower{watch: w, seen: map[sdk.ArtifactID]int64{}}
+	for event, err := range events {
+		if err != nil {
+			return f.task, err
+		}
+		switch e := event.(type) {
+		case *sdk.Task:
+			f.begin(e)
+		case *sdk.TaskArtifactUpdateEvent:
+			f.artifact(e)
+		case *sdk.TaskStatusUpdateEvent:
+			if f.task != nil {
+				f.task.Status = e.Status
+			}
+		}
+	}
+	if f.task == nil || !f.task.Status.State.Terminal() {
+		return f.task, a2a.Errorf(a2a.CodeUnavailable, "the stream ended before the task did")
+	}
+	return f.task, nil
+}
+
+type follower struct {
+	watch Watcher
+	task  *sdk.Task
+	seen  map[sdk.ArtifactID]int64 // bytes of each output stream so far
+}
+
+func (f *follower) begin(task *sdk.Task) {
+	if f.task == nil && f.watch.Began != nil {
+		f.watch.Began(string(task.ID))
+	}
+	f.task = task
+	for _, a := range task.Artifacts {
+		f.output(a)
+	}
+}
+
+func (f *follower) artifact(e *sdk.TaskArtifactUpdateEvent) {
+	if f.task == nil || e.Artifact == nil || f.output(e.Artifact) {
+		return
+	}
+	for i, a := range f.task.Artifacts {
+		if a.ID == e.Artifact.ID {
+			f.task.Artifacts[i] = e.Artifact
+			return
+		}
+	}
+	f.task.Artifacts = append(f.task.Artifacts, e.Artifact)
+}
+
+// output hands on a piece of an output stream, and reports whether it was one.
+func (f *follower) output(a *sdk.Artifact) bool {
+	if a == nil || (a.ID != "stdout" && a.ID != "stderr") {
+		return false
+	}
+	for _, part := range a.Parts {
+		var data []byte
+		switch c := part.Content.(type) {
+		case sdk.Text:
+			data = []byte(c)
+		case sdk.Raw:
+			data = c
+		}
+		if f.watch.Output != nil && len(data) > 0 {
+			f.watch.Output(string(a.ID), f.seen[a.ID], data)
+		}
+		f.seen[a.ID] += int64(len(data))
+	}
+	return true
+}

@@ -1,0 +1,220 @@
+// Package agent is the path that every request takes: verify, decide, place,
+// intent, run, outcome, reply. Doors hand requests to it and decide nothing;
+// policy, log, sandbox and mesh do not know each other and meet only here.
+//
+// Read path.go from top to bottom to follow one request.
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/sandbox"
+)
+
+// Authorizer answers whether a verified request may do what it asks. An error
+// means no.
+type Authorizer interface {
+	Decide(ctx context.Context, q authz.Query) (authz.Decision, error)
+}
+
+// Directory is what the cluster agreed on about who exists.
+type Directory interface {
+	// Agent is the registered agent with this key, if it is in force.
+	Agent(id identity.ID) (identity.Principal, bool)
+	// Principal is the principal of this name ("service:k3x…"), if it is in force.
+	Principal(name string) (identity.Principal, bool)
+	// Member reports whether the node belongs to the cluster.
+	Member(id identity.ID) bool
+	// Suspended reports whether the tenant is barred from everything.
+	Suspended(tenant string) bool
+}
+
+// Recorder writes to the replicated log; it returns when the entry is durable
+// on a quorum.
+type Recorder interface {
+	Record(ctx context.Context, e audit.Entry) (audit.Ack, error)
+}
+
+// Log is what the agent reads of the replicated log.
+type Log interface {
+	Task(id string) (audit.TaskRecord, error)
+	Entry(index uint64) (audit.Entry, []byte, error)
+	Once(key string) (index uint64, digest string, err error)
+	OpenIntents() ([]audit.Indexed, error)
+}
+
+// Runner runs programs in sandboxes.
+type Runner interface {
+	Run(ctx context.Context, backend string, spec sandbox.Spec, ready func(context.Context) error) (sandbox.Result, error)
+	Resolve(backend, language string) (string, error)
+	Describe() []sandbox.Description
+	Load() sandbox.Load
+}
+
+// Peers are the other nodes' A2A doors.
+type Peers interface {
+	// Send hands a signed request to another node verbatim, relays its output
+	// and returns the task when it has ended. An error that wraps
+	// [ErrUnreachable] means that the peer never saw the request.
+	Send(ctx context.Context, to identity.ID, req *sdk.SendMessageRequest, delegation []byte, out Output) (*sdk.Task, error)
+	Task(ctx context.Context, at identity.ID, task string) (*sdk.Task, error)
+	Cancel(ctx context.Context, at identity.ID, task string) error
+	// Receipt fetches the receipt of a task from the node that ran it.
+	Receipt(ctx context.Context, at identity.ID, task string) ([]byte, error)
+	// Connected reports whether the node can be reached right now.
+	Connected(id identity.ID) bool
+	// Adverts are what the connected members say of themselves.
+	Adverts() map[identity.ID][]byte
+}
+
+// Output receives what a running program writes, as it comes.
+type Output interface {
+	Output(stream string, offset int64, data []byte)
+}
+
+// ErrUnreachable is wrapped by errors of [Peers] that happened before the peer
+// could have seen the request.
+var ErrUnreachable = errors.New("peer unreachable")
+
+// Config of an [Agent]. Every field but the last four is needed.
+type Config struct {
+	Key       *identity.Key
+	Audience  string // the cluster's, as requests name it in "aud"
+	Policy    Authorizer
+	Directory Directory
+	Recorder  Recorder
+	Log       Log
+	Runner    Runner
+	Peers     Peers
+	Evidence  *Evidence
+	// BuildReceipt makes a receipt of what the log and extra say.
+	BuildReceipt func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error)
+	// Lead reports whether this node leads the keepers, whose task it is to
+	// end the executions of nodes that died. Nil: never.
+	Lead func() bool
+	// Defaults are the limits of a run that asked for none and met no ceiling.
+	Defaults sandbox.Limits
+	// NoRun forbids executions on this node; it still delegates.
+	NoRun bool
+	// QuorumWait bounds how long a request waits for its intent to be durable;
+	// default 4 s.
+	QuorumWait time.Duration
+	Logger     *slog.Logger
+}
+
+// Agent carries requests down the path. It may be used concurrently.
+type Agent struct {
+	cfg     Config
+	log     *slog.Logger
+	denials *denials
+
+	mu      sync.Mutex // guards running
+	running map[string]*run
+}
+
+// run is one execution that this node started or delegated.
+type run struct {
+	digest   string
+	cancel   context.CancelCauseFunc // nil until Run was called
+	stopped  bool                    // cancelled before it began
+	executor identity.ID
+}
+
+// New makes an agent; [Agent.Run] must run while it is used.
+func New(cfg Config) *Agent {
+	if cfg.QuorumWait == 0 {
+		cfg.QuorumWait = 4 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Lead == nil {
+		cfg.Lead = func() bool { return false }
+	}
+	return &Agent{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		denials: newDenials(cfg.Recorder, cfg.Logger),
+		running: map[string]*run{},
+	}
+}
+
+// Run writes denials to the log, and gives an end to the tasks that a crash
+// here or elsewhere left without one, until ctx is done.
+func (a *Agent) Run(ctx context.Context, tasks Tasks) error {
+	var work sync.WaitGroup
+	work.Go(func() { a.denials.run(ctx) })
+	work.Go(func() { a.sweep(ctx, tasks) })
+	work.Wait()
+	return nil
+}
+
+// Cancel asks a running execution to stop, here or at the peer that runs it.
+// Its task then ends as usual.
+func (a *Agent) Cancel(ctx context.Context, task string) error {
+	a.mu.Lock()
+	r, ok := a.running[task]
+	if ok {
+		r.stopped = true
+		if r.cancel != nil {
+			r.cancel(errCancelled)
+		}
+	}
+	a.mu.Unlock()
+	if ok {
+		return nil
+	}
+	executor, _, err := a.whereabouts(task)
+	if err != nil || executor == a.cfg.Key.ID() {
+		return &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task is running"}
+	}
+	return a.cfg.Peers.Cancel(ctx, executor, task)
+}
+
+// errCancelled is the cause of a context that the caller cancelled.
+var errCancelled = errors.New("cancelled by the caller")
+
+// begin claims a task id for this process. It returns false if the same
+// request is on its way already, and a conflict if another one is.
+func (a *Agent) begin(task, digest string) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r, ok := a.running[task]; ok {
+		if r.digest != digest {
+			return false, errConflict
+		}
+		return false, nil
+	}
+	a.running[task] = &run{digest: digest}
+	return true, nil
+}
+
+// start gives a claimed task its context, already cancelled if somebody asked
+// for that meanwhile.
+func (a *Agent) start(ctx context.Context, task string) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.running[task]
+	r.cancel = cancel
+	if r.stopped {
+		cancel(errCancelled)
+	}
+	return ctx, cancel
+}
+
+func (a *Agent) end(task string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.running, task)
+}

@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/internal/durable"
+	"github.com/agenticraft/node/sandbox"
+)
+
+// Evidence keeps, on the node that ran a task, what the log holds only
+// commitments to: the signed request, the outputs and the salts that open the
+// commitments. One file a task; safe for concurrent use.
+type Evidence struct {
+	dir string
+}
+
+// evidence is one task's file.
+type evidence struct {
+	Version int               `json:"v"`
+	Task    string            `json:"task"`
+	Request json.RawMessage   `json:"request"` // as signed, ProtoJSON
+	Digest  string            `json:"digest"`  // of the request without its claims
+	Stdout  []byte            `json:"stdout"`
+	Stderr  []byte            `json:"stderr"`
+	Result  []byte            `json:"result"`
+	Salts   map[string]string `json:"salts"` // commitment name -> salt
+}
+
+const (
+	evidenceVersion = 1
+	evidencePerm    = 0o600
+	maxEvidence     = 64 << 20 // bytes
+)
+
+var taskName = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// OpenEvidence uses dir, which it makes if need be.
+func OpenEvidence(dir string) (*Evidence, error) {
+	if err := durable.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open evidence: %w", err)
+	}
+	return &Evidence{dir: dir}, nil
+}
+
+func newEvidence(req *request) *evidence {
+	raw, err := a2a.MarshalRequest(req.signed)
+	if err != nil {
+		panic("internal error: verified request does not marshal: " + err.Error())
+	}
+	return &evidence{
+		Version: evidenceVersion, Task: req.task, Request: raw, Digest: req.facts.Digest, Salts: map[string]string{},
+	}
+}
+
+// hold takes over the outputs of a run.
+func (ev *evidence) hold(res sandbox.Result) {
+	ev.Stdout, ev.Stderr, ev.Result = res.Stdout, res.Stderr, res.Value
+}
+
+// commit is the salted commitment to a digest, whose salt it keeps under name.
+func (ev *evidence) commit(name, digest string) string {
+	salt, ok := ev.Salts[name]
+	if !ok {
+		salt = audit.NewSalt()
+		ev.Salts[name] = salt
+	}
+	return audit.Commit(salt, []byte(digest))
+}
+
+// digest is the SHA-256 of data in lower-case hex.
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// Put keeps a task's evidence durably.
+func (e *Evidence) Put(task string, ev *evidence) error {
+	text, err := json.Marshal(ev)
+	if err != nil {
+		return fmt.Errorf("keep evidence: %w", err)
+	}
+	name, err := e.name(task)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(name, text, evidencePerm); err != nil {
+		return fmt.Errorf("keep evidence: %w", err)
+	}
+	return nil
+}
+
+// get reads a task's evidence; [fs.ErrNotExist] if this node holds none.
+func (e *Evidence) get(task string) (*evidence, error) {
+	name, err := e.name(task)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("read evidence: %w", err)
+	}
+	if info.Size() > maxEvidence {
+		return nil, fmt.Errorf("read evidence: %s has %d bytes", name, info.Size())
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read evidence: %w", err)
+	}
+	ev := new(evidence)
+	if err := json.Unmarshal(text, ev); err != nil {
+		return nil, fmt.Errorf("read evidence %s: %w", name, err)
+	}
+	return ev, nil
+}
+
+func (e *Evidence) name(task string) (string, error) {
+	if !taskName.MatchString(task) {
+		return "", errors.Join(fs.ErrNotExist, fmt.Errorf("%q is no task id", task))
+	}
+	return filepath.Join(e.dir, task+".json"), nil
+}

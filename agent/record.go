@@ -1,0 +1,174 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/sandbox"
+)
+
+// The entries that the path writes. They hold ids, numbers, codes and salted
+// commitments, never code, inputs, results or outside text (I10).
+
+func (a *Agent) entry(kind audit.Kind, req *request, body any) audit.Entry {
+	text, err := audit.MarshalBody(body)
+	if err != nil {
+		panic("internal error: audit body does not marshal: " + err.Error())
+	}
+	return audit.Entry{
+		Kind:   kind,
+		Actor:  req.principal.String(),
+		Tenant: req.principal.Tenant,
+		Task:   req.task,
+		Body:   text,
+	}
+}
+
+func (a *Agent) intentEntry(req *request, ev *evidence) audit.Entry {
+	spec := a.spec(req, discard{})
+	body := audit.IntentBody{
+		Language: req.exec.Language,
+		Sandbox:  req.backend,
+		Runtime:  a.runtimeOf(req),
+		Limits:   limitNumbers(spec.Limits),
+		Network:  network(req),
+		Required: spec.Required,
+		Door:     a.cfg.Key.ID(),
+		Executor: a.cfg.Key.ID(),
+		Request:  ev.commit("request", req.facts.Digest),
+		LeaseMS:  (spec.Limits.Wall + leaseSlack).Milliseconds(),
+	}
+	if req.mandate != nil {
+		body.Door = req.mandate.Door
+		body.DoorDecision = decisionRecord(req.mandate.Decision, body.Door)
+	}
+	e := a.entry(audit.KindIntent, req, body)
+	e.Attempt = 1
+	e.Once = &audit.Once{Key: onceKey(req.task), Digest: req.facts.Digest}
+	e.Decision = decisionRecord(req.decision, a.cfg.Key.ID())
+	return e
+}
+
+func (a *Agent) outcomeEntry(req *request, ev *evidence, rep *a2a.Report) audit.Entry {
+	body := audit.OutcomeBody{
+		Status:     string(rep.Status),
+		ExitCode:   rep.ExitCode,
+		Enforced:   rep.Enforced,
+		WallMS:     int64(rep.Usage.WallMS),
+		CPUMS:      int64(rep.Usage.CPUMS),
+		PeakMemory: rep.Usage.PeakMemoryBytes,
+		Output: map[string]string{
+			"stdout": ev.commit("stdout", digest(ev.Stdout)),
+			"stderr": ev.commit("stderr", digest(ev.Stderr)),
+			"result": ev.commit("result", digest(ev.Result)),
+		},
+	}
+	if rep.Error != nil {
+		body.ErrorCode = rep.Error.Code
+	}
+	e := a.entry(audit.KindOutcome, req, body)
+	e.Attempt = 1
+	e.Ref = req.intent
+	return e
+}
+
+// abandonEntry is a denial that holds the request's at-most-once key: if it is
+// first, the request can never run.
+func (a *Agent) abandonEntry(req *request) audit.Entry {
+	e := a.entry(audit.KindDenial, req, audit.DenialBody{Code: abandonedCode})
+	e.Once = &audit.Once{Key: onceKey(req.task), Digest: req.facts.Digest}
+	return e
+}
+
+func (a *Agent) denialEntry(req *request) audit.Entry {
+	e := a.entry(audit.KindDenial, req, audit.DenialBody{Code: a2a.CodeDenied, Door: a.cfg.Key.ID()})
+	e.Decision = decisionRecord(req.decision, a.cfg.Key.ID())
+	return e
+}
+
+// onceKey is the at-most-once key of a request. The task id is made of issuer
+// and jti and of nothing else, so the key can be had from the id alone.
+func onceKey(task string) string {
+	sum := sha256.Sum256([]byte("agenticraft once v1\x00" + task))
+	return hex.EncodeToString(sum[:])
+}
+
+func decisionRecord(d authz.Decision, by identity.ID) *audit.Decision {
+	return &audit.Decision{
+		Allow: d.Allow, Reasons: d.Codes(), Policy: d.Policy, Input: d.Input, Micros: d.Duration.Microseconds(), Node: by,
+	}
+}
+
+func limitNumbers(l sandbox.Limits) map[string]int64 {
+	return map[string]int64{
+		"memory_bytes":    l.Memory,
+		"cpu_percent":     int64(l.CPUPercent),
+		"wall_ms":         l.Wall.Milliseconds(),
+		"output_bytes":    l.Output,
+		"file_size_bytes": l.FileSize,
+		"processes":       int64(l.Processes),
+	}
+}
+
+func (a *Agent) runtimeOf(req *request) string {
+	for _, d := range a.cfg.Runner.Describe() {
+		if d.Name == req.backend {
+			return d.Runtimes[req.exec.Language]
+		}
+	}
+	return ""
+}
+
+// query is what policy is asked: verified facts only.
+func (a *Agent) query(req *request) authz.Query {
+	ask := req.exec.Limits
+	return authz.Query{
+		Principal: req.principal,
+		Action:    authz.ExecRun,
+		Tenant:    req.principal.Tenant,
+		Suspended: a.cfg.Directory.Suspended(req.principal.Tenant),
+		Now:       time.Now(),
+		Vouched:   req.vouched,
+		Via:       req.via,
+		Execution: &authz.ExecutionFacts{
+			Language: req.exec.Language, Sandbox: sandboxName(req), Network: network(req),
+			MemoryBytes: ask.MemoryBytes, TimeoutMS: ask.TimeoutMS, CPUPercent: ask.CPUPercent,
+			OutputBytes: ask.OutputBytes, FileSizeBytes: ask.FileSizeBytes, Processes: ask.Processes,
+			CodeBytes: len(req.exec.Code), Require: req.exec.Require,
+		},
+		Node: authz.NodeFacts{
+			ID: string(a.cfg.Key.ID()), RunAllowed: !a.cfg.NoRun || req.mandate == nil,
+			Tier: tierOf(a.cfg.Runner.Describe(), req.backend),
+		},
+	}
+}
+
+func network(req *request) string {
+	if req.exec.Network == "" {
+		return "none"
+	}
+	return req.exec.Network
+}
+
+func sandboxName(req *request) string {
+	if req.exec.Sandbox == "" {
+		return "auto"
+	}
+	return req.exec.Sandbox
+}
+
+func sorted(set map[string]bool) []string {
+	return slices.Sorted(maps.Keys(set))
+}
+
+// discard is an Output that nobody reads.
+type discard struct{}
+
+func (discard) Output(string, int64, []byte) {}

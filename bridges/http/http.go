@@ -1,0 +1,167 @@
+// Package http is the HTTP door: A2A over JSON-RPC, the /v1 interface that the
+// command line uses, the tiled log under /log/, health and metrics.
+//
+// INVARIANT: I5, a door decides nothing. Each route names the act it performs;
+// policy says whether the proved caller may.
+package http
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/a2aproject/a2a-go/v2/a2asrv"
+
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/identity"
+)
+
+// Authenticator proves who sent a credential. The error depends on the
+// cluster's state and is one and the same for every failure.
+type Authenticator interface {
+	Authenticate(ctx context.Context, bearer, source string) (identity.Principal, error)
+}
+
+// Gate asks policy about acts that run no code. An error is a no, fit for the
+// caller.
+type Gate interface {
+	Permit(ctx context.Context, p identity.Principal, action string) error
+}
+
+// Log is what the door serves of the replicated log.
+type Log interface {
+	Query(ctx context.Context, f audit.Filter) (audit.Page, error)
+	Entry(index uint64) (audit.Entry, []byte, error)
+	Task(id string) (audit.TaskRecord, error)
+}
+
+// Cluster answers questions about this node and its cluster. Every value is
+// marshalled to JSON as it is.
+type Cluster interface {
+	Status(ctx context.Context) any
+	Nodes(ctx context.Context) any
+	Sandboxes(ctx context.Context) any
+	Policy(ctx context.Context) any
+	Trust(ctx context.Context) any
+	Prove(ctx context.Context, index uint64) (any, error)
+	Receipt(ctx context.Context, task string, caller identity.Principal) ([]byte, error)
+	// Ready is nil when the node can take requests.
+	Ready(ctx context.Context) error
+}
+
+// Admin changes who may do what. Changes are durable on a quorum when it
+// returns.
+type Admin interface {
+	CreateKey(ctx context.Context, by identity.Principal, req KeyRequest) (CreatedKey, error)
+	Keys(ctx context.Context) (any, error)
+	RevokeKey(ctx context.Context, by identity.Principal, idOrName string) error
+	RotateKey(ctx context.Context, by identity.Principal, idOrName string) (CreatedKey, error)
+	AddAgent(ctx context.Context, by identity.Principal, req AgentRequest) (any, error)
+	Agents(ctx context.Context) (any, error)
+	RevokeAgent(ctx context.Context, by identity.Principal, idOrName string) error
+}
+
+// KeyRequest asks for a new API key.
+type KeyRequest struct {
+	Name    string `json:"name"`
+	Role    string `json:"role"`
+	Tenant  string `json:"tenant,omitempty"`
+	Expires string `json:"expires,omitempty"` // a Go duration such as "720h", or an RFC 3339 time
+}
+
+// CreatedKey is a new API key; its text is shown this once.
+type CreatedKey struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Role string `json:"role"`
+	Key  string `json:"key"`
+}
+
+// AgentRequest asks to register an agent's public key.
+type AgentRequest struct {
+	ID     string            `json:"id"` // peer ID or did:key
+	Name   string            `json:"name"`
+	Role   string            `json:"role"`
+	Tenant string            `json:"tenant,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Config of the door. Every field is needed but Logger.
+type Config struct {
+	A2A           http.Handler // JSON-RPC; expects a server.Caller in the context
+	Tasks         a2asrv.RequestHandler
+	Card          http.Handler
+	Tiles         http.Handler // the tiled log, without its /log prefix
+	Metrics       http.Handler
+	Authenticator Authenticator
+	Gate          Gate
+	Log           Log
+	Cluster       Cluster
+	Admin         Admin
+	Logger        *slog.Logger
+}
+
+// Limits of the HTTP server, for slow and greedy clients.
+const (
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 60 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	maxBodyBytes      = 1 << 20 // of /v1 requests; A2A bodies have their own cap
+	shutdownWait      = 10 * time.Second
+)
+
+type door struct {
+	cfg Config
+	log *slog.Logger
+}
+
+// New makes the door's handler.
+func New(cfg Config) http.Handler {
+	d := &door{cfg: cfg, log: cfg.Logger}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	mux := http.NewServeMux()
+	d.routes(mux)
+	return d.headers(mux)
+}
+
+// Serve answers on l until ctx is done, then lets running requests end.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	defer cancel()
+	err := s.Shutdown(last)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.Close()
+	}
+	<-done
+	return err
+}
+
+// headers are those that every answer bears.
+func (d *door) headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,115 @@
+package http
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/identity"
+)
+
+// LogEntry is one entry as the interface shows it: its index and the leaf
+// exactly as it is in the log.
+type LogEntry struct {
+	Index uint64          `json:"index"`
+	Entry json.RawMessage `json:"entry"`
+}
+
+func (d *door) entries(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {
+	f, err := filter(r.URL.Query())
+	if err != nil {
+		return nil, err
+	}
+	page, err := d.cfg.Log.Query(ctx, f)
+	if err != nil {
+		return nil, logError(err)
+	}
+	out := struct {
+		Entries []LogEntry `json:"entries"`
+		Next    string     `json:"next"`
+	}{Entries: []LogEntry{}, Next: page.Next}
+	for _, e := range page.Entries {
+		out.Entries = append(out.Entries, LogEntry{e.Index, e.Leaf})
+	}
+	return out, nil
+}
+
+func (d *door) entry(_ context.Context, _ identity.Principal, r *http.Request) (any, error) {
+	index, err := indexOf(r)
+	if err != nil {
+		return nil, err
+	}
+	_, leaf, err := d.cfg.Log.Entry(index)
+	if err != nil {
+		return nil, logError(err)
+	}
+	return LogEntry{index, leaf}, nil
+}
+
+func (d *door) proof(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {
+	index, err := indexOf(r)
+	if err != nil {
+		return nil, err
+	}
+	proof, err := d.cfg.Cluster.Prove(ctx, index)
+	return proof, logError(err)
+}
+
+func filter(q url.Values) (audit.Filter, error) {
+	f := audit.Filter{
+		Actor: q.Get("actor"), Task: q.Get("task"), Decision: q.Get("decision"), Cursor: q.Get("cursor"),
+		Newest: q.Get("order") == "newest",
+	}
+	bad := func(what string) (audit.Filter, error) {
+		return audit.Filter{}, &a2a.Error{Code: "invalid_request", Message: what}
+	}
+	for key, into := range map[string]*time.Time{"since": &f.Since, "until": &f.Until} {
+		if text := q.Get(key); text != "" {
+			t, err := time.Parse(time.RFC3339, text)
+			if err != nil {
+				return bad(key + " is not an RFC 3339 time")
+			}
+			*into = t
+		}
+	}
+	if text := q.Get("kind"); text != "" {
+		for _, k := range strings.Split(text, ",") {
+			f.Kinds = append(f.Kinds, audit.Kind(k))
+		}
+	}
+	if text := q.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1000 {
+			return bad("limit is not a number from 1 to 1000")
+		}
+		f.Limit = n
+	}
+	return f, nil
+}
+
+func indexOf(r *http.Request) (uint64, error) {
+	n, err := strconv.ParseUint(r.PathValue("index"), 10, 63)
+	if err != nil {
+		return 0, &a2a.Error{Code: "invalid_request", Message: "the index is not a number"}
+	}
+	return n, nil
+}
+
+// logError turns the log's answers into those of the interface.
+func logError(err error) error {
+	switch {
+	case errors.Is(err, audit.ErrNotFound):
+		return &a2a.Error{Code: "not_found", Message: "the log has no such entry"}
+	case errors.Is(err, audit.ErrInvalid):
+		return &a2a.Error{Code: "invalid_request", Message: err.Error()}
+	default:
+		return err
+	}
+}

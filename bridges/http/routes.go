@@ -1,0 +1,132 @@
+package http
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/identity"
+)
+
+// act is what a /v1 route does for a caller whom policy permits. What it
+// returns is the JSON of the answer; nil is 204.
+type act func(ctx context.Context, caller identity.Principal, r *http.Request) (any, error)
+
+// routes is the door's map. Every /v1 route is one line: path, the act that
+// policy is asked about, and who performs it.
+func (d *door) routes(mux *http.ServeMux) {
+	mux.Handle("POST /a2a/jsonrpc", d.a2a(d.cfg.A2A))
+	mux.Handle("GET /.well-known/agent-card.json", d.cfg.Card)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", d.ready)
+
+	for pattern, route := range map[string]struct {
+		action string
+		do     act
+	}{
+		"GET /v1/whoami":                {"", d.whoami},
+		"GET /v1/status":                {"status.read", d.status},
+		"GET /v1/nodes":                 {"node.list", d.nodes},
+		"GET /v1/sandboxes":             {"sandbox.list", d.sandboxes},
+		"GET /v1/policy":                {"policy.read", d.policy},
+		"GET /v1/trust":                 {"trust.read", d.trust},
+		"POST /v1/runs":                 {"exec.run", d.run},
+		"GET /v1/tasks":                 {"task.list", d.tasks},
+		"GET /v1/tasks/{id}":            {"task.read", d.task},
+		"POST /v1/tasks/{id}/cancel":    {"exec.cancel", d.cancel},
+		"GET /v1/tasks/{id}/receipt":    {"task.read", d.receipt},
+		"GET /v1/audit/entries":         {"audit.read", d.entries},
+		"GET /v1/audit/entries/{index}": {"audit.read", d.entry},
+		"GET /v1/audit/proof/{index}":   {"audit.read", d.proof},
+		"GET /v1/keys":                  {"key.list", d.keys},
+		"POST /v1/keys":                 {"key.create", d.createKey},
+		"POST /v1/keys/{id}/rotate":     {"key.create", d.rotateKey},
+		"DELETE /v1/keys/{id}":          {"key.revoke", d.revokeKey},
+		"GET /v1/agents":                {"agent.list", d.agents},
+		"POST /v1/agents":               {"agent.add", d.addAgent},
+		"DELETE /v1/agents/{id}":        {"agent.revoke", d.revokeAgent},
+	} {
+		mux.Handle(pattern, d.perform(route.action, route.do))
+	}
+	mux.Handle("GET /log/", d.permitted("log.read", http.StripPrefix("/log", d.cfg.Tiles)))
+	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		problem(w, &Problem{Status: http.StatusNotFound, Code: "not_found", Message: "no such resource: " + r.Method + " " + r.URL.Path})
+	})
+}
+
+// perform proves the caller, asks policy and answers with what do returns.
+func (d *door) perform(action string, do act) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller, err := d.permit(r, action)
+		if err != nil {
+			d.fail(w, r, err)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		ctx := server.WithCaller(r.Context(), server.Caller{Principal: caller, Door: server.DoorHTTP})
+		v, err := do(ctx, caller, r)
+		if err != nil {
+			d.fail(w, r, err)
+			return
+		}
+		writeJSON(w, v)
+	})
+}
+
+// permitted guards a handler that writes its own answer.
+func (d *door) permitted(action string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := d.permit(r, action); err != nil {
+			d.fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (d *door) permit(r *http.Request, action string) (identity.Principal, error) {
+	caller, err := d.caller(r)
+	if err != nil {
+		return identity.Principal{}, err
+	}
+	if caller.IsZero() {
+		return identity.Principal{}, errNoCredential
+	}
+	if action == "" {
+		return caller, nil
+	}
+	return caller, d.cfg.Gate.Permit(r.Context(), caller, action)
+}
+
+func (d *door) ready(w http.ResponseWriter, r *http.Request) {
+	if err := d.cfg.Cluster.Ready(r.Context()); err != nil {
+		problem(w, &Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", Message: err.Error()})
+		return
+	}
+	writeText(w, "ready\n")
+}
+
+func (d *door) whoami(_ context.Context, caller identity.Principal, _ *http.Request) (any, error) {
+	return caller, nil
+}
+
+func (d *door) status(ctx context.Context, _ identity.Principal, _ *http.Request) (any, error) {
+	return d.cfg.Cluster.Status(ctx), nil
+}
+
+func (d *door) nodes(ctx context.Context, _ identity.Principal, _ *http.Request) (any, error) {
+	return d.cfg.Cluster.Nodes(ctx), nil
+}
+
+func (d *door) sandboxes(ctx context.Context, _ identity.Principal, _ *http.Request) (any, error) {
+	return d.cfg.Cluster.Sandboxes(ctx), nil
+}
+
+func (d *door) policy(ctx context.Context, _ identity.Principal, _ *http.Request) (any, error) {
+	return d.cfg.Cluster.Policy(ctx), nil
+}
+
+func (d *door) trust(ctx context.Context, _ identity.Principal, _ *http.Request) (any, error) {
+	return d.cfg.Cluster.Trust(ctx), nil
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
+	httpdoor "github.com/agenticraft/node/bridges/http"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/registry"
+)
+
+// admin changes the registry by writing to the log. It implements the HTTP
+// door's Admin.
+type admin struct {
+	recorder *audit.Recorder
+	registry *registry.Registry
+	policy   *authz.Policy
+}
+
+const adminWait = 4 * time.Second
+
+func (m *admin) CreateKey(ctx context.Context, by identity.Principal, req httpdoor.KeyRequest) (httpdoor.CreatedKey, error) {
+	if err := m.checkRole(req.Role); err != nil {
+		return httpdoor.CreatedKey{}, err
+	}
+	expires, err := expiry(req.Expires, time.Now())
+	if err != nil {
+		return httpdoor.CreatedKey{}, err
+	}
+	text, id, hash, err := authz.NewAPIKey()
+	if err != nil {
+		return httpdoor.CreatedKey{}, err
+	}
+	body := registry.KeyBody{
+		Action: registry.Create, ID: id, Name: req.Name, Hash: hex.EncodeToString(hash[:]),
+		Tenant: tenantOf(req.Tenant, by), Roles: []string{req.Role}, Expires: expires,
+	}
+	if err := record(ctx, m, by, body); err != nil {
+		return httpdoor.CreatedKey{}, err
+	}
+	return httpdoor.CreatedKey{ID: id, Name: req.Name, Role: req.Role, Key: text}, nil
+}
+
+func (m *admin) RotateKey(ctx context.Context, by identity.Principal, idOrName string) (httpdoor.CreatedKey, error) {
+	old, err := m.key(by, idOrName)
+	if err != nil {
+		return httpdoor.CreatedKey{}, err
+	}
+	text, hash, err := authz.RotateAPIKey(old.ID)
+	if err != nil {
+		return httpdoor.CreatedKey{}, err
+	}
+	body := registry.KeyBody{Action: registry.Rotate, ID: old.ID, Hash: hex.EncodeToString(hash[:])}
+	if err := record(ctx, m, by, body); err != nil {
+		return httpdoor.CreatedKey{}, err
+	}
+	created := httpdoor.CreatedKey{ID: old.ID, Name: old.Name, Key: text}
+	if len(old.Roles) > 0 {
+		created.Role = old.Roles[0]
+	}
+	return created, nil
+}
+
+func (m *admin) RevokeKey(ctx context.Context, by identity.Principal, idOrName string) error {
+	old, err := m.key(by, idOrName)
+	if err != nil {
+		return err
+	}
+	return record(ctx, m, by, registry.KeyBody{Action: registry.Revoke, ID: old.ID})
+}
+
+func (m *admin) Keys(context.Context) (any, error) {
+	keys, err := m.registry.Keys()
+	for i := range keys {
+		keys[i].Hash = "" // of no use to who lists keys
+	}
+	return map[string]any{"keys": slices.Concat([]registry.Key{}, keys)}, err
+}
+
+func (m *admin) AddAgent(ctx context.Context, by identity.Principal, req httpdoor.AgentRequest) (any, error) {
+	if err := m.checkRole(req.Role); err != nil {
+		return nil, err
+	}
+	id, err := agentID(req.ID)
+	if err != nil {
+		return nil, err
+	}
+	body := registry.AgentBody{
+		Action: registry.Add, ID: id, Name: req.Name, Tenant: tenantOf(req.Tenant, by),
+		Roles: []string{req.Role}, Labels: req.Labels,
+	}
+	if err := record(ctx, m, by, body); err != nil {
+		return nil, err
+	}
+	return map[string]string{"id": string(id), "did": id.DID(), "name": req.Name, "role": req.Role, "tenant": body.Tenant}, nil
+}
+
+func (m *admin) RevokeAgent(ctx context.Context, by identity.Principal, idOrName string) error {
+	id, err := agentID(idOrName)
+	if err != nil {
+		found, err := m.registry.AgentByName(by.Tenant, idOrName)
+		if err != nil {
+			return notFound("agent", idOrName, err)
+		}
+		id = found.ID
+	}
+	return record(ctx, m, by, registry.AgentBody{Action: registry.Revoke, ID: id})
+}
+
+func (m *admin) Agents(context.Context) (any, error) {
+	agents, err := m.registry.Agents()
+	return map[string]any{"agents": slices.Concat([]registry.Agent{}, agents)}, err
+}
+
+// record writes one change to the log.
+func record[B registry.AgentBody | registry.KeyBody](ctx context.Context, m *admin, by identity.Principal, body B) error {
+	entry, err := registry.NewEntry(by.String(), body)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, adminWait)
+	defer cancel()
+	_, err = m.recorder.Record(ctx, entry)
+	return recordError(err)
+}
+
+// recordError says what became of a change, in words fit for the caller.
+func recordError(err error) error {
+	if refusal := new(audit.Refusal); errors.As(err, &refusal) {
+		return &a2a.Error{Code: a2a.CodeInvalidRequest, Message: refusal.Message}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, audit.ErrUnavailable):
+		return &a2a.Error{Code: a2a.CodeUnavailable, Message: "no quorum of keepers could record the change, so nothing changed; try again later"}
+	case errors.Is(err, audit.ErrUnknown):
+		return &a2a.Error{Code: a2a.CodeUnavailable, Message: "the quorum was lost meanwhile: the change may or may not have been made; look before trying again"}
+	case errors.Is(err, audit.ErrInvalid):
+		return &a2a.Error{Code: a2a.CodeInvalidRequest, Message: err.Error()}
+	default:
+		return err
+	}
+}
+
+func (m *admin) checkRole(role string) error {
+	if roles := m.policy.Roles(); !slices.Contains(roles, role) {
+		return a2a.Errorf(a2a.CodeInvalidRequest, "no role %q; there are %v", role, roles)
+	}
+	return nil
+}
+
+func (m *admin) key(by identity.Principal, idOrName string) (registry.Key, error) {
+	k, err := m.registry.KeyByID(idOrName)
+	if errors.Is(err, registry.ErrNotFound) {
+		k, err = m.registry.KeyByName(by.Tenant, idOrName)
+	}
+	return k, notFound("key", idOrName, err)
+}
+
+func notFound(what, name string, err error) error {
+	if errors.Is(err, registry.ErrNotFound) {
+		return a2a.Errorf(a2a.CodeNotFound, "no %s %q", what, name)
+	}
+	return err
+}
+
+func agentID(text string) (identity.ID, error) {
+	if id, err := identity.ParseID(text); err == nil {
+		return id, nil
+	}
+	if id, err := identity.FromDID(text); err == nil {
+		return id, nil
+	}
+	return "", a2a.Errorf(a2a.CodeInvalidRequest, "%.80q is neither a peer ID nor a did:key", text)
+}
+
+func tenantOf(asked string, by identity.Principal) string {
+	if asked != "" {
+		return asked
+	}
+	return by.Tenant
+}
+
+// expiry reads a lifetime or a time; empty is never.
+func expiry(text string, now time.Time) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return "", a2a.Errorf(a2a.CodeInvalidRequest, "expires %q is neither a duration such as 720h nor an RFC 3339 time", text)
+		}
+		t = now.Add(d)
+	}
+	if !t.After(now) {
+		return "", a2a.Errorf(a2a.CodeInvalidRequest, "expires %q is in the past", text)
+	}
+	return audit.FormatTime(t), nil
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/audit"
+	httpdoor "github.com/agenticraft/node/bridges/http"
+)
+
+// auditFilter are the filter flags, as the user wrote them.
+type auditFilter struct {
+	since, until, actor, task, kind, decision, cursor, order string
+	limit                                                    int
+}
+
+const (
+	maxTrustFile   = 1 << 20 // bytes
+	maxReceiptFile = 4 << 20
+)
+
+func (a *app) auditCommand() *cobra.Command {
+	var f auditFilter
+	list := &cobra.Command{
+		Use: "list", Short: "List entries of the log, newest first", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.auditList(cmd.Context(), f) },
+	}
+	flags := list.Flags()
+	flags.StringVar(&f.since, "since", "", "RFC 3339 time, or a duration back from now such as 1h")
+	flags.StringVar(&f.until, "until", "", "RFC 3339 time, or a duration back from now")
+	flags.StringVar(&f.actor, "actor", "", "who asked")
+	flags.StringVar(&f.task, "task", "", "one task")
+	flags.StringVar(&f.kind, "kind", "", "kinds, comma-separated: "+kindNames())
+	flags.StringVar(&f.decision, "decision", "", "allow or deny")
+	flags.StringVar(&f.cursor, "cursor", "", "go on where an earlier page ended (its \"next\")")
+	flags.IntVar(&f.limit, "limit", 50, "entries at most, 1 to 1000")
+	flags.StringVar(&f.order, "order", "newest", "newest or oldest first")
+
+	show := &cobra.Command{
+		Use: "show INDEX|TASK", Short: "Show one entry, or all of a task's", Args: exactArgs("INDEX or TASK"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.auditShow(cmd.Context(), args[0]) },
+	}
+	prove := &cobra.Command{
+		Use: "prove INDEX", Short: "Prove that an entry is in the log, under a quorum's checkpoint", Args: exactArgs("INDEX"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var proof json.RawMessage
+			if err := a.fetch(cmd.Context(), "/v1/audit/proof/"+url.PathEscape(args[0]), &proof); err != nil {
+				return err
+			}
+			a.print(proof)
+			return nil
+		},
+	}
+	checkpoint := &cobra.Command{
+		Use: "checkpoint", Short: "Print the newest checkpoint that a quorum cosigned", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var note json.RawMessage
+			if err := a.fetch(cmd.Context(), "/log/checkpoint", &note); err != nil {
+				return err
+			}
+			if a.json {
+				a.print(map[string]string{"checkpoint": string(note)})
+				return nil
+			}
+			fmt.Fprint(a.stdout, string(note))
+			return nil
+		},
+	}
+	var trust string
+	verify := &cobra.Command{
+		Use: "verify DIR", Short: "Check a data folder, or a copy of one, without any cluster", Args: exactArgs("DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.auditVerify(cmd.Context(), args[0], trust) },
+	}
+	verify.Flags().StringVar(&trust, "trust", "", "trust file: also check the keepers' cosignatures")
+	return group("audit", "Read and check the replicated log", list, show, prove, checkpoint, verify)
+}
+
+func kindNames() string {
+	var names []string
+	for _, k := range audit.Kinds() {
+		names = append(names, string(k))
+	}
+	return strings.Join(names, " ")
+}
+
+func (f auditFilter) query() (string, error) {
+	q := url.Values{}
+	for key, text := range map[string]string{"since": f.since, "until": f.until} {
+		if text == "" {
+			continue
+		}
+		t, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			back, err := time.ParseDuration(text)
+			if err != nil {
+				return "", usage("--%s %q is neither an RFC 3339 time nor a duration", key, text)
+			}
+			t = time.Now().Add(-back)
+		}
+		q.Set(key, t.UTC().Format(time.RFC3339))
+	}
+	if f.limit < 1 || f.limit > audit.MaxLimit {
+		return "", usage("--limit %d is not from 1 to %d", f.limit, audit.MaxLimit)
+	}
+	if f.order != "newest" && f.order != "oldest" {
+		return "", usage("--order %q is neither newest nor oldest", f.order)
+	}
+	if f.decision != "" && f.decision != "allow" && f.decision != "deny" {
+		return "", usage("--decision %q is neither allow nor deny", f.decision)
+	}
+	for key, text := range map[string]string{
+		"actor": f.actor, "task": f.task, "kind": f.kind, "decision": f.decision, "cursor": f.cursor, "order": f.order,
+	} {
+		if text != "" {
+			q.Set(key, text)
+		}
+	}
+	q.Set("limit", strconv.Itoa(f.limit))
+	return q.Encode(), nil
+}
+
+type logPage struct {
+	Entries []httpdoor.LogEntry `json:"entries"`
+	Next    string              `json:"next"`
+}
+
+func (a *app) auditList(ctx context.Context, f auditFilter) error {
+	query, err := f.query()
+	if err != nil {
+		return err
+	}
+	var page logPage
+	if err := a.fetch(ctx, "/v1/audit/entries?"+query, &page); err != nil {
+		return err
+	}
+	if a.json {
+		a.print(page)
+		return nil
+	}
+	for _, e := range page.Entries {
+		fmt.Fprintln(a.stdout, entryLine(e))
+	}
+	if page.Next != "" {
+		fmt.Fprintf(a.stderr, "agenticraft: more with --cursor %s\n", page.Next)
+	}
+	return nil
+}
+
+func entryLine(e httpdoor.LogEntry) string {
+	entry, err := audit.DecodeEntry(e.Entry)
+	if err != nil {
+		return fmt.Sprintf("%6d  (%v)", e.Index, err)
+	}
+	verdict := ""
+	if d := entry.Decision; d != nil {
+		verdict = "allow"
+		if !d.Allow {
+			verdict = "deny " + strings.Join(d.Reasons, ",")
+		}
+	}
+	if out, err := entry.Outcome(); err == nil {
+		verdict = out.Status
+	}
+	return fmt.Sprintf("%6d  %s  %-8s %-32s  %s %s", e.Index, entry.Time, entry.Kind, entry.Task, entry.Actor, verdict)
+}
+
+func (a *app) auditShow(ctx context.Context, what string) error {
+	if _, err := strconv.ParseUint(what, 10, 63); err != nil || len(what) == 32 {
+		var page logPage
+		if err := a.fetch(ctx, "/v1/audit/entries?order=oldest&task="+url.QueryEscape(what), &page); err != nil {
+			return err
+		}
+		if len(page.Entries) == 0 {
+			return &a2a.Error{Code: a2a.CodeNotFound, Message: "the log has no entries of task " + what}
+		}
+		a.print(page)
+		return nil
+	}
+	var e httpdoor.LogEntry
+	if err := a.fetch(ctx, "/v1/audit/entries/"+what, &e); err != nil {
+		return err
+	}
+	a.print(e)
+	return nil
+}
+
+func (a *app) auditVerify(ctx context.Context, dir, trustFile string) error {
+	var trust *audit.Trust
+	if trustFile != "" {
+		t, err := readTrust(trustFile)
+		if err != nil {
+			return err
+		}
+		trust = &t
+	}
+	rep, err := audit.VerifyDir(ctx, dir, trust)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		a.print(rep)
+	} else if rep.Bad == nil {
+		fmt.Fprintf(a.stdout, "ok: %d entries, root %s\n", rep.Size, rep.Root)
+	} else {
+		fmt.Fprintf(a.stdout, "BAD: %s\n", rep.Bad)
+	}
+	if rep.Bad != nil {
+		return exitError(exitUnverified)
+	}
+	return nil
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	var trustFile string
+	cmd := &cobra.Command{
+		Use: "verify RECEIPT --trust TRUST.json", Short: "Check a receipt offline", Args: exactArgs("RECEIPT"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if trustFile == "" {
+				return usage("verify needs --trust TRUST.json; agenticraft trust export makes one")
+			}
+			trust, err := readTrust(trustFile)
+			if err != nil {
+				return err
+			}
+			receipt, err := readSmall(args[0], maxReceiptFile)
+			if err != nil {
+				return err
+			}
+			return a.verify(receipt, trust)
+		},
+	}
+	cmd.Flags().StringVar(&trustFile, "trust", "", "whom to trust: the cluster's trust.json")
+	return cmd
+}
+
+// verify checks a receipt and says each thing that it checked.
+func (a *app) verify(receipt []byte, trust audit.Trust) error {
+	checks, err := audit.VerifyReceipt(receipt, trust, requestFacts)
+	if a.json {
+		out := map[string]any{"verified": err == nil, "checks": checks}
+		if err != nil {
+			out["error"] = map[string]string{"code": "unverified", "message": err.Error(), "hint": ""}
+		}
+		a.print(out)
+	} else {
+		for _, c := range checks {
+			mark := "ok  "
+			if !c.OK {
+				mark = "BAD "
+			}
+			fmt.Fprintf(a.stdout, "%s %s: %s\n", mark, c.Name, c.Detail)
+		}
+		if err != nil {
+			fmt.Fprintf(a.stderr, "agenticraft: error: %v\n", err)
+		} else {
+			fmt.Fprintln(a.stdout, "verified")
+		}
+	}
+	if err != nil {
+		return exitError(exitUnverified)
+	}
+	return nil
+}
+
+func readTrust(name string) (audit.Trust, error) {
+	text, err := readSmall(name, maxTrustFile)
+	if err != nil {
+		return audit.Trust{}, err
+	}
+	t, err := audit.ParseTrust(text)
+	if err != nil {
+		return t, failed("%s is not a trust file: %v", name, err)
+	}
+	return t, nil
+}
+
+func readSmall(name string, limit int64) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, failed("%v", err)
+	}
+	if info.Size() > limit {
+		return nil, failed("%s has %d bytes; more than %d is not read", name, info.Size(), limit)
+	}
+	return os.ReadFile(name)
+}

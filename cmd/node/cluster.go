@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/agent"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/consensus"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/mesh"
+	"github.com/agenticraft/node/sandbox"
+)
+
+// cluster answers the HTTP door's questions about this node and the others.
+type cluster struct {
+	begun     time.Time
+	name      string
+	self      identity.ID
+	store     *audit.Store
+	group     *consensus.Group
+	node      *mesh.Node
+	directory directory
+	policy    *authz.Policy
+	manager   *sandbox.Manager
+	path      *agent.Agent
+	trust     audit.Trust
+	noRun     bool
+}
+
+func (c *cluster) Status(ctx context.Context) any {
+	raft, load := c.group.Status(), c.manager.Load()
+	view := statusView{
+		ID: c.self, Cluster: c.name, Version: buildVersion().Version, Ready: true,
+		Role: raft.Role, Leader: raft.Leader, Term: raft.Term, Keepers: raft.Keepers, Quorum: c.trust.Quorum,
+		LogSize: c.store.Size(), Policy: c.policy.Digest(),
+		Slots: load.Slots, Busy: load.Busy, Queued: load.Queued,
+		UptimeSec: time.Since(c.begun).Seconds(),
+	}
+	if err := c.Ready(ctx); err != nil {
+		view.Ready, view.NotReady = false, err.Error()
+	}
+	if _, root, err := c.store.Tree(); err == nil {
+		view.LogRoot = root.String()
+	}
+	if cp, _, err := c.store.Checkpoint(); err == nil {
+		view.Checkpoint = cp.Size
+	}
+	return view
+}
+
+// Ready is nil when the node can take requests: there is a leader to record
+// them.
+func (c *cluster) Ready(context.Context) error {
+	if _, ok := c.group.Leader(); !ok {
+		return errors.New("the keepers have no leader")
+	}
+	return nil
+}
+
+func (c *cluster) Nodes(context.Context) any {
+	members, err := c.directory.Members()
+	if err != nil {
+		members = nil
+	}
+	leader, _ := c.group.Leader()
+	connected := map[identity.ID]mesh.Peer{}
+	for _, p := range c.node.Peers() {
+		connected[p.ID] = p
+	}
+	adverts := c.node.Adverts()
+	views := []nodeView{}
+	for _, m := range members {
+		view := nodeView{ID: m.ID, Role: m.Role, Name: m.Name, Self: m.ID == c.self, Leader: m.ID == leader}
+		peer, advert := connected[m.ID], adverts[m.ID].Data
+		view.Connected, view.Address, view.LastError = peer.Connected || view.Self, peer.Addr, peer.LastError
+		view.RTTMS = float64(peer.RTT.Microseconds()) / 1e3
+		if view.Self {
+			advert = c.path.Advert()
+		}
+		if ad, err := agent.ParseAdvert(advert); err == nil {
+			view.Runs, view.Sandboxes, view.Slots, view.Busy, view.Queued = ad.Run, ad.Backends, ad.Slots, ad.Busy, ad.Queued
+		}
+		views = append(views, view)
+	}
+	return map[string]any{"nodes": views}
+}
+
+func (c *cluster) Sandboxes(context.Context) any {
+	return map[string]any{"sandboxes": c.manager.Describe()}
+}
+
+func (c *cluster) Policy(context.Context) any {
+	return policyView{Digest: c.policy.Digest(), Modules: c.policy.Modules()}
+}
+
+func (c *cluster) Trust(context.Context) any { return c.trust }
+
+func (c *cluster) Receipt(ctx context.Context, task string, caller identity.Principal) ([]byte, error) {
+	return c.path.Receipt(ctx, task, caller)
+}
+
+// entryProof proves that an entry is in the log that a quorum cosigned.
+type entryProof struct {
+	Index      uint64          `json:"index"`
+	Entry      json.RawMessage `json:"entry"`
+	Size       uint64          `json:"size"`
+	Proof      []audit.Hash    `json:"proof"`
+	Checkpoint string          `json:"checkpoint"`
+}
+
+const proofWait = 5 * time.Second
+
+func (c *cluster) Prove(ctx context.Context, index uint64) (any, error) {
+	_, leaf, err := c.store.Entry(index)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, proofWait)
+	defer cancel()
+	at, note, err := c.store.WaitCheckpoint(ctx, index)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, a2a.Errorf(a2a.CodeUnavailable, "no quorum of keepers has cosigned entry %d yet; try again later", index)
+	}
+	if err != nil {
+		return nil, err
+	}
+	proof, err := c.store.ProveEntry(index, at.Size)
+	if err != nil {
+		return nil, err
+	}
+	return entryProof{Index: index, Entry: leaf, Size: at.Size, Proof: proof, Checkpoint: string(note)}, nil
+}
+
+// watch acts on what the log says of the cluster: who was removed is cut off.
+func watch(ctx context.Context, store *audit.Store, node *mesh.Node) error {
+	for entry, err := range store.Follow(ctx, store.Size()) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if entry.Entry.Kind == audit.KindMember {
+			node.Recheck()
+		}
+	}
+	return nil
+}
+
+// keepersBut are the others, who hold the parts of the log that this node is
+// missing.
+func keepersBut(self identity.ID, keepers []identity.ID) []identity.ID {
+	var out []identity.ID
+	for _, k := range keepers {
+		if k != self {
+			out = append(out, k)
+		}
+	}
+	return out
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/sandbox"
+)
+
+// config is what a node runs with. Each value comes from a flag, else the
+// environment, else the YAML file, else the default; sources says which.
+type config struct {
+	Data     string   // the node's data folder
+	Genesis  string   // file of the cluster's first entry
+	HTTP     string   // host:port of the HTTP door; loopback unless TLS is configured
+	Mesh     []string // multiaddrs to listen on
+	Peers    []string // multiaddrs with /p2p/ID of the other members
+	Runtimes string   // folder of language runtimes, may be shared by nodes
+	NoRun    bool     // take no executions
+	Slots    int      // executions at the same time; 0: twice the cores
+	LogLevel string   // debug, info, warn, error
+
+	Sandbox    string        // backend for requests that name none
+	MemoryMB   int           // default memory limit
+	CPUPercent int           // default CPU limit, of one core
+	Timeout    time.Duration // default wall limit
+	sources    map[string]string
+}
+
+// setting is one value of the configuration.
+type setting struct {
+	key  string // in the YAML file, and as a flag with - for _
+	env  string
+	text string // default
+	help string
+	set  func(c *config, text string) error
+	get  func(c *config) string
+}
+
+func settingsTable() []setting {
+	str := func(at func(*config) *string) (func(*config, string) error, func(*config) string) {
+		return func(c *config, s string) error { *at(c) = s; return nil }, func(c *config) string { return *at(c) }
+	}
+	num := func(at func(*config) *int, least int) (func(*config, string) error, func(*config) string) {
+		return func(c *config, s string) error {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < least {
+				return fmt.Errorf("%q is not a whole number of at least %d", s, least)
+			}
+			*at(c) = n
+			return nil
+		}, func(c *config) string { return strconv.Itoa(*at(c)) }
+	}
+	list := func(at func(*config) *[]string) (func(*config, string) error, func(*config) string) {
+		return func(c *config, s string) error {
+			*at(c) = strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == '\n' })
+			return nil
+		}, func(c *config) string { return strings.Join(*at(c), ",") }
+	}
+	entry := func(key, env, def, help string, set func(*config, string) error, get func(*config) string) setting {
+		return setting{key, env, def, help, set, get}
+	}
+	of := func(set func(*config, string) error, get func(*config) string) func(key, env, def, help string) setting {
+		return func(key, env, def, help string) setting { return entry(key, env, def, help, set, get) }
+	}
+	return []setting{
+		of(str(func(c *config) *string { return &c.Data }))("data", "AGENTICRAFT_DATA", "", "the node's data folder"),
+		of(str(func(c *config) *string { return &c.Genesis }))("genesis", "AGENTICRAFT_GENESIS", "", "file of the cluster's first entry (default DATA/genesis.json)"),
+		of(str(func(c *config) *string { return &c.HTTP }))("http", "AGENTICRAFT_HTTP", "127.0.0.1:8420", "host:port of the HTTP door"),
+		of(list(func(c *config) *[]string { return &c.Mesh }))("mesh", "AGENTICRAFT_MESH", "/ip4/127.0.0.1/tcp/8520,/ip4/127.0.0.1/udp/8520/quic-v1", "multiaddrs to listen on, comma-separated"),
+		of(list(func(c *config) *[]string { return &c.Peers }))("peers", "AGENTICRAFT_PEERS", "", "multiaddrs of the other members, each ending in /p2p/ID"),
+		of(str(func(c *config) *string { return &c.Runtimes }))("runtimes", "AGENTICRAFT_RUNTIMES", "", "folder of language runtimes (default DATA/runtimes)"),
+		of(func(c *config, s string) error {
+			b, err := strconv.ParseBool(s)
+			c.NoRun = b
+			return err
+		}, func(c *config) string { return strconv.FormatBool(c.NoRun) })("no_run", "AGENTICRAFT_NO_RUN", "false", "take no executions"),
+		of(num(func(c *config) *int { return &c.Slots }, 0))("slots", "AGENTICRAFT_SLOTS", "0", "executions at the same time (0: twice the cores)"),
+		of(func(c *config, s string) error {
+			if _, err := logLevel(s); err != nil {
+				return err
+			}
+			c.LogLevel = s
+			return nil
+		}, func(c *config) string { return c.LogLevel })("log_level", "AGENTICRAFT_LOG_LEVEL", "info", "debug, info, warn or error"),
+		of(str(func(c *config) *string { return &c.Sandbox }))("sandbox", "AGENTICRAFT_DEFAULT_SANDBOX", "auto", "backend for requests that name none"),
+		of(num(func(c *config) *int { return &c.MemoryMB }, 1))("sandbox_memory_mb", "AGENTICRAFT_SANDBOX_MEMORY_MB", "256", "default memory limit in MiB"),
+		of(num(func(c *config) *int { return &c.CPUPercent }, 1))("sandbox_cpu_percent", "AGENTICRAFT_SANDBOX_CPU_PERCENT", "100", "default CPU limit in percent of one core"),
+		of(func(c *config, s string) error {
+			n, err := strconv.ParseFloat(s, 64)
+			if err != nil || n <= 0 || n > 86400 {
+				return fmt.Errorf("%q is not a number of seconds from 0 to 86400", s)
+			}
+			c.Timeout = time.Duration(n * float64(time.Second))
+			return nil
+		}, func(c *config) string { return strconv.FormatFloat(c.Timeout.Seconds(), 'f', -1, 64) })("sandbox_timeout", "AGENTICRAFT_SANDBOX_TIMEOUT", "30", "default wall limit in seconds"),
+	}
+}
+
+// loadConfig gathers the configuration; every fault of it is reported at once.
+func loadConfig(file string, flags map[string]string, env func(string) string) (*config, error) {
+	values := map[string]any{}
+	if file != "" {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, failed("no configuration file %s", file)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+		if err := yaml.Unmarshal(text, &values); err != nil {
+			return nil, failed("%s is not YAML: %v", file, err)
+		}
+	}
+	c := &config{sources: map[string]string{}}
+	var faults []error
+	for _, s := range settingsTable() {
+		text, source := s.text, "default"
+		if v, ok := values[s.key]; ok {
+			text, source = yamlText(v), "file "+file
+			delete(values, s.key)
+		}
+		if v := env(s.env); v != "" {
+			text, source = v, "environment "+s.env
+		}
+		if v, ok := flags[s.key]; ok {
+			text, source = v, "flag --"+strings.ReplaceAll(s.key, "_", "-")
+		}
+		c.sources[s.key] = source
+		if err := s.set(c, text); err != nil {
+			faults = append(faults, fmt.Errorf("%s (%s): %w", s.key, source, err))
+		}
+	}
+	for _, key := range sortedKeys(values) {
+		faults = append(faults, fmt.Errorf("%s: unknown setting %q", file, key))
+	}
+	if c.Data == "" {
+		faults = append(faults, errors.New("data: not set; give --data DIR or a configuration file"))
+	}
+	if len(faults) > 0 {
+		return nil, usage("configuration: %v", errors.Join(faults...))
+	}
+	if c.Genesis == "" {
+		c.Genesis = filepath.Join(c.Data, "genesis.json")
+	}
+	if c.Runtimes == "" {
+		c.Runtimes = filepath.Join(c.Data, "runtimes")
+	}
+	return c, nil
+}
+
+func yamlText(v any) string {
+	if items, ok := v.([]any); ok {
+		texts := make([]string, len(items))
+		for i, item := range items {
+			texts[i] = fmt.Sprint(item)
+		}
+		return strings.Join(texts, ",")
+	}
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprint(v)
+}
+
+// limits are the defaults of a run.
+func (c *config) limits() sandbox.Limits {
+	return sandbox.Limits{
+		Memory:     int64(c.MemoryMB) << 20,
+		CPUPercent: c.CPUPercent,
+		Wall:       c.Timeout,
+		Output:     1 << 20,
+		FileSize:   16 << 20,
+		Files:      1024,
+		Processes:  32,
+		Result:     1 << 20,
+	}
+}
+
+// peers are the other members and their addresses.
+func (c *config) peers() (map[identity.ID][]string, error) {
+	out := map[identity.ID][]string{}
+	for _, text := range c.Peers {
+		addr, name, ok := cutLast(text, "/p2p/")
+		if !ok {
+			return nil, usage("peers: %q does not end in /p2p/ID", text)
+		}
+		id, err := identity.ParseID(name)
+		if err != nil {
+			return nil, usage("peers: %q: %v", text, err)
+		}
+		out[id] = append(out[id], addr)
+	}
+	return out, nil
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// shown is the effective configuration with the source of each value.
+func (c *config) shown() []shownSetting {
+	var out []shownSetting
+	for _, s := range settingsTable() {
+		out = append(out, shownSetting{s.key, s.get(c), c.sources[s.key]})
+	}
+	return out
+}
+
+type shownSetting struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Source string `json:"source"`
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/registry"
+)
+
+// directory is the registry as agent, mesh and authz want to see it.
+type directory struct {
+	*registry.Registry
+}
+
+// Suspended reports whether a tenant is barred. A tenant that cannot be read
+// is.
+func (d directory) Suspended(tenant string) bool {
+	t, err := d.Tenant(tenant)
+	return err != nil || t.Suspended
+}
+
+func (d directory) apiKey(id string) (authz.KeyRecord, bool) {
+	k, err := d.KeyByID(id)
+	if err != nil {
+		return authz.KeyRecord{}, false
+	}
+	return authz.KeyRecord{Hash: k.Sum(), Principal: k.Principal(), Expires: k.ExpiresAt(), Revoked: k.Revoked != nil}, true
+}
+
+// credentials proves the callers of the HTTP door: API keys, and tokens that
+// agents sign themselves.
+type credentials struct {
+	keys      *authz.APIKeys
+	directory directory
+	audience  string
+	noted     func(code string) // counts refusals for the log
+}
+
+func (c *credentials) Authenticate(ctx context.Context, bearer, source string) (identity.Principal, error) {
+	p, err := c.prove(ctx, bearer, source)
+	if known := new(a2a.Error); errors.As(err, &known) {
+		c.noted(known.Code)
+	}
+	return p, err
+}
+
+func (c *credentials) prove(ctx context.Context, bearer, source string) (identity.Principal, error) {
+	refused := &a2a.Error{Code: a2a.CodeUnauthenticated, Message: "the credentials were refused"}
+	if a2a.IsToken(bearer) {
+		token, err := a2a.VerifyToken(bearer, a2a.VerifyOptions{Audiences: []string{c.audience}})
+		if err != nil {
+			return identity.Principal{}, err
+		}
+		p, ok := c.directory.Agent(token.Issuer)
+		if !ok {
+			return identity.Principal{}, refused
+		}
+		return p, nil
+	}
+	p, err := c.keys.Authenticate(ctx, source, bearer)
+	if throttled := new(authz.ThrottledError); errors.As(err, &throttled) {
+		return identity.Principal{}, &a2a.Error{Code: "throttled", Message: "too many failures from this address", RetryAfter: throttled.RetryAfter}
+	}
+	if err != nil {
+		return identity.Principal{}, refused
+	}
+	return p, nil
+}
+
+// gate asks policy about acts that run no code.
+type gate struct {
+	policy    *authz.Policy
+	directory directory
+}
+
+func (g *gate) Permit(ctx context.Context, p identity.Principal, action string) error {
+	dec, err := g.policy.Decide(ctx, authz.Query{
+		Principal: p, Action: action, Tenant: p.Tenant, Suspended: g.directory.Suspended(p.Tenant),
+		Via: "http", Now: time.Now(), Execution: nil,
+	})
+	if err == nil && dec.Allow {
+		return nil
+	}
+	denied := &a2a.Error{Code: a2a.CodeDenied, Message: "policy does not allow " + action}
+	for i, r := range dec.Reasons {
+		if i == 0 {
+			denied.Message = r.Message
+		} else {
+			denied.Message += "; " + r.Message
+		}
+	}
+	return denied
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// Exit codes of the command line's contract. Those of a program that was run
+// are in package agent.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDenied      = 3
+	exitUnavailable = 4
+	exitUnverified  = 5
+)
+
+// exits are the exit codes of error codes; the others are exitFailed.
+var exits = map[string]int{
+	"usage":             exitUsage,
+	"denied":            exitDenied,
+	"unauthenticated":   exitDenied,
+	"signature_missing": exitDenied,
+	"signature_invalid": exitDenied,
+	"wrong_audience":    exitDenied,
+	"expired":           exitDenied,
+	"not_yet_valid":     exitDenied,
+	"unavailable":       exitUnavailable,
+	"busy":              exitUnavailable,
+	"throttled":         exitUnavailable,
+	"unverified":        exitUnverified,
+}
+
+// exitError is an exit code that goes without an error message, because the
+// command has printed all there is to say.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+func usage(format string, args ...any) error {
+	return &a2a.Error{Code: "usage", Message: fmt.Sprintf(format, args...), Hint: "agenticraft help shows the commands, and --help after a command its flags"}
+}
+
+func failed(format string, args ...any) error {
+	return &a2a.Error{Code: "failed", Message: fmt.Sprintf(format, args...)}
+}
+
+// finish prints err, if any, as the contract says, and gives the exit code.
+func (a *app) finish(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if code := exitError(0); errors.As(err, &code) {
+		return int(code)
+	}
+	e := new(a2a.Error)
+	switch {
+	case errors.As(err, &e):
+	case errors.Is(err, context.Canceled):
+		e = &a2a.Error{Code: "cancelled", Message: "interrupted"}
+	case strings.HasPrefix(err.Error(), "unknown command"):
+		errors.As(usage("%v", err), &e)
+	default:
+		e = &a2a.Error{Code: "failed", Message: err.Error()}
+	}
+	if a.json {
+		a.print(map[string]any{"error": map[string]string{"code": e.Code, "message": e.Message, "hint": e.Hint}})
+	} else {
+		fmt.Fprintf(a.stderr, "agenticraft: error: %s\n", e.Message)
+		if e.Hint != "" {
+			fmt.Fprintf(a.stderr, "agenticraft: hint: %s\n", e.Hint)
+		}
+	}
+	if code, ok := exits[e.Code]; ok {
+		return code
+	}
+	return exitFailed
+}
+
+// print writes v as the one JSON document of a --json answer.
+func (a *app) print(v any) {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		fmt.Fprintf(a.stderr, "agenticraft: error: %v\n", err)
+	}
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage("%s takes no argument %q", cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+// exactArgs wants the named arguments, all of them.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return usage("%s needs %s", cmd.CommandPath(), strings.Join(names[len(args):], " and "))
+		}
+		if len(args) > len(names) {
+			return usage("%s takes no argument %q", cmd.CommandPath(), args[len(names)])
+		}
+		return nil
+	}
+}
+
+// group is a command that only has subcommands.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("unknown command %q for %q", args[0], cmd.CommandPath())
+			}
+			return cmd.Help()
+		},
+	}
+	cmd.AddCommand(subs...)
+	return cmd
+}

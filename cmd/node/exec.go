@@ -1,0 +1,429 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/spf13/cobra"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/client"
+	"github.com/agenticraft/node/internal/durable"
+)
+
+// execFlags are the flags of exec, as the user wrote them.
+type execFlags struct {
+	lang, sandbox, memory, network, on, out, receipt, code string
+	cpu                                                    int
+	timeout                                                time.Duration
+	files                                                  []string
+	stdin, detach                                          bool
+}
+
+// languages are those that exec knows by name and by file ending.
+var languages = map[string]string{
+	"python": ".py", "starlark": ".star", "javascript": ".js", "sh": ".sh", "wasm": ".wasm",
+}
+
+const (
+	maxCodeFile = 8 << 20          // bytes read of FILE, stdin and --file
+	execSlack   = 60 * time.Second // beyond the time limit
+	maxRun      = 10 * time.Minute // of a run that asked for no limit
+	cancelWait  = 10 * time.Second
+)
+
+func (a *app) execCommand() *cobra.Command {
+	var f execFlags
+	cmd := &cobra.Command{
+		Use:   "exec [flags] (FILE | - | -c CODE)",
+		Short: "Run code on the cluster",
+		Long: `Run code on the cluster, and exit with the code that it exits with.
+
+Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied,
+4 no quorum or no capacity, 1 language error, failed or lost.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if (f.code == "") == (len(args) == 0) || len(args) > 1 {
+				return usage("exec needs exactly one of FILE, - and -c CODE")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req, err := a.execution(f, args)
+			if err != nil {
+				return err
+			}
+			return a.exec(cmd.Context(), f, req)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.code, "code", "c", "", "the code itself")
+	flags.StringVar(&f.lang, "lang", "", "python, starlark, javascript, sh or wasm (default: by FILE's ending, else python)")
+	flags.StringVar(&f.sandbox, "sandbox", "auto", "auto, process, docker, restricted or wasm")
+	flags.StringVar(&f.memory, "memory", "", "memory limit, such as 256MiB")
+	flags.IntVar(&f.cpu, "cpu", 0, "CPU limit in percent of one core")
+	flags.DurationVar(&f.timeout, "timeout", 0, "time limit, such as 30s")
+	flags.StringVar(&f.network, "network", "none", "none, or allow=HOST:PORT,…")
+	flags.StringArrayVar(&f.files, "file", nil, "SRC[:DST]: put a file into the working folder (may be repeated)")
+	flags.StringVar(&f.out, "out", "", "write the files that the program leaves into this folder")
+	flags.StringVar(&f.on, "on", "any", "any, local, or a node's ID")
+	flags.BoolVar(&f.stdin, "stdin", false, "give this command's standard input to the program")
+	flags.StringVar(&f.receipt, "receipt", "", "write the receipt to this file")
+	flags.BoolVar(&f.detach, "detach", false, "print the task's ID and leave it running")
+	return cmd
+}
+
+// execution is the request that the flags describe.
+func (a *app) execution(f execFlags, args []string) (a2a.Execution, error) {
+	e := a2a.Execution{Language: f.lang, Sandbox: f.sandbox, Network: f.network, On: f.on, Code: f.code}
+	if e.Sandbox == "auto" {
+		e.Sandbox = ""
+	}
+	if len(args) == 1 {
+		text, err := a.source(args[0])
+		if err != nil {
+			return e, err
+		}
+		e.Code = string(text)
+		if e.Language == "" {
+			e.Language = languageOf(args[0])
+		}
+	}
+	if e.Language == "" {
+		e.Language = "python"
+	}
+	if _, ok := languages[e.Language]; !ok {
+		return e, usage("--lang %q is none of %s", e.Language, strings.Join(sortedKeys(languages), ", "))
+	}
+	switch f.sandbox {
+	case "auto", "process", "docker", "restricted", "wasm":
+	default:
+		return e, usage("--sandbox %q is none of auto, process, docker, restricted, wasm", f.sandbox)
+	}
+	if f.stdin {
+		if len(args) == 1 && args[0] == "-" {
+			return e, usage("--stdin and - cannot both read standard input")
+		}
+		text, err := readCapped(a.stdin, "standard input")
+		if err != nil {
+			return e, err
+		}
+		e.Stdin = string(text)
+	}
+	if err := setLimits(&e, f); err != nil {
+		return e, err
+	}
+	for _, spec := range f.files {
+		file, err := a.fileIn(spec)
+		if err != nil {
+			return e, err
+		}
+		e.Files = append(e.Files, file)
+	}
+	return e, nil
+}
+
+func setLimits(e *a2a.Execution, f execFlags) error {
+	if f.memory != "" {
+		n, err := parseBytes(f.memory)
+		if err != nil {
+			return usage("--memory %q: %v", f.memory, err)
+		}
+		e.Limits.MemoryBytes = n
+	}
+	if f.cpu < 0 {
+		return usage("--cpu %d is negative", f.cpu)
+	}
+	if f.timeout < 0 || (f.timeout > 0 && f.timeout < time.Millisecond) {
+		return usage("--timeout %v is not at least 1ms", f.timeout)
+	}
+	e.Limits.CPUPercent = f.cpu
+	e.Limits.TimeoutMS = f.timeout.Milliseconds()
+	return nil
+}
+
+// parseBytes reads "256MiB", "256M", "1GB", "1024".
+func parseBytes(s string) (int64, error) {
+	units := []struct {
+		suffix string
+		factor int64
+	}{
+		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9},
+		{"K", 1 << 10}, {"M", 1 << 20}, {"G", 1 << 30}, {"B", 1}, {"", 1},
+	}
+	for _, u := range units {
+		digits, ok := strings.CutSuffix(s, u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || n <= 0 || n > (1<<53)/u.factor {
+			return 0, errors.New("not a size such as 256MiB")
+		}
+		return n * u.factor, nil
+	}
+	return 0, errors.New("not a size such as 256MiB")
+}
+
+func languageOf(name string) string {
+	for lang, ending := range languages {
+		if strings.HasSuffix(name, ending) {
+			return lang
+		}
+	}
+	return ""
+}
+
+func (a *app) source(name string) ([]byte, error) {
+	if name == "-" {
+		return readCapped(a.stdin, "standard input")
+	}
+	return readFile(name)
+}
+
+func (a *app) fileIn(spec string) (a2a.File, error) {
+	src, dst, ok := strings.Cut(spec, ":")
+	if !ok {
+		dst = filepath.Base(src)
+	}
+	content, err := readFile(src)
+	return a2a.File{Path: filepath.ToSlash(dst), Content: content}, err
+}
+
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, &a2a.Error{Code: "usage", Message: err.Error()}
+	}
+	defer f.Close()
+	return readCapped(f, name)
+}
+
+func readCapped(r io.Reader, name string) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxCodeFile+1))
+	if err != nil {
+		return nil, failed("%s cannot be read: %v", name, err)
+	}
+	if len(text) > maxCodeFile {
+		return nil, &a2a.Error{Code: a2a.CodeTooLarge, Message: fmt.Sprintf("%s has more than %d bytes", name, maxCodeFile)}
+	}
+	return text, nil
+}
+
+// exec sends the request, shows what came of it and exits with its code.
+func (a *app) exec(ctx context.Context, f execFlags, e a2a.Execution) error {
+	door, err := a.api()
+	if err != nil {
+		return err
+	}
+	cl, err := door.client(ctx)
+	if err != nil {
+		return err
+	}
+	rep, err := a.send(ctx, cl, e, f.detach)
+	if err != nil {
+		return door.unreachable(err)
+	}
+	if f.detach && rep.Status == a2a.Running {
+		if a.json {
+			a.print(rep)
+		} else {
+			fmt.Fprintln(a.stdout, rep.Task)
+		}
+		return nil
+	}
+	if err := a.keep(ctx, door, f, rep); err != nil {
+		return err
+	}
+	return a.show(rep)
+}
+
+// send has the request run and waits for its end, showing output as it comes.
+// An interrupt cancels the task and waits for what it says to that.
+func (a *app) send(ctx context.Context, cl *client.Client, e a2a.Execution, detach bool) (a2a.Report, error) {
+	limit := time.Duration(e.Limits.TimeoutMS) * time.Millisecond
+	if limit == 0 {
+		limit = maxRun
+	}
+	wait, stop := context.WithTimeout(context.WithoutCancel(ctx), limit+execSlack)
+	defer stop()
+	req, err := a2a.NewRequest(e)
+	if err != nil {
+		return a2a.Report{}, err
+	}
+	if detach {
+		req.Config = &sdk.SendMessageConfig{ReturnImmediately: true}
+		task, err := cl.Send(wait, req, nil)
+		if err != nil {
+			return a2a.Report{}, err
+		}
+		return a2a.Describe(task)
+	}
+	var live printed
+	settled := func() bool { return true }
+	task, err := client.Follow(cl.Stream(wait, req, nil), client.Watcher{
+		Began: func(task string) {
+			settled = context.AfterFunc(ctx, func() { a.cancel(wait, cl, task) })
+		},
+		Output: func(stream string, offset int64, data []byte) { a.live(&live, stream, offset, data) },
+	})
+	settled() // an interrupt from here on has nothing to cancel
+	if err != nil {
+		return a2a.Report{}, err
+	}
+	rep, err := a2a.ReportOf(task)
+	if !a.json {
+		a.rest(live, rep)
+	}
+	return rep, err
+}
+
+func (a *app) cancel(ctx context.Context, cl *client.Client, task string) {
+	ctx, done := context.WithTimeout(ctx, cancelWait)
+	defer done()
+	if _, err := cl.Cancel(ctx, task, nil); err != nil {
+		fmt.Fprintf(a.stderr, "agenticraft: the task could not be cancelled: %v\n", err)
+	}
+}
+
+// printed is how much of each stream the user has seen.
+type printed struct{ stdout, stderr int64 }
+
+// live shows a piece of output as long as none before it is missing.
+func (a *app) live(p *printed, stream string, offset int64, data []byte) {
+	if a.json {
+		return
+	}
+	w, seen := a.stdout, &p.stdout
+	if stream == "stderr" {
+		w, seen = a.stderr, &p.stderr
+	}
+	if offset == *seen {
+		_, _ = w.Write(data) // the terminal's trouble is not the program's
+		*seen += int64(len(data))
+	}
+}
+
+// rest shows what of the report's output was not shown live.
+func (a *app) rest(p printed, rep a2a.Report) {
+	fmt.Fprint(a.stdout, rep.Stdout[min(int(p.stdout), len(rep.Stdout)):])
+	fmt.Fprint(a.stderr, rep.Stderr[min(int(p.stderr), len(rep.Stderr)):])
+}
+
+// keep writes the files and the receipt that the user asked for.
+func (a *app) keep(ctx context.Context, door *api, f execFlags, rep a2a.Report) error {
+	if f.out != "" {
+		if err := writeOut(f.out, rep.Files); err != nil {
+			return err
+		}
+	}
+	if f.receipt == "" || rep.Outcome == nil {
+		return nil
+	}
+	var receipt json.RawMessage
+	if err := door.do(ctx, "GET", "/v1/tasks/"+rep.Task+"/receipt", nil, &receipt); err != nil {
+		return err
+	}
+	return durable.WriteFile(f.receipt, receipt, 0o644)
+}
+
+// writeOut puts files below dir and nowhere else, whatever their names say.
+func writeOut(dir string, files []a2a.File) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return failed("--out: %v", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return failed("--out: %v", err)
+	}
+	defer root.Close()
+	for _, f := range files {
+		if parent := filepath.Dir(f.Path); parent != "." {
+			if err := root.MkdirAll(parent, 0o755); err != nil {
+				return failed("--out: %v", err)
+			}
+		}
+		if err := root.WriteFile(f.Path, f.Content, 0o644); err != nil {
+			return failed("--out: %v", err)
+		}
+	}
+	return nil
+}
+
+// show prints how a run ended and turns it into the exit code.
+func (a *app) show(rep a2a.Report) error {
+	if a.json {
+		a.print(rep)
+	} else {
+		if len(rep.Result) > 0 && string(rep.Result) != "null" {
+			fmt.Fprintf(a.stdout, "result: %s\n", rep.Result)
+		}
+		fmt.Fprintln(a.stderr, summary(rep))
+	}
+	if code := exitOf(rep); code != exitOK {
+		return exitError(code)
+	}
+	return nil
+}
+
+// exitOf is the exit code of a report.
+func exitOf(rep a2a.Report) int {
+	if rep.Status == a2a.Succeeded {
+		return exitOK
+	}
+	if rep.Status == a2a.Denied {
+		return exitDenied
+	}
+	if rep.Intent == nil && rep.Error != nil {
+		if code, ok := exits[rep.Error.Code]; ok {
+			return code
+		}
+	}
+	if rep.ExitCode == 0 {
+		return exitFailed
+	}
+	return rep.ExitCode
+}
+
+// summary is the one line that says what happened, where, and what held it.
+func summary(rep a2a.Report) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "agenticraft: %s", rep.Status)
+	if rep.Error != nil {
+		fmt.Fprintf(&b, " (%s: %s)", rep.Error.Code, rep.Error.Message)
+	}
+	if rep.Intent != nil {
+		fmt.Fprintf(&b, ", task %s on %s, %s", rep.Task, short(string(rep.Node)), rep.Sandbox)
+		if rep.Tier != "" {
+			fmt.Fprintf(&b, " %s", rep.Tier)
+		}
+		fmt.Fprintf(&b, ", %.0f ms", rep.Duration)
+	}
+	if len(rep.Enforced) > 0 {
+		var held []string
+		for _, limit := range sortedKeys(rep.Enforced) {
+			held = append(held, limit+" by "+rep.Enforced[limit])
+		}
+		fmt.Fprintf(&b, "\nagenticraft: enforced: %s", strings.Join(held, ", "))
+	}
+	if rep.Intent != nil && rep.Outcome != nil {
+		fmt.Fprintf(&b, "\nagenticraft: on record: intent %d, outcome %d", *rep.Intent, *rep.Outcome)
+	}
+	return b.String()
+}
+
+// short is enough of an ID for people to tell nodes apart.
+func short(id string) string {
+	if len(id) <= 12 {
+		return id
+	}
+	return "…" + id[len(id)-8:]
+}

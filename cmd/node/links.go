@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/client"
+	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/agent"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/mesh"
+)
+
+// Names of the streams between nodes; raft's own are consensus'.
+const (
+	protocolA2A = "a2a"
+	protocolLog = "log"
+)
+
+const (
+	peerDial        = 3 * time.Second
+	maxPeerReceipt  = 16 << 20 // bytes
+	idlePeerStreams = 16       // kept open to each peer: opening one costs four times using one
+)
+
+// links are HTTP clients over mesh streams, one for each peer and protocol,
+// whose streams stay open between requests.
+type links struct {
+	node *mesh.Node // set before the first request
+
+	mu      sync.Mutex // guards clients
+	clients map[link]*http.Client
+}
+
+type link struct {
+	to       identity.ID
+	protocol string
+}
+
+func newLinks() *links {
+	return &links{clients: map[link]*http.Client{}}
+}
+
+// client speaks HTTP to one peer; the host of the URL does not matter.
+func (l *links) client(to identity.ID, protocol string) *http.Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := link{to, protocol}
+	c, ok := l.clients[key]
+	if !ok {
+		c = &http.Client{Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				ctx, cancel := context.WithTimeout(ctx, peerDial)
+				defer cancel()
+				conn, err := l.node.Dial(ctx, to, protocol)
+				if err != nil {
+					return nil, fmt.Errorf("%w: %w", agent.ErrUnreachable, err)
+				}
+				return conn, nil
+			},
+			MaxIdleConnsPerHost: idlePeerStreams,
+			IdleConnTimeout:     time.Minute,
+			DisableCompression:  true,
+		}}
+		l.clients[key] = c
+	}
+	return c
+}
+
+// logClient is for the streams that carry the log.
+func (l *links) logClient(to identity.ID) *http.Client { return l.client(to, protocolLog) }
+
+// meshPeers are the other nodes as the agent sees them.
+type meshPeers struct {
+	node  *mesh.Node
+	links *links
+}
+
+func (p *meshPeers) a2a(to identity.ID) (*client.Client, error) {
+	return client.New(client.Config{URL: "http://" + string(to) + "/", HTTPClient: p.links.client(to, protocolA2A)})
+}
+
+// Send hands a signed request to a peer verbatim and follows it to its end.
+func (p *meshPeers) Send(ctx context.Context, to identity.ID, req *sdk.SendMessageRequest, delegation []byte, out agent.Output) (*sdk.Task, error) {
+	c, err := p.a2a(to)
+	if err != nil {
+		return nil, err
+	}
+	header := http.Header{}
+	header.Set(server.DelegationHeader, base64.RawURLEncoding.EncodeToString(delegation))
+	return client.Follow(c.Stream(ctx, req, header), client.Watcher{Output: out.Output})
+}
+
+func (p *meshPeers) Task(ctx context.Context, at identity.ID, task string) (*sdk.Task, error) {
+	c, err := p.a2a(at)
+	if err != nil {
+		return nil, err
+	}
+	return c.Get(ctx, task, nil)
+}
+
+func (p *meshPeers) Cancel(ctx context.Context, at identity.ID, task string) error {
+	c, err := p.a2a(at)
+	if err != nil {
+		return err
+	}
+	_, err = c.Cancel(ctx, task, nil)
+	return err
+}
+
+func (p *meshPeers) Receipt(ctx context.Context, at identity.ID, task string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(at)+"/receipt/"+task, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := p.links.client(at, protocolA2A).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("fetch receipt: %w", err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxPeerReceipt))
+	if err != nil {
+		return nil, fmt.Errorf("fetch receipt: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, a2a.Errorf(a2a.CodeNotFound, "the node that ran the task has no receipt of it")
+	}
+	return text, nil
+}
+
+func (p *meshPeers) Connected(id identity.ID) bool {
+	for _, peer := range p.node.Peers() {
+		if peer.ID == id {
+			return peer.Connected
+		}
+	}
+	return false
+}
+
+func (p *meshPeers) Adverts() map[identity.ID][]byte {
+	out := map[identity.ID][]byte{}
+	for id, ad := range p.node.Adverts() {
+		out[id] = ad.Data
+	}
+	return out
+}
+
+// serveMesh answers A2A requests of other nodes. The connection proves who they
+// are: as members they look after the tasks that they placed here.
+func serveMesh(ctx context.Context, node *mesh.Node, rpc http.Handler, path *agent.Agent, log *slog.Logger) error {
+	mux := http.NewServeMux()
+	mux.Handle("POST /", rpc)
+	mux.HandleFunc("GET /receipt/{task}", func(w http.ResponseWriter, r *http.Request) {
+		text, err := path.OwnReceipt(r.Context(), r.PathValue("task"))
+		if err != nil {
+			log.DebugContext(r.Context(), "no receipt", "task", r.PathValue("task"), "err", err)
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(text) // the peer may be gone
+	})
+	return serveStreams(ctx, node, protocolA2A, log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		peer, err := identity.ParseID(r.RemoteAddr)
+		if err != nil {
+			http.Error(w, "unknown peer", http.StatusForbidden)
+			return
+		}
+		caller := server.Caller{
+			Principal: identity.Principal{Kind: identity.Node, Name: peer.DID(), Roles: []string{"operator"}},
+			Peer:      peer, Door: server.DoorMesh,
+		}
+		mux.ServeHTTP(w, r.WithContext(server.WithCaller(r.Context(), caller)))
+	}))
+}
+
+// serveLog answers other nodes about the log.
+func serveLog(ctx context.Context, node *mesh.Node, h http.Handler, log *slog.Logger) error {
+	return serveStreams(ctx, node, protocolLog, log, h)
+}
+
+func serveStreams(ctx context.Context, node *mesh.Node, protocol string, log *slog.Logger, h http.Handler) error {
+	l, err := node.Listen(protocol)
+	if err != nil {
+		return fmt.Errorf("listen for %s: %w", protocol, err)
+	}
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainWait)
+	defer cancel()
+	err = s.Shutdown(last)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.Close()
+	}
+	<-done
+	return err
+}

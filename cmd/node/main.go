@@ -1,0 +1,74 @@
+// Command agenticraft runs agents' code under policy, in sandboxes, with a
+// replicated log of who asked, what was decided and what ran.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program: it returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	app := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: os.Getenv}
+	root := app.command()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	return app.finish(err)
+}
+
+// app is what every command shares.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	env            func(string) string
+
+	json       bool
+	server     string
+	apiKeyFile string
+	agentKey   string
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "agenticraft",
+		Short: "Run agents' code under policy, in sandboxes, on the record",
+		Long: `agenticraft runs code that agents ask for: policy decides, a sandbox runs it
+within limits, and a replicated log keeps the proof.
+
+Start with:  agenticraft dev`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%v", err) })
+	flags := root.PersistentFlags()
+	flags.BoolVar(&a.json, "json", false, "print one JSON document and nothing else")
+	flags.StringVar(&a.server, "server", "", "URL of a node's HTTP door (else AGENTICRAFT_SERVER, else the current context)")
+	flags.StringVar(&a.apiKeyFile, "api-key-file", "", "file holding an API key (else AGENTICRAFT_API_KEY, else the current context)")
+	flags.StringVar(&a.agentKey, "agent-key", "", "sign with this agent key file; without it the node signs for you")
+	root.AddCommand(
+		a.devCommand(), a.initCommand(), a.serveCommand(),
+		a.execCommand(), a.taskCommand(), a.nodesCommand(), a.statusCommand(),
+		a.verifyCommand(), a.trustCommand(), a.auditCommand(),
+		a.keyCommand(), a.agentCommand(), a.policyCommand(),
+		a.sandboxCommand(), a.runtimeCommand(), a.contextCommand(), a.versionCommand(),
+	)
+	root.CompletionOptions.HiddenDefaultCmd = false
+	return root
+}

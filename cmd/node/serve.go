@@ -1,0 +1,370 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/a2a/taskstore"
+	"github.com/agenticraft/node/agent"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
+	httpdoor "github.com/agenticraft/node/bridges/http"
+	"github.com/agenticraft/node/consensus"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/internal/durable"
+	"github.com/agenticraft/node/mesh"
+	"github.com/agenticraft/node/registry"
+	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/process"
+	"github.com/agenticraft/node/sandbox/restricted"
+	"github.com/agenticraft/node/sandbox/runtime"
+)
+
+// drainWait is how long running executions may still end after a stop was
+// asked for.
+const drainWait = 5 * time.Second
+
+func (a *app) serveCommand() *cobra.Command {
+	var file string
+	var show, withParent bool
+	cmd := &cobra.Command{Use: "serve", Short: "Run a node", Args: noArgs}
+	flags := cmd.Flags()
+	flags.StringVar(&file, "config", "", "YAML configuration file")
+	flags.BoolVar(&show, "print-config", false, "print the effective configuration with the source of each value, and stop")
+	flags.BoolVar(&withParent, "stop-with-parent", false, "stop when descriptor 3 ends")
+	if err := flags.MarkHidden("stop-with-parent"); err != nil {
+		panic("internal error: " + err.Error())
+	}
+	for _, s := range settingsTable() {
+		flags.String(flagName(s.key), "", s.help+" ["+s.env+"]")
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		given := map[string]string{}
+		for _, s := range settingsTable() {
+			if f := cmd.Flags().Lookup(flagName(s.key)); f.Changed {
+				given[s.key] = f.Value.String()
+			}
+		}
+		cfg, err := loadConfig(file, given, a.env)
+		if err != nil {
+			return err
+		}
+		if show {
+			return a.printConfig(cfg)
+		}
+		level, err := logLevel(cfg.LogLevel)
+		if err != nil {
+			return err
+		}
+		log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+		ctx, cancel := context.WithCancelCause(cmd.Context())
+		defer cancel(nil)
+		if withParent {
+			go followParent(os.NewFile(3, "parent"), cancel)
+		}
+		return serve(ctx, cfg, log)
+	}
+	return cmd
+}
+
+// followParent ends the node when its parent is gone, however it died.
+func followParent(pipe *os.File, stop context.CancelCauseFunc) {
+	_, _ = io.Copy(io.Discard, pipe) // ends when the parent's end does
+	stop(errParentGone)
+	// The parent cannot finish off a node that hangs, so the node does.
+	time.Sleep(parentGrace)
+	os.Exit(exitFailed)
+}
+
+const parentGrace = 4 * time.Second
+
+var errParentGone = errors.New("the parent process is gone")
+
+// serve is the start-up story of a node; read upwards, it is the way down.
+func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
+	began := time.Now()
+	closing := func(what string, close func() error) {
+		if e := close(); e != nil {
+			err = errors.Join(err, fmt.Errorf("close %s: %w", what, e))
+		}
+	}
+	if err := durable.Mkdir(cfg.Data, 0o700); err != nil {
+		return err
+	}
+	unlock, err := lockFolder(cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	// Who we are, and which cluster this is.
+	key, err := identity.Load(filepath.Join(cfg.Data, nodeKeyFile))
+	if err != nil {
+		return startHint(err)
+	}
+	genesis, err := os.ReadFile(cfg.Genesis)
+	if err != nil {
+		return startHint(err)
+	}
+	begin, err := registry.ReadGenesis(genesis)
+	if err != nil {
+		return failed("%s: %v", cfg.Genesis, err)
+	}
+	keepers := keepersOf(begin)
+
+	// The log, which is also the registry's and raft's memory.
+	links := newLinks()
+	fetch := audit.NewFetcher(links.logClient, func() []identity.ID { return keepersBut(key.ID(), keepers) })
+	store, err := audit.OpenStore(audit.StoreConfig{Dir: cfg.Data, Genesis: genesis, Admit: registry.Admission{}, Fetch: fetch, Log: log})
+	if err != nil {
+		return err
+	}
+	defer closing("audit log", store.Close)
+	directory := directory{registry.New(store)}
+
+	// The mesh lets in whom the registry knows.
+	node, err := mesh.New(mesh.Config{Key: key, Cluster: begin.Cluster, Listen: cfg.Mesh, Allow: directory.Member, Log: log})
+	if err != nil {
+		return err
+	}
+	defer closing("mesh", node.Close)
+	peers, err := cfg.peers()
+	if err != nil {
+		return err
+	}
+	node.SetPeers(peers)
+	links.node = node
+
+	// Raft over the mesh, with the log as its state machine.
+	group, err := consensus.Open(consensus.Config{Self: key.ID(), Keepers: keepers, Dir: cfg.Data, Log: log}, node, store)
+	if err != nil {
+		return err
+	}
+	defer closing("consensus", group.Close)
+	recorder := audit.NewRecorder(audit.RecorderConfig{
+		Key: key, Proposer: group, Origin: store.Origin(), Log: log,
+		Ambiguous: func(err error) bool { return !errors.Is(err, consensus.ErrNoLeader) },
+	})
+	defer closing("recorder", recorder.Close)
+
+	// Policy and credentials.
+	policy, err := authz.NewPolicy(authz.Config{Log: log})
+	if err != nil {
+		return err
+	}
+	defer closing("policy", policy.Close)
+	keys, err := authz.NewAPIKeys(authz.APIKeysConfig{Lookup: directory.apiKey, Log: log})
+	if err != nil {
+		return err
+	}
+
+	// Sandboxes.
+	manager, err := openSandboxes(cfg, key.ID(), log)
+	if err != nil {
+		return err
+	}
+	defer closing("sandboxes", manager.Close)
+
+	// The path, and the one handler in front of it.
+	evidence, err := agent.OpenEvidence(filepath.Join(cfg.Data, "evidence"))
+	if err != nil {
+		return err
+	}
+	path := agent.New(agent.Config{
+		Key: key, Audience: a2a.Audience(begin.Cluster),
+		Policy: policy, Directory: directory, Recorder: recorder, Log: store, Runner: manager,
+		Peers: &meshPeers{node: node, links: links}, Evidence: evidence,
+		BuildReceipt: func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error) {
+			return audit.BuildReceipt(ctx, store, task, extra)
+		},
+		Lead: group.Lead, Defaults: cfg.limits(), NoRun: cfg.NoRun, Logger: log,
+	})
+	node.SetAdvert(path.Advert)
+	tasks, err := taskstore.Open(taskstore.Config{Dir: cfg.Data})
+	if err != nil {
+		return err
+	}
+	defer closing("task store", tasks.Close)
+	handler, err := server.New(server.Config{Path: path, Store: tasks, Log: log})
+	if err != nil {
+		return err
+	}
+	defer closing("requests", func() error { return drain(ctx, handler) })
+
+	// Checkpoints: every keeper cosigns, the leader collects.
+	trust, err := audit.NewTrust(store.Origin(), 1, keepers)
+	if err != nil {
+		return err
+	}
+	checkpointer, err := audit.NewCheckpointer(audit.CheckpointerConfig{
+		Store: store, Key: key, Trust: func() audit.Trust { return trust },
+		Client: links.logClient, Lead: group.Lead, Log: log,
+		Alarm: func(a audit.Alarm) { log.Error("logs differ", "peer", a.Peer, "size", a.Size, "what", a.Text) },
+	})
+	if err != nil {
+		return err
+	}
+
+	// Doors.
+	status := &cluster{
+		begun: began, name: begin.Cluster, self: key.ID(), store: store, group: group, node: node,
+		directory: directory, policy: policy, manager: manager, path: path, trust: trust, noRun: cfg.NoRun,
+	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, own := range [][]prometheus.Collector{store.Metrics(), node.Metrics(), group.Metrics(), manager.Metrics()} {
+		metrics.MustRegister(own...)
+	}
+	rpc := server.HTTP(server.HTTPConfig{Handler: handler, Log: log})
+	card, err := newCard(cfg.HTTP, key, begin.Cluster, manager)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(ctx, cfg.HTTP)
+	if err != nil {
+		return err
+	}
+	door := httpdoor.New(httpdoor.Config{
+		A2A: rpc, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
+		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
+		Authenticator: &credentials{keys: keys, directory: directory, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated},
+		Gate:          &gate{policy: policy, directory: directory},
+		Log:           store, Cluster: status,
+		Admin:  &admin{recorder: recorder, registry: directory.Registry, policy: policy},
+		Logger: log,
+	})
+
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return node.Run(ctx) })
+	work.Go(func() error { return serveMesh(ctx, node, rpc, path, log) })
+	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, checkpointer), log) })
+	work.Go(func() error { return checkpointer.Run(ctx) })
+	work.Go(func() error { return path.Run(ctx, handler) })
+	work.Go(func() error { return watch(ctx, store, node) })
+	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
+	work.Go(func() error {
+		select {
+		case err := <-group.Failed():
+			return fmt.Errorf("consensus failed: %w", err)
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	log.InfoContext(ctx, "node started", "node", key.ID(), "cluster", begin.Cluster, "http", listener.Addr().String(), "elapsed", time.Since(began))
+	err = work.Wait()
+	log.Info("node stops")
+	return err
+}
+
+// openSandboxes starts the jail's spawner and the backends on it.
+func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Manager, error) {
+	spawner, err := jail.Start(jail.Config{Node: jailName(id), Dir: filepath.Join(cfg.Data, "jails"), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	runtimes, err := runtime.Open(cfg.Runtimes)
+	if err != nil {
+		return nil, errors.Join(err, spawner.Close())
+	}
+	python, err := process.New(process.Config{Spawner: spawner, Runtimes: runtimes, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, spawner.Close())
+	}
+	starlark, err := restricted.New(restricted.Config{Spawner: spawner, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, python.Close(), spawner.Close())
+	}
+	return sandbox.NewManager(sandbox.ManagerConfig{
+		Backends: map[string]sandbox.Backend{"process": python, "restricted": starlark},
+		Default:  cfg.Sandbox,
+		Order:    map[string][]string{"python": {"process"}, "starlark": {"restricted"}},
+		Defaults: cfg.limits(),
+		Slots:    cfg.Slots,
+		Log:      log,
+	})
+}
+
+// jailName is enough of an ID to keep the jails of nodes on one machine apart.
+func jailName(id identity.ID) string { return string(id)[len(id)-12:] }
+
+// drain lets running executions end, and cancels those that do not.
+func drain(ctx context.Context, h *server.Handler) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainWait)
+	defer cancel()
+	return h.Close(ctx)
+}
+
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, usage("http: %q is not host:port", addr)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, usage("http: %q is not a loopback address; anything wider needs TLS, which this version does not serve: put a proxy that does in front", addr)
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, failed("http: %v", err)
+	}
+	return l, nil
+}
+
+func keepersOf(g registry.GenesisBody) []identity.ID {
+	var out []identity.ID
+	for _, m := range g.Members {
+		if m.Role == registry.Keeper {
+			out = append(out, m.ID)
+		}
+	}
+	return out
+}
+
+func startHint(err error) error {
+	return &a2a.Error{Code: "failed", Message: err.Error(), Hint: "agenticraft init --data DIR makes a node's folder"}
+}
+
+func flagName(key string) string {
+	out := []byte(key)
+	for i, c := range out {
+		if c == '_' {
+			out[i] = '-'
+		}
+	}
+	return string(out)
+}
+
+func logLevel(name string) (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		return 0, usage("log level %q is none of debug, info, warn, error", name)
+	}
+	return level, nil
+}
+
+func (a *app) printConfig(cfg *config) error {
+	if a.json {
+		a.print(map[string]any{"settings": cfg.shown()})
+		return nil
+	}
+	for _, s := range cfg.shown() {
+		fmt.Fprintf(a.stdout, "%s: %q  # %s\n", s.Key, s.Value, s.Source)
+	}
+	return nil
+}
