@@ -27,17 +27,6 @@ func TestCheckpointReachesEveryKeeper(t *testing.T) {
 	}
 }
 
-func TestReceipt(t *testing.T) {
-	raw, trust := makeReceipt(t)
-	checks, err := audit.VerifyReceipt(raw, trust, requestFacts)
-	if err != nil {
-		t.Errorf("VerifyReceipt: %v", err)
-	}
-	for _, c := range checks {
-		t.Logf("%-18s %v %s", c.Name, c.OK, c.Detail)
-	}
-}
-
 // testIssuer and testJTI belong to testTask by the rule of task ids.
 const (
 	testIssuer = "did:key:z6Mktest"

@@ -1,12 +1,83 @@
 package audit
 
-import "testing"
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"maps"
+
+	"github.com/agenticraft/node/identity"
+)
 
 // TaskOf is the task id that receipts expect of a request.
 func TaskOf(issuer, jti string) string { return taskOf(issuer, jti) }
 
+// SignBatch makes the command that a recorder would.
+func SignBatch(key *identity.Key, origin string, leaves [][]byte) []byte {
+	return signBatch(key, origin, leaves)
+}
+
+// Encode writes the receipt's file.
+func (r Receipt) Encode() ([]byte, error) { return r.encode() }
+
+// RefusalCodes are the codes in the answer to a command; "" for what was not
+// refused.
+func RefusalCodes(answer []byte) ([]string, error) {
+	results, err := decodeResults(answer)
+	var codes []string
+	for _, r := range results {
+		code := ""
+		if r.refusal != nil {
+			code = r.refusal.Code
+		}
+		codes = append(codes, code)
+	}
+	return codes, err
+}
+
+// Key64 is the key of an index.
+func Key64(n uint64) []byte { return key64(n) }
+
+// Dir is the store's folder.
+func (s *Store) Dir() string { return s.dir }
+
+// DumpFile lists what our reader of bbolt files sees.
+func DumpFile(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	b, err := openBoltFile(f, info.Size())
+	if err != nil {
+		return "", err
+	}
+	buckets, err := b.buckets()
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	for _, bucket := range slices.Sorted(maps.Keys(buckets)) {
+		fmt.Fprintf(&out, "%s\n", bucket)
+		for e, err := range b.all(buckets[bucket]) {
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(&out, "%x %x\n", e.key, e.value)
+		}
+	}
+	return out.String(), nil
+}
+
 // FailAt makes the store's writes fail at a stage, "before commit" or "after
-// commit", until the test undoes it with a nil err.
+// commit".
 func (s *Store) FailAt(tb testing.TB, stage string, err error) {
 	tb.Helper()
 	s.applying.Lock()
