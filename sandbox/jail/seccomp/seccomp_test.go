@@ -1,0 +1,104 @@
+//go:build linux
+
+package seccomp
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// decide runs a set's filter on one call as the kernel would.
+func decide(t *testing.T, set Set, arch, nr uint32, args ...uint64) uint32 {
+	t.Helper()
+	// The virtual machine reads big-endian words, the kernel the machine's own.
+	data := make([]byte, 64)
+	word := func(off int, v uint32) { binary.BigEndian.PutUint32(data[off:], v) }
+	word(offNumber, nr)
+	word(offArch, arch)
+	for i, a := range args {
+		word(offArgs+8*i, uint32(a))
+		word(offArgs+8*i+4, uint32(a>>32))
+	}
+	vm, err := bpf.NewVM(program(set))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := vm.Run(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint32(n)
+}
+
+func TestEveryFilterAssembles(t *testing.T) {
+	for _, set := range []Set{Interpreter, Starting, Tight} {
+		raw, err := bpf.Assemble(program(set))
+		if err != nil || len(raw) > 4096 {
+			t.Errorf("set %d: %d instructions, %v", set, len(raw), err)
+		}
+	}
+}
+
+func TestFilterAnswers(t *testing.T) {
+	const allow = retAllow & 0xffffffff
+	for _, c := range []struct {
+		name string
+		set  Set
+		nr   uint32
+		args []uint64
+		want uint32
+	}{
+		{"read", Interpreter, unix.SYS_READ, nil, allow},
+		{"execve", Interpreter, unix.SYS_EXECVE, nil, allow},
+		{"execve of a tight worker", Tight, unix.SYS_EXECVE, nil, retEPERM},
+		{"openat of a tight worker", Tight, unix.SYS_OPENAT, nil, retEPERM},
+		{"ptrace", Interpreter, unix.SYS_PTRACE, nil, retEPERM},
+		{"socket", Interpreter, unix.SYS_SOCKET, []uint64{unix.AF_INET}, retEPERM},
+		{"socketpair", Interpreter, unix.SYS_SOCKETPAIR, []uint64{unix.AF_UNIX}, allow},
+		{"vsock pair", Interpreter, unix.SYS_SOCKETPAIR, []uint64{unix.AF_VSOCK}, retEPERM},
+		{"thread", Tight, unix.SYS_CLONE, []uint64{unix.CLONE_VM | unix.CLONE_THREAD}, allow},
+		{"process of a tight worker", Tight, unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}, retEPERM},
+		{"process", Interpreter, unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}, allow},
+		{"user namespace", Interpreter, unix.SYS_CLONE, []uint64{unix.CLONE_NEWUSER}, retEPERM},
+		{"user namespace of a thread", Tight, unix.SYS_CLONE, []uint64{unix.CLONE_NEWUSER | unix.CLONE_THREAD}, retEPERM},
+		{"clone3", Interpreter, unix.SYS_CLONE3, nil, retNoSys},
+		{"a call of the future", Interpreter, 900, nil, retNoSys},
+		{"seccomp", Interpreter, unix.SYS_SECCOMP, nil, retEPERM},
+		{"seccomp of a starting worker", Starting, unix.SYS_SECCOMP, nil, allow},
+		{"TIOCSTI", Interpreter, unix.SYS_IOCTL, []uint64{0, unix.TIOCSTI}, retEPERM},
+		{"TIOCSTI with high bits", Interpreter, unix.SYS_IOCTL, []uint64{0, 1<<32 | unix.TIOCSTI}, retEPERM},
+		{"TCGETS", Interpreter, unix.SYS_IOCTL, []uint64{0, unix.TCGETS}, allow},
+		{"set dumpable", Interpreter, unix.SYS_PRCTL, []uint64{unix.PR_SET_DUMPABLE}, retEPERM},
+		{"set name", Interpreter, unix.SYS_PRCTL, []uint64{unix.PR_SET_NAME}, allow},
+		{"device", Interpreter, unix.SYS_MKNODAT, []uint64{0, 0, unix.S_IFBLK | 0o600}, retEPERM},
+		{"fifo", Interpreter, unix.SYS_MKNODAT, []uint64{0, 0, unix.S_IFIFO | 0o600}, allow},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := decide(t, c.set, arch, c.nr, c.args...); got != c.want {
+				t.Errorf("filter answers %#x, want %#x", got, c.want)
+			}
+		})
+	}
+	if got := decide(t, Interpreter, unix.AUDIT_ARCH_I386, unix.SYS_READ); got != retKill {
+		t.Errorf("a foreign architecture is answered %#x", got)
+	}
+	if x32Bit != 0 {
+		if got := decide(t, Interpreter, arch, x32Bit|unix.SYS_READ); got != retKill {
+			t.Errorf("an x32 call is answered %#x", got)
+		}
+	}
+}
+
+func TestTableNamesEachCallOnce(t *testing.T) {
+	all := slices.Concat(common, archCommon, interpreter, archInterpreter, missing)
+	slices.Sort(all)
+	for i := 1; i < len(all); i++ {
+		if all[i] == all[i-1] {
+			t.Errorf("call %d is listed twice", all[i])
+		}
+	}
+}
