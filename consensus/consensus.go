@@ -108,7 +108,7 @@ type Config struct {
 	AllowForward func(identity.ID) bool
 
 	// Heartbeat is the silence of the leader after which a keeper stands for
-	// election. Default: 400 ms; 20 ms for a single keeper.
+	// election. Default: 400 ms; 50 ms for a single keeper.
 	Heartbeat time.Duration
 	// Election is the time after which an undecided election is repeated.
 	// Default: Heartbeat.
@@ -229,7 +229,7 @@ func (cfg *Config) complete(m StateMachine) error {
 	if cfg.Heartbeat == 0 {
 		cfg.Heartbeat = 400 * time.Millisecond
 		if len(cfg.Keepers) == 1 {
-			cfg.Heartbeat = 20 * time.Millisecond // there is nobody to wait for
+			cfg.Heartbeat = 50 * time.Millisecond // there is nobody to wait for
 		}
 	}
 	cfg.Election = orDefault(cfg.Election, cfg.Heartbeat)

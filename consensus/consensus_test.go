@@ -80,7 +80,10 @@ func startCluster(t testing.TB, n int) *cluster {
 }
 
 func (c *cluster) config(i int) consensus.Config {
-	cfg := consensus.Config{Self: c.ids[i], Keepers: c.ids, Dir: c.dirs[i]}
+	cfg := consensus.Config{Self: c.ids[i], Keepers: c.ids, Dir: c.dirs[i], Heartbeat: 200 * time.Millisecond}
+	if len(c.ids) == 1 {
+		cfg.Heartbeat = 0
+	}
 	c.adjust(&cfg)
 	return cfg
 }
@@ -181,8 +184,13 @@ func TestASingleKeeperElectsItselfAtOnce(t *testing.T) {
 }
 
 func TestThreeKeepersAgree(t *testing.T) {
+	c := newCluster(t, 3)
+	c.adjust = func(cfg *consensus.Config) { cfg.Heartbeat = 0 } // as in production
 	begin := time.Now()
-	c := startCluster(t, 3)
+	for i := range 3 {
+		c.start(i)
+	}
+	c.leader()
 	t.Logf("leader after %v", time.Since(begin))
 	var want []string
 	for i := range 9 {

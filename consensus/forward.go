@@ -115,9 +115,10 @@ func (f *forwarder) propose(ctx context.Context, cmd []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: reach %s: %w", ErrNoLeader, leader, err)
 	}
 	result, hint, err := c.ask(ctx, cmd)
-	if errors.Is(err, ErrNoLeader) {
-		f.g.hinted(hint)
+	if err == nil {
+		hint = leader
 	}
+	f.g.hinted(hint)
 	return result, err
 }
 
