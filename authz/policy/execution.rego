@@ -30,16 +30,8 @@ fits if {
 	asked.file_size_bytes <= ceiling.file_size_bytes
 	asked.processes <= ceiling.processes
 	asked.least >= 0
-	sandbox_free
 	node_runs
 }
-
-# A tenant may be bound to one sandbox; nobody is given another than he named.
-sandbox_free if ceilings.obligations.sandbox == ""
-
-sandbox_free if input.execution.sandbox == "auto"
-
-sandbox_free if input.execution.sandbox == ceilings.obligations.sandbox
 
 # A door that decides before a place is chosen names no node.
 node_runs if input.node.id == ""

@@ -53,12 +53,6 @@ found contains reason("sandbox_not_allowed", sprintf("sandbox %q is not allowed;
 	not execution.ceilings.sandboxes[input.execution.sandbox]
 }
 
-found contains reason("sandbox_not_allowed", sprintf("sandbox %q is not allowed; tenant %s is bound to %s", [input.execution.sandbox, input.tenant, execution.ceilings.obligations.sandbox])) if {
-	authz.acting
-	input.execution
-	not execution.sandbox_free
-}
-
 found contains reason("network_not_allowed", sprintf("network %q is not allowed; allowed: %s", [input.execution.network, listed(allowed(execution.ceilings.network))])) if {
 	authz.acting
 	input.execution
