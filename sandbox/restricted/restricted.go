@@ -100,6 +100,7 @@ func newBackend(cfg Config, probe jail.Probe, start starter) (*Backend, error) {
 		return b, nil
 	}
 	b.description.Available = true
+	b.description.Enforces = maps.Clone(first.enforced) // what holds a worker, not any program
 	b.description.Runtimes = map[string]string{Language: first.version}
 	b.pool.adopt(first)
 	return b, nil
