@@ -99,6 +99,10 @@ type Config struct {
 	Evidence  *Evidence
 	// BuildReceipt makes a receipt of what the log and extra say.
 	BuildReceipt func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error)
+	// Reported is told of each outcome that a caller learns of, here or from a
+	// peer; Catchup waits until Log holds all of them. Nil: nothing.
+	Reported func(index uint64)
+	Catchup  func(ctx context.Context)
 	// Lead reports whether this node leads the keepers, whose task it is to
 	// end the executions of nodes that died. Nil: never.
 	Lead func() bool
@@ -137,6 +141,12 @@ func New(cfg Config) *Agent {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Reported == nil {
+		cfg.Reported = func(uint64) {}
+	}
+	if cfg.Catchup == nil {
+		cfg.Catchup = func(context.Context) {}
 	}
 	if cfg.Lead == nil {
 		cfg.Lead = func() bool { return false }

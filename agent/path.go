@@ -190,6 +190,9 @@ func (a *Agent) carry(ctx context.Context, req *request, executors []identity.ID
 		}
 		a.log.InfoContext(ctx, "executor refused, trying the next", "task", req.task, "executor", executor, "code", rep.Error.Code)
 	}
+	if rep.Outcome != nil {
+		a.cfg.Reported(*rep.Outcome)
+	}
 	rep.Task = req.task
 	rep.Duration = milliseconds(time.Since(began))
 	return rep

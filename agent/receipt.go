@@ -18,6 +18,7 @@ const receiptWait = 5 * time.Second
 // Receipt is the receipt of an ended task, for a caller who may see the task:
 // made here if this node ran it, else fetched from the node that did.
 func (a *Agent) Receipt(ctx context.Context, task string, caller identity.Principal) ([]byte, error) {
+	a.cfg.Catchup(ctx)
 	executor, intent, err := a.whereabouts(task)
 	if err != nil || !maySee(caller, intent.Actor) {
 		return nil, &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task was ever begun"}
@@ -39,6 +40,7 @@ func (a *Agent) Receipt(ctx context.Context, task string, caller identity.Princi
 func (a *Agent) OwnReceipt(ctx context.Context, task string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, receiptWait)
 	defer cancel()
+	a.cfg.Catchup(ctx)
 	ev, err := a.cfg.Evidence.get(task)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &a2a.Error{Code: a2a.CodeNotFound, Message: "this node has no evidence of that task"}

@@ -299,6 +299,7 @@ func (a *Agent) whereabouts(task string) (identity.ID, audit.Entry, error) {
 // as much of it as the log has. A task of somebody else is not found.
 func (a *Agent) Fetch(ctx context.Context, task string, caller identity.Principal) (*sdk.Task, error) {
 	notFound := &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task"}
+	a.cfg.Catchup(ctx)
 	executor, intent, err := a.whereabouts(task)
 	if err != nil || !maySee(caller, intent.Actor) {
 		return nil, notFound

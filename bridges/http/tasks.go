@@ -113,5 +113,10 @@ func statusOf(t *sdk.Task) a2a.Status {
 	if rep, err := a2a.Describe(t); err == nil {
 		return rep.Status
 	}
+	for _, s := range []a2a.Status{a2a.Succeeded, a2a.Cancelled, a2a.Denied} {
+		if s.TaskState() == t.Status.State {
+			return s
+		}
+	}
 	return a2a.Failed
 }

@@ -157,11 +157,13 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("consensus", group.Close)
-	recorder := audit.NewRecorder(audit.RecorderConfig{
+	seen := &horizon{store: store}
+	plain := audit.NewRecorder(audit.RecorderConfig{
 		Key: key, Proposer: group, Origin: store.Origin(), Log: log,
 		Ambiguous: func(err error) bool { return !errors.Is(err, consensus.ErrNoLeader) },
 	})
-	defer closing("recorder", recorder.Close)
+	defer closing("recorder", plain.Close)
+	recorder := notedRecorder{plain, seen}
 
 	// Policy and credentials.
 	policy, err := authz.NewPolicy(authz.Config{Log: log})
@@ -193,6 +195,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		BuildReceipt: func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error) {
 			return audit.BuildReceipt(ctx, store, task, extra)
 		},
+		Reported: seen.note, Catchup: seen.reach,
 		Lead: group.Lead, Defaults: cfg.limits(), NoRun: cfg.NoRun, Logger: log,
 	})
 	node.SetAdvert(path.Advert)
@@ -245,7 +248,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		Authenticator: &credentials{keys: keys, directory: directory, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated},
 		Gate:          &gate{policy: policy, directory: directory},
-		Log:           store, Cluster: status,
+		Log:           currentLog{store, seen}, Cluster: status,
 		Admin:  &admin{recorder: recorder, registry: directory.Registry, policy: policy},
 		Logger: log,
 	})
