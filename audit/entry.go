@@ -287,7 +287,10 @@ func checkNumbers(text []byte) error {
 		if !ok {
 			continue
 		}
-		if f, err := n.Float64(); err != nil || f > maxNumber || f < -maxNumber {
+		// 2^53+1 is an integer that a float already rounds to 2^53.
+		i, noInt := n.Int64()
+		f, err := n.Float64()
+		if err != nil || f > maxNumber || f < -maxNumber || noInt == nil && (i > maxNumber || i < -maxNumber) {
 			return fmt.Errorf("%w: a number is out of range", ErrInvalid)
 		}
 	}

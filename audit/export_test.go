@@ -38,6 +38,29 @@ func RefusalCodes(answer []byte) ([]string, error) {
 	return codes, err
 }
 
+// Queued is how many entries wait for a lane.
+func (r *Recorder) Queued() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.queue)
+}
+
+// ReencodeBatch decodes a command and encodes it again.
+func ReencodeBatch(cmd []byte) ([]byte, error) {
+	b, err := decodeBatch(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return b.encode(), nil
+}
+
+// DecodeWire feeds in to the other decoders of outside bytes.
+func DecodeWire(in []byte) {
+	_, _ = decodeBatches(in)
+	_, _, _ = decodeRecord(in)
+	_, _, _, _ = openNote(in, nil)
+}
+
 // Key64 is the key of an index.
 func Key64(n uint64) []byte { return key64(n) }
 

@@ -92,10 +92,11 @@ func (c *Checkpointer) serveCosign(w http.ResponseWriter, r *http.Request) {
 
 func (c *Checkpointer) serveAccept(w http.ResponseWriter, r *http.Request) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxNote))
-	if err == nil {
-		err = c.accept(r.Context(), identity.ID(r.RemoteAddr), text)
-	}
 	if err != nil {
+		refuse(w, fmt.Errorf("%w: %w", ErrInvalid, err))
+		return
+	}
+	if err := c.accept(r.Context(), identity.ID(r.RemoteAddr), text); err != nil {
 		refuse(w, err)
 		return
 	}
@@ -152,7 +153,11 @@ func refuse(w http.ResponseWriter, err error) {
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrClosed):
 		status = http.StatusServiceUnavailable
 	}
-	http.Error(w, err.Error(), status)
+	text := err.Error()
+	if status == http.StatusInternalServerError {
+		text = "internal error" // its text may name files of ours
+	}
+	http.Error(w, text, status)
 }
 
 func errorOf(status int) error {

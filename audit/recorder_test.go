@@ -1,0 +1,143 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/audit/audittest"
+)
+
+// proposerFunc is a consensus that a test makes up.
+type proposerFunc func(ctx context.Context, cmd []byte) ([]byte, error)
+
+func (f proposerFunc) Propose(ctx context.Context, cmd []byte) ([]byte, error) { return f(ctx, cmd) }
+
+// proposeError says whether a failed proposal may have been committed.
+type proposeError bool
+
+func (e proposeError) Error() string   { return fmt.Sprintf("not committed for sure: %v", !bool(e)) }
+func (e proposeError) Ambiguous() bool { return bool(e) }
+
+var denial = audit.Entry{Kind: audit.KindDenial, Body: []byte(`{"code":"policy"}`)}
+
+func TestRecorderTellsUnknownFromUnavailable(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		propose proposerFunc
+		want    error
+	}{
+		{"never proposed", func(context.Context, []byte) ([]byte, error) { return nil, proposeError(false) }, audit.ErrUnavailable},
+		{"perhaps committed", func(context.Context, []byte) ([]byte, error) { return nil, proposeError(true) }, audit.ErrUnknown},
+		{"of unknown meaning", func(context.Context, []byte) ([]byte, error) { return nil, errors.New("?") }, audit.ErrUnknown},
+		{"hanging", func(ctx context.Context, _ []byte) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }, audit.ErrUnknown},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := audit.NewRecorder(audit.RecorderConfig{Key: audittest.Key(t, 1), Proposer: test.propose})
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				_, err := r.Record(ctx, denial)
+				if !errors.Is(err, test.want) || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Record = %v, want %v", err, test.want)
+				}
+				r.Close()
+				if _, err := r.Record(ctx, denial); !errors.Is(err, audit.ErrClosed) {
+					t.Errorf("Record after Close = %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestRecorderRetriesWithTheSameID commits an entry and reports failure: the
+// retry must find it, not write it again.
+func TestRecorderRetriesWithTheSameID(t *testing.T) {
+	l := audittest.New(t, nil, nil)
+	calls := 0
+	r := audit.NewRecorder(audit.RecorderConfig{
+		Key: audittest.Key(t, 1), Origin: l.Store.Origin(),
+		Proposer: proposerFunc(func(ctx context.Context, cmd []byte) ([]byte, error) {
+			calls++
+			answer, err := l.Propose(ctx, cmd)
+			switch calls {
+			case 1:
+				return nil, proposeError(true)
+			case 2:
+				return []byte("garbage"), nil
+			}
+			return answer, err
+		}),
+	})
+	defer r.Close()
+	e := denial
+	e.ID = "fixed"
+	if _, err := r.Record(deadline(t), e); !errors.Is(err, audit.ErrUnknown) {
+		t.Errorf("an answer that cannot be read: %v, want ErrUnknown", err)
+	}
+	ack, err := r.Record(deadline(t), e)
+	if err != nil || ack != (audit.Ack{Index: 1, Existing: true}) || l.Store.Size() != 2 {
+		t.Errorf("Record = %+v, %v, size %d", ack, err, l.Store.Size())
+	}
+}
+
+func TestRecorderBatches(t *testing.T) {
+	l := audittest.New(t, nil, nil)
+	const writers = 300
+	gate := make(chan struct{})
+	var mu sync.Mutex
+	calls := 0
+	r := audit.NewRecorder(audit.RecorderConfig{
+		Key: audittest.Key(t, 1), Origin: l.Store.Origin(),
+		Proposer: proposerFunc(func(ctx context.Context, cmd []byte) ([]byte, error) {
+			<-gate
+			mu.Lock()
+			calls++
+			mu.Unlock()
+			return l.Propose(ctx, cmd)
+		}),
+	})
+	defer r.Close()
+	seen := make(map[uint64]bool)
+	var wg sync.WaitGroup
+	for range writers {
+		wg.Go(func() {
+			ack, err := r.Record(deadline(t), denial)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil || seen[ack.Index] {
+				t.Errorf("Record = %+v, %v", ack, err)
+			}
+			seen[ack.Index] = true
+		})
+	}
+	for r.Queued() < writers-4 {
+		time.Sleep(time.Millisecond)
+	}
+	close(gate)
+	wg.Wait()
+	if len(seen) != writers || calls > 8 {
+		t.Errorf("%d entries in %d proposals", len(seen), calls)
+	}
+}
+
+func TestRecorderRefusesWhatIsNoEntry(t *testing.T) {
+	r := audittest.New(t, nil, nil).Recorder(audittest.Key(t, 1))
+	for name, e := range map[string]audit.Entry{
+		"kind":         {Kind: "poem"},
+		"no body":      {Kind: audit.KindIntent, Task: "t", Attempt: 1},
+		"free text":    {Kind: audit.KindDenial, Actor: "some body", Body: denial.Body},
+		"large number": {Kind: audit.KindMember, Body: []byte(`{"n":9007199254740993}`)},
+		"not JSON":     {Kind: audit.KindMember, Body: []byte(`{`)},
+		"too large":    {Kind: audit.KindMember, Body: fmt.Appendf(nil, `{"n":"%065535d"}`, 1)},
+	} {
+		if _, err := r.Record(deadline(t), e); !errors.Is(err, audit.ErrInvalid) {
+			t.Errorf("%s: %v, want ErrInvalid", name, err)
+		}
+	}
+}
