@@ -114,6 +114,8 @@ func (f *forwarder) propose(ctx context.Context, cmd []byte) ([]byte, error) {
 		f.g.hinted("")
 		return nil, fmt.Errorf("%w: reach %s: %w", ErrNoLeader, leader, err)
 	}
+	ctx, done := f.g.whileLeads(ctx, leader)
+	defer done()
 	result, hint, err := c.ask(ctx, cmd)
 	if err == nil {
 		hint = leader
@@ -121,6 +123,33 @@ func (f *forwarder) propose(ctx context.Context, cmd []byte) ([]byte, error) {
 	f.g.hinted(hint)
 	return result, err
 }
+
+// whileLeads is a context that ends, too, when this keeper learns that the node
+// leads no more. A leader that died does not say so, and its stream may look
+// alive for seconds; whoever waits for it had better ask the next one.
+func (g *Group) whileLeads(ctx context.Context, leader identity.ID) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if g.raft == nil {
+		return ctx, func() { cancel(nil) }
+	}
+	g.work.Go(func() {
+		for {
+			changed := g.leaderChange()
+			if now, known := g.Leader(); !known || now != leader {
+				cancel(errMoved)
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return ctx, func() { cancel(nil) }
+}
+
+var errMoved = errors.New("the leader changed meanwhile")
 
 // channel returns the open channel to a node, dialing it if need be. Only one
 // caller dials; the others wait for it.
@@ -248,7 +277,7 @@ func (c *channel) ask(ctx context.Context, cmd []byte) (result []byte, hint iden
 	case <-c.dead:
 		result, err = r.giveUp(errors.New("stream to the leader ended"))
 	case <-ctx.Done():
-		result, err = r.giveUp(ctx.Err())
+		result, err = r.giveUp(context.Cause(ctx))
 		// A stream on which nothing came all the while is not worth keeping.
 		if c.heard.Load() < sent.UnixNano() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			c.end()
