@@ -102,7 +102,7 @@ func (a *applier) batch(b batch) ([]result, error) {
 
 // one applies one entry.
 func (a *applier) one(author identity.ID, leaf []byte, hash Hash) (result, error) {
-	e, err := DecodeEntry(leaf)
+	e, body, err := decodeEntry(leaf)
 	switch {
 	case err != nil:
 		return refused("invalid", err.Error()), nil
@@ -114,7 +114,7 @@ func (a *applier) one(author identity.ID, leaf []byte, hash Hash) (result, error
 	if r, done := a.seen(e); done {
 		return r, nil
 	}
-	if r, done := a.rules(e); done {
+	if r, done := a.rules(e, body); done {
 		return r, nil
 	}
 	if err := a.admitted(e, author); err != nil {
@@ -152,21 +152,21 @@ func (a *applier) seen(e Entry) (result, bool) {
 // INVARIANT: I2, every intent gets exactly one outcome; a late result is kept
 // as late, never erased. I8, at most one run per task and attempt, and a later
 // attempt only after the earlier outcome.
-func (a *applier) rules(e Entry) (result, bool) {
-	switch e.Kind {
-	case KindIntent:
-		return a.intentRules(e)
-	case KindOutcome, KindLate:
-		return a.outcomeRules(e)
+func (a *applier) rules(e Entry, body any) (result, bool) {
+	switch body := body.(type) {
+	case IntentBody:
+		return a.intentRules(e, body)
+	case OutcomeBody:
+		return a.outcomeRules(e, body)
 	}
 	return result{}, false
 }
 
-func (a *applier) intentRules(e Entry) (result, bool) {
+func (a *applier) intentRules(e Entry, body IntentBody) (result, bool) {
 	if at, _, ok := a.taskEntry(e.Task, e.Attempt, roleIntent); ok {
 		return result{code: codeConflict, index: at}, true
 	}
-	if body, err := e.Intent(); err != nil || body.Executor != e.Author {
+	if body.Executor != e.Author {
 		return refused("executor", "an intent is written by the node that runs it"), true
 	}
 	if e.Attempt > 1 {
@@ -177,14 +177,10 @@ func (a *applier) intentRules(e Entry) (result, bool) {
 	return result{}, false
 }
 
-func (a *applier) outcomeRules(e Entry) (result, bool) {
+func (a *applier) outcomeRules(e Entry, body OutcomeBody) (result, bool) {
 	intent, author, ok := a.taskEntry(e.Task, e.Attempt, roleIntent)
 	if !ok || *e.Ref != intent {
 		return refused("no_intent", "it does not refer to the intent of its task and attempt"), true
-	}
-	body, err := e.Outcome()
-	if err != nil {
-		return refused("invalid", err.Error()), true
 	}
 	// Only the executor can know how its run ended; that it was never heard of
 	// again, others can say (who may, is for the admission rules).

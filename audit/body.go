@@ -13,29 +13,29 @@ import (
 
 // IntentBody is what an intent says beyond the entry's own fields.
 type IntentBody struct {
-	Language     string           `json:"language"`
-	Sandbox      string           `json:"sandbox"`                 // backend
-	Runtime      string           `json:"runtime,omitempty"`       // digest or version of the language tree
-	Limits       map[string]int64 `json:"limits,omitempty"`        // limit -> value in the limit's unit
-	Network      string           `json:"network"`                 // "none" or the allowed places
-	Required     []string         `json:"required,omitempty"`      // limits that must be enforced
 	Door         identity.ID      `json:"door"`                    // the node that took the request in
-	Executor     identity.ID      `json:"executor"`                // the node that runs it: the author
 	DoorDecision *Decision        `json:"door_decision,omitempty"` // if the door is another node
-	Request      string           `json:"request"`                 // [Commit] to the request's digest
-	LeaseMS      int64            `json:"lease_ms"`                // after this the task may be declared lost
+	Executor     identity.ID      `json:"executor"`                // the node that runs it: the author
+	Language     string           `json:"language"`
+	LeaseMS      int64            `json:"lease_ms"`           // after this the task may be declared lost
+	Limits       map[string]int64 `json:"limits,omitempty"`   // limit -> value in the limit's unit
+	Network      string           `json:"network"`            // "none" or the allowed places
+	Request      string           `json:"request"`            // [Commit] to the request's digest
+	Required     []string         `json:"required,omitempty"` // limits that must be enforced
+	Runtime      string           `json:"runtime,omitempty"`  // digest or version of the language tree
+	Sandbox      string           `json:"sandbox"`            // backend
 }
 
 // OutcomeBody is how an execution ended. It is also the body of a late entry.
 type OutcomeBody struct {
-	Status     string            `json:"status"` // succeeded failed cancelled timed_out lost
-	ExitCode   int               `json:"exit_code"`
-	ErrorCode  string            `json:"error_code,omitempty"`
-	Enforced   map[string]string `json:"enforced,omitempty"` // limit -> mechanism
-	WallMS     int64             `json:"wall_ms"`
 	CPUMS      int64             `json:"cpu_ms"`
-	PeakMemory int64             `json:"peak_memory"`      // bytes
+	Enforced   map[string]string `json:"enforced,omitempty"` // limit -> mechanism
+	ErrorCode  string            `json:"error_code,omitempty"`
+	ExitCode   int               `json:"exit_code"`
 	Output     map[string]string `json:"output,omitempty"` // "stdout", "stderr", "result" -> [Commit] to its SHA-256
+	PeakMemory int64             `json:"peak_memory"`      // bytes
+	Status     string            `json:"status"`           // succeeded failed cancelled timed_out lost
+	WallMS     int64             `json:"wall_ms"`
 }
 
 // DenialBody says why something was refused.
@@ -115,97 +115,105 @@ func bodyOf[T any](e Entry, kinds ...Kind) (T, error) {
 	return body, fmt.Errorf("%w: a %s entry has no such body", ErrInvalid, e.Kind)
 }
 
-// checkBody holds the bodies that this package defines to their types; the
-// others need only be objects here, their owner checks them on admission.
-func checkBody(kind Kind, body json.RawMessage) error {
-	var err error
+// checkBody holds the bodies that this package defines to their types and
+// returns them; the others need only be canonical objects here, their owner
+// checks them on admission.
+func checkBody(kind Kind, text json.RawMessage) (body any, err error) {
 	switch kind {
 	case KindIntent:
-		err = checkIntent(body)
+		body, err = typed(text, IntentBody.check)
 	case KindOutcome, KindLate:
-		err = checkOutcome(body)
+		body, err = typed(text, OutcomeBody.check)
 	case KindDenial:
-		err = checkDenial(body)
+		body, err = typed(text, DenialBody.check)
 	case KindGap:
-		var b GapBody
-		if err = DecodeBody(body, &b); err == nil && (b.Code == "" || !plain(b.Code, maxName) || b.Count < 1) {
-			err = fmt.Errorf("%w: gap needs a code and a count", ErrInvalid)
-		}
+		body, err = typed(text, GapBody.check)
 	default:
-		if len(body) > 0 {
-			var members map[string]json.RawMessage
-			err = decodeStrict(body, &members)
-			if err == nil && members == nil {
-				err = fmt.Errorf("%w: not an object", ErrInvalid)
-			}
+		if text != nil {
+			err = checkObject(text)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s body: %w", kind, err)
+		return nil, fmt.Errorf("%s body: %w", kind, err)
 	}
-	return nil
+	return body, nil
 }
 
-func checkIntent(body json.RawMessage) error {
-	var b IntentBody
-	if err := DecodeBody(body, &b); err != nil {
+// typed decodes a body that must be exactly what marshal makes of its type.
+func typed[T any](text json.RawMessage, check func(T) bool) (any, error) {
+	var body T
+	if err := json.Unmarshal(text, &body); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if !check(body) {
+		return nil, fmt.Errorf("%w: a member is missing or malformed", ErrInvalid)
+	}
+	again, err := marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(again, text) {
+		return nil, fmt.Errorf("%w: it is not what its type would encode", ErrInvalid)
+	}
+	return body, nil
+}
+
+func checkObject(text json.RawMessage) error {
+	again, err := canonical(text)
+	if err != nil {
 		return err
 	}
+	if len(text) == 0 || text[0] != '{' || !bytes.Equal(again, text) {
+		return fmt.Errorf("%w: it is not a canonical object", ErrInvalid)
+	}
+	return checkNumbers(text)
+}
+
+func (b IntentBody) check() bool {
 	ok := plain(b.Language, maxName) && plain(b.Sandbox, maxName) && plain(b.Runtime, maxName) && plain(b.Network, maxName)
-	for name := range b.Limits {
-		ok = ok && plain(name, maxName)
+	for name, limit := range b.Limits {
+		ok = ok && plain(name, maxName) && exact(limit)
 	}
 	for _, name := range b.Required {
 		ok = ok && plain(name, maxName)
 	}
-	for _, id := range []identity.ID{b.Door, b.Executor} {
-		_, err := identity.ParseID(string(id))
-		ok = ok && err == nil
-	}
-	if !ok || !isDigest(b.Request) || b.LeaseMS < 0 {
-		return fmt.Errorf("%w: a member is missing or malformed", ErrInvalid)
-	}
-	return b.DoorDecision.check()
+	return ok && named(b.Door) && named(b.Executor) && isDigest(b.Request) &&
+		b.LeaseMS >= 0 && exact(b.LeaseMS) && b.DoorDecision.check() == nil
 }
 
-func checkOutcome(body json.RawMessage) error {
-	var b OutcomeBody
-	if err := DecodeBody(body, &b); err != nil {
-		return err
-	}
-	ok := plain(b.ErrorCode, maxName)
+func (b OutcomeBody) check() bool {
 	switch b.Status {
 	case StatusSucceeded, StatusFailed, StatusCancelled, StatusTimedOut, StatusLost:
 	default:
-		ok = false
+		return false
 	}
+	ok := plain(b.ErrorCode, maxName)
 	for limit, mechanism := range b.Enforced {
 		ok = ok && plain(limit, maxName) && plain(mechanism, maxName)
 	}
 	for name, commitment := range b.Output {
 		ok = ok && plain(name, maxName) && isDigest(commitment)
 	}
-	if !ok {
-		return fmt.Errorf("%w: a member is missing or malformed", ErrInvalid)
-	}
-	return nil
+	return ok && exact(int64(b.ExitCode)) && exact(b.WallMS) && exact(b.CPUMS) && exact(b.PeakMemory)
 }
 
-func checkDenial(body json.RawMessage) error {
-	var b DenialBody
-	if err := DecodeBody(body, &b); err != nil {
-		return err
-	}
-	ok := b.Code != "" && plain(b.Code, maxName) && b.Count >= 0
-	if b.Door != "" {
-		_, err := identity.ParseID(string(b.Door))
-		ok = ok && err == nil
-	}
-	if !ok {
-		return fmt.Errorf("%w: a member is missing or malformed", ErrInvalid)
-	}
-	return nil
+func (b DenialBody) check() bool {
+	return b.Code != "" && plain(b.Code, maxName) && b.Count >= 0 && exact(int64(b.Count)) && (b.Door == "" || named(b.Door))
 }
+
+func (b GapBody) check() bool {
+	_, from := ParseTime(b.From)
+	_, until := ParseTime(b.Until)
+	return b.Code != "" && plain(b.Code, maxName) && b.Count > 0 && exact(int64(b.Count)) && from == nil && until == nil
+}
+
+func named(id identity.ID) bool {
+	_, err := identity.ParseID(string(id))
+	return err == nil
+}
+
+// exact reports whether canonical JSON, whose numbers are floats, keeps n.
+func exact(n int64) bool { return -maxNumber <= n && n <= maxNumber }
 
 // saltBytes is the length of a salt: enough that nobody guesses what was
 // committed to by trying likely values.

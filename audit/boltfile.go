@@ -22,6 +22,9 @@ type boltFile struct {
 	pageSize int64
 	pages    uint64 // high-water mark
 	root     uint64 // page of the bucket of buckets
+
+	cache      map[uint64][]byte // pages of look-ups
+	cacheBytes int
 }
 
 // errDamaged is a file that is not what bbolt writes.
@@ -39,13 +42,14 @@ const (
 	boltBucket   = 0x01 // flag of a leaf element
 	maxBoltDepth = 32
 	maxBoltPage  = 64 << 20 // bytes, with overflow
+	maxBoltCache = 64 << 20 // bytes
 )
 
 // byteOrder is that of the machine: bbolt maps its structs as they are.
 var byteOrder = binary.NativeEndian
 
 func openBoltFile(r io.ReaderAt, size int64) (*boltFile, error) {
-	f := &boltFile{r: r, size: size}
+	f := &boltFile{r: r, size: size, cache: make(map[uint64][]byte)}
 	first, err := f.meta(0)
 	if err != nil {
 		return nil, fmt.Errorf("meta page 0: %w", err)
@@ -128,37 +132,53 @@ type boltElem struct {
 
 // elements takes a page apart.
 func elements(page []byte) (elems []boltElem, branch bool, err error) {
-	if len(page) < boltHeader {
-		return nil, false, fmt.Errorf("%w: page is too short", errDamaged)
-	}
-	flags, count := byteOrder.Uint16(page[8:]), int(byteOrder.Uint16(page[10:]))
-	branch = flags == boltBranch
-	if !branch && flags != boltLeaf || branch && count == 0 || boltHeader+count*boltElement > len(page) {
-		return nil, false, fmt.Errorf("%w: page header", errDamaged)
+	branch, count, err := pageKind(page)
+	if err != nil {
+		return nil, false, err
 	}
 	elems = make([]boltElem, count)
 	for i := range elems {
-		at := boltHeader + i*boltElement
-		raw := page[at : at+boltElement]
-		var flag, pos, keyLen, valueLen uint32
-		if branch {
-			pos, keyLen, elems[i].child = byteOrder.Uint32(raw), byteOrder.Uint32(raw[4:]), byteOrder.Uint64(raw[8:])
-		} else {
-			flag, pos = byteOrder.Uint32(raw), byteOrder.Uint32(raw[4:])
-			keyLen, valueLen = byteOrder.Uint32(raw[8:]), byteOrder.Uint32(raw[12:])
+		if elems[i], err = element(page, branch, count, i); err != nil {
+			return nil, false, err
 		}
-		from := int64(at) + int64(pos)
-		mid := from + int64(keyLen)
-		end := mid + int64(valueLen)
-		if flag > boltBucket || end > int64(len(page)) || from < int64(boltHeader+count*boltElement) {
-			return nil, false, fmt.Errorf("%w: element %d of a page", errDamaged, i)
-		}
-		elems[i].key, elems[i].value, elems[i].bucket = page[from:mid], page[mid:end], flag == boltBucket
 		if i > 0 && bytes.Compare(elems[i-1].key, elems[i].key) >= 0 {
 			return nil, false, fmt.Errorf("%w: keys of a page are not in order", errDamaged)
 		}
 	}
 	return elems, branch, nil
+}
+
+func pageKind(page []byte) (branch bool, count int, err error) {
+	if len(page) < boltHeader {
+		return false, 0, fmt.Errorf("%w: page is too short", errDamaged)
+	}
+	flags := byteOrder.Uint16(page[8:])
+	branch, count = flags == boltBranch, int(byteOrder.Uint16(page[10:]))
+	if !branch && flags != boltLeaf || branch && count == 0 || boltHeader+count*boltElement > len(page) {
+		return false, 0, fmt.Errorf("%w: page header", errDamaged)
+	}
+	return branch, count, nil
+}
+
+// element reads the i-th element of a page.
+func element(page []byte, branch bool, count, i int) (e boltElem, err error) {
+	at := boltHeader + i*boltElement
+	raw := page[at : at+boltElement]
+	var flag, pos, keyLen, valueLen uint32
+	if branch {
+		pos, keyLen, e.child = byteOrder.Uint32(raw), byteOrder.Uint32(raw[4:]), byteOrder.Uint64(raw[8:])
+	} else {
+		flag, pos = byteOrder.Uint32(raw), byteOrder.Uint32(raw[4:])
+		keyLen, valueLen = byteOrder.Uint32(raw[8:]), byteOrder.Uint32(raw[12:])
+	}
+	from := int64(at) + int64(pos)
+	mid := from + int64(keyLen)
+	end := mid + int64(valueLen)
+	if flag > boltBucket || end > int64(len(page)) || from < int64(boltHeader+count*boltElement) {
+		return boltElem{}, fmt.Errorf("%w: element %d of a page", errDamaged, i)
+	}
+	e.key, e.value, e.bucket = page[from:mid], page[mid:end], flag == boltBucket
+	return e, nil
 }
 
 // boltBucketRef is where a bucket is: a page, or inline.
@@ -230,36 +250,74 @@ func (f *boltFile) walkPage(page, from, until []byte, level int, fn func(boltEle
 	return nil
 }
 
-// get finds the value of a key as bbolt would; nil if there is none.
+// get finds the value of a key as bbolt would; nil if there is none. That the
+// keys are in order, on which it relies, is for a walk to check.
 func (f *boltFile) get(b boltBucketRef, key []byte) ([]byte, error) {
 	page, id := b.inline, b.root
 	for range maxBoltDepth {
 		var err error
 		if page == nil {
-			if page, err = f.page(id); err != nil {
+			if page, err = f.cached(id); err != nil {
 				return nil, err
 			}
 		}
-		elems, branch, err := elements(page)
+		branch, count, err := pageKind(page)
 		if err != nil {
 			return nil, err
 		}
-		child := uint64(0)
-		for i, e := range elems {
-			order := bytes.Compare(e.key, key)
-			if !branch && order == 0 {
-				return e.value, nil
-			}
-			if branch && (order <= 0 || i == 0) {
-				child = e.child
-			}
-		}
-		if !branch {
+		e, found, err := search(page, branch, count, key)
+		switch {
+		case err != nil:
+			return nil, err
+		case branch:
+			page, id = nil, e.child
+		case found:
+			return e.value, nil
+		default:
 			return nil, nil
 		}
-		page, id = nil, child
 	}
 	return nil, fmt.Errorf("%w: tree is too deep", errDamaged)
+}
+
+// search finds the last element of a page whose key is not after key, or the
+// first one if there is none, and says whether it is the key's own.
+func search(page []byte, branch bool, count int, key []byte) (e boltElem, found bool, err error) {
+	low, high := 0, count // the keys before low are not after key, those from high on are
+	for low < high {
+		mid := (low + high) / 2
+		one, err := element(page, branch, count, mid)
+		if err != nil {
+			return boltElem{}, false, err
+		}
+		if bytes.Compare(one.key, key) <= 0 {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	if count == 0 {
+		return boltElem{}, false, nil
+	}
+	e, err = element(page, branch, count, max(low-1, 0))
+	return e, bytes.Equal(e.key, key), err
+}
+
+// cached reads a page that is likely to be asked for again.
+func (f *boltFile) cached(id uint64) ([]byte, error) {
+	if page, ok := f.cache[id]; ok {
+		return page, nil
+	}
+	page, err := f.page(id)
+	if err != nil {
+		return nil, err
+	}
+	if f.cacheBytes += len(page); f.cacheBytes > maxBoltCache {
+		clear(f.cache)
+		f.cacheBytes = len(page)
+	}
+	f.cache[id] = page
+	return page, nil
 }
 
 // errStop ends a walk early.

@@ -71,40 +71,43 @@ func (k Kind) known() bool {
 // Entry is one statement in the log: ids, numbers, reason codes and salted
 // commitments, never code, inputs, results or outside free text. Its leaf is
 // its canonical JSON (RFC 8785), at most [MaxLeaf] bytes, stored verbatim.
+//
+// The fields stand in the order of their JSON names, here and in the typed
+// bodies: encoding/json then writes canonical JSON, see [DecodeEntry].
 type Entry struct {
-	V        int         `json:"v"`                   // [EntryVersion]
-	Kind     Kind        `json:"kind"`                //
-	ID       string      `json:"id"`                  // idempotency: one ID of one author is written once
-	Time     string      `json:"time"`                // the author's clock, UTC, "2006-01-02T15:04:05.000Z"
-	Author   identity.ID `json:"author,omitempty"`    // the node that signed the batch; none on entry 0
-	Actor    string      `json:"actor,omitempty"`     // principal who asked
-	OnBehalf string      `json:"on_behalf,omitempty"` // principal for whom
-	Tenant   string      `json:"tenant,omitempty"`    //
-	Task     string      `json:"task,omitempty"`      //
-	Attempt  int         `json:"attempt,omitempty"`   // from 1; of intent, outcome and late
-	Once     *Once       `json:"once,omitempty"`      // at most once in the cluster
-	Ref      *uint64     `json:"ref,omitempty"`       // index of the entry that this one answers
-	Decision *Decision   `json:"decision,omitempty"`  // the policy's answer
+	Actor   string      `json:"actor,omitempty"`   // principal who asked
+	Attempt int         `json:"attempt,omitempty"` // from 1; of intent, outcome and late
+	Author  identity.ID `json:"author,omitempty"`  // the node that signed the batch; none on entry 0
 	// Body is the kind's own part: a JSON object ([IntentBody], …).
-	Body json.RawMessage `json:"body,omitempty"`
+	Body     json.RawMessage `json:"body,omitempty"`
+	Decision *Decision       `json:"decision,omitempty"` // the policy's answer
+	ID       string          `json:"id"`                 // idempotency: one ID of one author is written once
+	Kind     Kind            `json:"kind"`
+	OnBehalf string          `json:"on_behalf,omitempty"` // principal for whom
+	Once     *Once           `json:"once,omitempty"`      // at most once in the cluster
+	Ref      *uint64         `json:"ref,omitempty"`       // index of the entry that this one answers
+	Task     string          `json:"task,omitempty"`
+	Tenant   string          `json:"tenant,omitempty"`
+	Time     string          `json:"time"` // the author's clock, UTC, "2006-01-02T15:04:05.000Z"
+	V        int             `json:"v"`    // [EntryVersion]
 }
 
 // Once makes an entry happen at most once in the cluster: a second entry with
 // the same Key and Digest is answered with the index of the first, one with
 // another Digest is [ErrConflict].
 type Once struct {
-	Key    string `json:"key"`    // SHA-256, lower-case hex
 	Digest string `json:"digest"` // SHA-256, lower-case hex
+	Key    string `json:"key"`    // SHA-256, lower-case hex
 }
 
 // Decision is a policy's answer, as it was given. The zero value denies.
 type Decision struct {
 	Allow   bool        `json:"allow"`
-	Reasons []string    `json:"reasons,omitempty"` // codes
-	Policy  string      `json:"policy,omitempty"`  // digest of the policy in force
 	Input   string      `json:"input,omitempty"`   // digest of the facts it saw
 	Micros  int64       `json:"micros,omitempty"`  // time it took
 	Node    identity.ID `json:"node,omitempty"`    // who decided
+	Policy  string      `json:"policy,omitempty"`  // digest of the policy in force
+	Reasons []string    `json:"reasons,omitempty"` // codes
 }
 
 // FormatTime writes t as entries do.
@@ -121,22 +124,25 @@ func ParseTime(s string) (time.Time, error) {
 
 // Encode makes the entry's leaf. It refuses what [DecodeEntry] would refuse.
 func (e Entry) Encode() ([]byte, error) {
-	if err := e.check(); err != nil {
+	if e.Body != nil {
+		body, err := canonical(e.Body)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkNumbers(e.Body); err != nil {
+			return nil, err
+		}
+		e.Body = body
+	}
+	if _, err := e.check(); err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(e)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	leaf, err := canonical(text)
+	leaf, err := marshal(e)
 	if err != nil {
 		return nil, err
 	}
 	if len(leaf) > MaxLeaf {
 		return nil, fmt.Errorf("%w: entry has %d bytes, limit %d", ErrInvalid, len(leaf), MaxLeaf)
-	}
-	if err := checkNumbers(text); err != nil {
-		return nil, err
 	}
 	return leaf, nil
 }
@@ -145,29 +151,54 @@ func (e Entry) Encode() ([]byte, error) {
 // member, a known kind with a body that fits it, and encoding the result again
 // gives the same bytes.
 func DecodeEntry(leaf []byte) (Entry, error) {
-	if len(leaf) > MaxLeaf {
-		return Entry{}, fmt.Errorf("%w: entry has %d bytes, limit %d", ErrInvalid, len(leaf), MaxLeaf)
-	}
-	if depth(leaf) > maxDepth {
-		return Entry{}, fmt.Errorf("%w: entry nests too deeply", ErrInvalid)
-	}
-	var e Entry
-	if err := decodeStrict(leaf, &e); err != nil {
-		return Entry{}, err
-	}
-	again, err := e.Encode()
-	if err != nil {
-		return Entry{}, err
-	}
-	if !bytes.Equal(again, leaf) {
-		return Entry{}, fmt.Errorf("%w: entry is not in canonical form", ErrInvalid)
-	}
-	return e, nil
+	e, _, err := decodeEntry(leaf)
+	return e, err
 }
 
-// check holds the rules that need nothing but the entry.
-func (e Entry) check() error {
-	fail := func(what string) error { return fmt.Errorf("%w: entry: %s", ErrInvalid, what) }
+// decodeEntry also gives the typed body, an [IntentBody] for instance; nil for
+// a kind whose body is another package's.
+func decodeEntry(leaf []byte) (e Entry, body any, err error) {
+	if len(leaf) > MaxLeaf {
+		return Entry{}, nil, fmt.Errorf("%w: entry has %d bytes, limit %d", ErrInvalid, len(leaf), MaxLeaf)
+	}
+	if depth(leaf) > maxDepth {
+		return Entry{}, nil, fmt.Errorf("%w: entry nests too deeply", ErrInvalid)
+	}
+	// Unknown members are lost here and missed when the bytes are compared.
+	if err := json.Unmarshal(leaf, &e); err != nil {
+		return Entry{}, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if body, err = e.check(); err != nil {
+		return Entry{}, nil, err
+	}
+	// check holds all names to printable ASCII, all numbers to the exact range
+	// and the body to canonical JSON: what marshal writes of such an entry is
+	// canonical, so nothing else equals it.
+	again, err := marshal(e)
+	if err != nil {
+		return Entry{}, nil, err
+	}
+	if !bytes.Equal(again, leaf) {
+		return Entry{}, nil, fmt.Errorf("%w: entry is not in canonical form", ErrInvalid)
+	}
+	return e, body, nil
+}
+
+// marshal writes JSON in the order of the fields, without HTML's escapes.
+func marshal(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte{'\n'}), nil
+}
+
+// check holds the rules that need nothing but the entry, and returns its typed
+// body.
+func (e Entry) check() (body any, err error) {
+	fail := func(what string) (any, error) { return nil, fmt.Errorf("%w: entry: %s", ErrInvalid, what) }
 	if e.V != EntryVersion {
 		return fail(fmt.Sprintf("version %d is not known", e.V))
 	}
@@ -178,7 +209,7 @@ func (e Entry) check() error {
 		return fail("id is missing or malformed")
 	}
 	if _, err := ParseTime(e.Time); err != nil {
-		return err
+		return nil, err
 	}
 	if e.Author == "" && e.Kind != KindGenesis {
 		return fail("author is missing")
@@ -204,13 +235,13 @@ func (e Entry) check() error {
 		return fail("ref is out of range")
 	}
 	if err := e.Decision.check(); err != nil {
-		return err
+		return nil, err
 	}
 	return e.checkKind()
 }
 
-func (e Entry) checkKind() error {
-	fail := func(what string) error { return fmt.Errorf("%w: %s entry: %s", ErrInvalid, e.Kind, what) }
+func (e Entry) checkKind() (body any, err error) {
+	fail := func(what string) (any, error) { return nil, fmt.Errorf("%w: %s entry: %s", ErrInvalid, e.Kind, what) }
 	switch e.Kind {
 	case KindIntent, KindOutcome, KindLate:
 		if e.Task == "" || e.Attempt < 1 {
@@ -234,7 +265,7 @@ func (d *Decision) check() error {
 	if d == nil {
 		return nil
 	}
-	ok := len(d.Reasons) <= maxReasons && plain(d.Policy, maxName) && plain(d.Input, maxName) && d.Micros >= 0
+	ok := len(d.Reasons) <= maxReasons && plain(d.Policy, maxName) && plain(d.Input, maxName) && d.Micros >= 0 && d.Micros <= maxNumber
 	for _, r := range d.Reasons {
 		ok = ok && r != "" && plain(r, maxName)
 	}

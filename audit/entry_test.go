@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/gowebpki/jcs"
 
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/audit/audittest"
@@ -113,6 +114,9 @@ func FuzzDecodeEntry(f *testing.F) {
 		}
 		if again, err := e.Encode(); err != nil || !bytes.Equal(again, in) {
 			t.Errorf("%q encodes again as %q, %v", in, again, err)
+		}
+		if canonical, err := jcs.Transform(in); err != nil || !bytes.Equal(canonical, in) {
+			t.Errorf("%q is not canonical, %v", in, err)
 		}
 	})
 }

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -492,9 +494,9 @@ func (v *dirCheck) derived() error {
 		string(bucketIDs): int(size), string(bucketOnce): v.counts.once,
 		string(bucketTasks): v.counts.tasks, string(bucketOpen): len(v.open),
 	}
-	for name, ref := range v.buckets {
+	for _, name := range slices.Sorted(maps.Keys(v.buckets)) {
 		n := 0
-		for e, err := range v.file.all(ref) {
+		for e, err := range v.file.all(v.buckets[name]) {
 			if err != nil {
 				return bad(size-1, fmt.Sprintf("bucket %q: %v", clip(name), err))
 			}
