@@ -114,9 +114,7 @@ func (f *forwarder) propose(ctx context.Context, cmd []byte) ([]byte, error) {
 		f.g.hinted("")
 		return nil, fmt.Errorf("%w: reach %s: %w", ErrNoLeader, leader, err)
 	}
-	ctx, done := f.g.whileLeads(ctx, leader)
-	defer done()
-	result, hint, err := c.ask(ctx, cmd)
+	result, hint, err := c.ask(ctx, cmd, func() (bool, <-chan struct{}) { return f.g.leads(leader) })
 	if err == nil {
 		hint = leader
 	}
@@ -124,29 +122,16 @@ func (f *forwarder) propose(ctx context.Context, cmd []byte) ([]byte, error) {
 	return result, err
 }
 
-// whileLeads is a context that ends, too, when this keeper learns that the node
-// leads no more. A leader that died does not say so, and its stream may look
-// alive for seconds; whoever waits for it had better ask the next one.
-func (g *Group) whileLeads(ctx context.Context, leader identity.ID) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
+// leads reports whether this keeper still believes that the node leads, and
+// when to ask again. A leader that died does not say so, and its stream may
+// look alive for seconds; whoever waits for it had better ask the next one.
+func (g *Group) leads(node identity.ID) (bool, <-chan struct{}) {
 	if g.raft == nil {
-		return ctx, func() { cancel(nil) }
+		return true, nil // no keeper: it hears of elections only from answers
 	}
-	g.work.Go(func() {
-		for {
-			changed := g.leaderChange()
-			if now, known := g.Leader(); !known || now != leader {
-				cancel(errMoved)
-				return
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
-	return ctx, func() { cancel(nil) }
+	changed := g.leaderChange()
+	now, known := g.Leader()
+	return known && now == node, changed
 }
 
 var errMoved = errors.New("the leader changed meanwhile")
@@ -245,8 +230,9 @@ func (c *channel) end() {
 	})
 }
 
-// ask sends one command and waits for the answer.
-func (c *channel) ask(ctx context.Context, cmd []byte) (result []byte, hint identity.ID, err error) {
+// ask sends one command and waits for the answer, as long as the other side
+// leads.
+func (c *channel) ask(ctx context.Context, cmd []byte, leads func() (bool, <-chan struct{})) (result []byte, hint identity.ID, err error) {
 	until, _ := ctx.Deadline() // Propose sees to it that there is one
 	r := &request{proposal: proposal{cmd: cmd, answer: make(chan answer, 1)}, wait: time.Until(until)}
 	c.mu.Lock()
@@ -271,19 +257,29 @@ func (c *channel) ask(ctx context.Context, cmd []byte) (result []byte, hint iden
 	case <-c.dead:
 		return nil, "", fmt.Errorf("%w: stream ended", ErrNoLeader)
 	}
-	select {
-	case a := <-r.answer:
-		return a.result, a.hint, a.err
-	case <-c.dead:
-		result, err = r.giveUp(errors.New("stream to the leader ended"))
-	case <-ctx.Done():
-		result, err = r.giveUp(context.Cause(ctx))
+	for {
+		still, changed := leads()
+		if !still {
+			result, err = r.giveUp(errMoved)
+			return result, "", err
+		}
+		select {
+		case a := <-r.answer:
+			return a.result, a.hint, a.err
+		case <-c.dead:
+			result, err = r.giveUp(errors.New("stream to the leader ended"))
+			return result, "", err
+		case <-changed:
+			continue
+		case <-ctx.Done():
+		}
+		result, err = r.giveUp(ctx.Err())
 		// A stream on which nothing came all the while is not worth keeping.
 		if c.heard.Load() < sent.UnixNano() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			c.end()
 		}
+		return result, "", err
 	}
-	return result, "", err
 }
 
 // write sends requests as they come and flushes when there is no other.

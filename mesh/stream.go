@@ -35,6 +35,19 @@ type conn struct{ network.Stream }
 func (c conn) LocalAddr() net.Addr  { return addr(c.Conn().LocalPeer().String()) }
 func (c conn) RemoteAddr() net.Addr { return addr(c.Conn().RemotePeer().String()) }
 
+// closeGrace bounds how long Close waits for a peer that no longer answers:
+// closing a stream whose protocol is still being agreed on waits for that.
+const closeGrace = time.Second
+
+// Close implements net.Conn. What was written before still arrives if the peer
+// takes it in closeGrace.
+func (c conn) Close() error {
+	if err := c.SetDeadline(time.Now().Add(closeGrace)); err != nil {
+		return plain(c.Reset())
+	}
+	return plain(c.Stream.Close())
+}
+
 func (c conn) Read(b []byte) (int, error) {
 	count, err := c.Stream.Read(b)
 	return count, plain(err)
