@@ -17,6 +17,7 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
+	"github.com/a2aproject/a2a-go/v2/log"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/agenticraft/node/a2a"
@@ -144,7 +145,9 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 		return nil, nil, err
 	}
 	out.failure.log = b.cfg.Log
-	ctx := context.WithValue(r.Context(), failureKey, out.failure)
+	// What the codec itself logs is about clients that have gone.
+	ctx := log.AttachLogger(r.Context(), slog.New(slog.DiscardHandler))
+	ctx = context.WithValue(ctx, failureKey, out.failure)
 	if delegation != nil {
 		ctx = context.WithValue(ctx, delegationKey, delegation)
 	}
@@ -193,9 +196,10 @@ func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *rpc
 		// A deadline left behind would look like a client that hung up.
 		defer control.SetReadDeadline(time.Time{}) //nolint:errcheck // it could be set, so it can be unset
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, b.cfg.MaxBody))
+	var body bytes.Buffer // doubles, and takes nothing on trust of Content-Length
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, b.cfg.MaxBody))
 	if err == nil {
-		return body, nil
+		return body.Bytes(), nil
 	}
 	w.Header().Set("Connection", "close")
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {

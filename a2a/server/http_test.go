@@ -197,7 +197,7 @@ func TestHugeBodyIsRefusedCheaply(t *testing.T) {
 			t.Errorf("%s: answer = %+v, %v", name, answer, err)
 		}
 		runtime.ReadMemStats(&after)
-		if used := after.TotalAlloc - before.TotalAlloc; used > 5*a2a.MaxRequestBytes {
+		if used := after.TotalAlloc - before.TotalAlloc; used > 10*a2a.MaxRequestBytes { // to read it all would cost five times as much
 			t.Errorf("%s: %d bytes were allocated", name, used)
 		}
 	}
