@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,17 +71,22 @@ func (l *lastWords) Read(p []byte) (int, error) {
 }
 
 // imitate returns a backend whose workers greet and then behave.
-func imitate(t *testing.T, cfg Config, behave func(i *imitation)) (*Backend, *[]*imitation) {
+func imitate(t *testing.T, cfg Config, behave func(i *imitation)) (b *Backend, workers func() []*imitation) {
 	t.Helper()
-	made := new([]*imitation)
 	var mu sync.Mutex
+	var made []*imitation
+	workers = func() []*imitation {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(made)
+	}
 	var wg sync.WaitGroup
 	b, err := newBackend(cfg, jail.Probe{Tier: jail.Tier1}, func(context.Context, string, class) (process, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		i := &imitation{serial: len(*made) + 1, done: make(chan struct{})}
+		i := &imitation{serial: len(made) + 1, done: make(chan struct{})}
 		i.node, i.worker = net.Pipe()
-		*made = append(*made, i)
+		made = append(made, i)
 		wg.Go(func() {
 			i.send(protocol.Hello, "imitation")
 			behave(i)
@@ -95,7 +101,7 @@ func imitate(t *testing.T, cfg Config, behave func(i *imitation)) (*Backend, *[]
 			t.Error(err)
 		}
 		wg.Wait()
-		for _, i := range *made {
+		for _, i := range workers() {
 			select {
 			case <-i.done:
 			default:
@@ -103,7 +109,7 @@ func imitate(t *testing.T, cfg Config, behave func(i *imitation)) (*Backend, *[]
 			}
 		}
 	})
-	return b, made
+	return b, workers
 }
 
 func done(r protocol.Report) string {
@@ -176,7 +182,7 @@ func TestHostileWorkerIsDestroyed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b, made := imitate(t, Config{}, func(i *imitation) {
+				b, workers := imitate(t, Config{}, func(i *imitation) {
 					if i.serial > 1 {
 						obedient(i)
 						return
@@ -198,7 +204,7 @@ func TestHostileWorkerIsDestroyed(t *testing.T) {
 					t.Errorf("%d bytes of stdout, %d of stderr", len(r.Stdout), len(r.Stderr))
 				}
 				select {
-				case <-(*made)[0].done:
+				case <-workers()[0].done:
 				default:
 					t.Error("the hostile worker lives on")
 				}
@@ -275,11 +281,11 @@ func TestWorkersOfOtherLimitsAreNotReused(t *testing.T) {
 
 func TestIdleWorkersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, made := imitate(t, Config{MaxIdle: 2}, obedient)
+		b, workers := imitate(t, Config{MaxIdle: 2}, obedient)
 		living := func() int {
 			synctest.Wait()
 			n := 0
-			for _, i := range *made {
+			for _, i := range workers() {
 				select {
 				case <-i.done:
 				default:
@@ -310,10 +316,10 @@ func TestIdleWorkersEnd(t *testing.T) {
 
 func TestDeadSpareIsNotHandedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, made := imitate(t, Config{}, obedient)
+		b, workers := imitate(t, Config{}, obedient)
 		s := spec("a")
 		s.Limits.Memory, s.Limits.CPUPercent = sandbox.DefaultLimits().Memory, sandbox.DefaultLimits().CPUPercent
-		(*made)[0].die()
+		workers()[0].die()
 		synctest.Wait()
 		if r, err := b.Run(t.Context(), s, nil); err != nil || r.Status != sandbox.OK || string(r.Value) == "1" {
 			t.Errorf("Run = %s, %s, %v", r.Status, r.Value, err)
@@ -321,7 +327,7 @@ func TestDeadSpareIsNotHandedOut(t *testing.T) {
 		if _, err := b.Run(t.Context(), s, nil); err != nil {
 			t.Error(err)
 		}
-		for _, i := range *made { // the idle one too
+		for _, i := range workers() { // the idle one too
 			i.die()
 		}
 		synctest.Wait()
@@ -332,7 +338,7 @@ func TestDeadSpareIsNotHandedOut(t *testing.T) {
 }
 
 func TestRefusedRunLeavesTheWorkerFresh(t *testing.T) {
-	b, made := imitate(t, Config{}, obedient)
+	b, workers := imitate(t, Config{}, obedient)
 	s := spec("a")
 	s.Limits.Memory, s.Limits.CPUPercent = sandbox.DefaultLimits().Memory, sandbox.DefaultLimits().CPUPercent
 	refused := errors.New("no quorum")
@@ -343,7 +349,7 @@ func TestRefusedRunLeavesTheWorkerFresh(t *testing.T) {
 	if _, err := b.Run(t.Context(), s, nil); !errors.Is(err, sandbox.ErrUnenforceable) {
 		t.Errorf("Run = %v, want ErrUnenforceable", err)
 	}
-	for _, i := range *made {
+	for _, i := range workers() {
 		select {
 		case <-i.done:
 		default:

@@ -116,6 +116,11 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if spec.Language != Language {
 		return sandbox.Result{}, fmt.Errorf("%w: the restricted sandbox runs %s, not %.40q", sandbox.ErrUnavailable, Language, spec.Language)
 	}
+	checked := spec
+	checked.Required = nil // an unknown limit is one that cannot be enforced
+	if err := checked.Validate(); err != nil {
+		return sandbox.Result{}, err
+	}
 	if !b.description.Available {
 		return sandbox.Result{}, fmt.Errorf("%w: %s", sandbox.ErrUnavailable, b.description.Reason)
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/agenticraft/node/internal/durable"
 	"github.com/agenticraft/node/sandbox"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 )
 
 //go:embed probe.py
@@ -45,8 +44,13 @@ const (
 var leftOut = map[string]bool{
 	"test": true, "tests": true, "idlelib": true, "tkinter": true, "turtledemo": true, "ensurepip": true,
 	"site-packages": true, "dist-packages": true, "__pycache__": true, "lib2to3": true,
+	// Of the time zones: the machine's own, and the same ones in other versions.
+	"localtime": true, "posixrules": true, "posix": true, "right": true,
 	"sitecustomize.py": true, "usercustomize.py": true, "EXTERNALLY-MANAGED": true,
 }
+
+// zoneinfo is where Python looks for time zones.
+const zoneinfo = "/usr/share/zoneinfo"
 
 // mountPoints are the empty folders on which a jail mounts its own.
 var mountPoints = []string{"dev", "proc", "tmp", "work"}
@@ -149,13 +153,7 @@ func (s *Store) settle(stage string, m manifest) error {
 	if err := os.Chmod(stage, 0o755); err != nil {
 		return fmt.Errorf("open up runtime: %w", err)
 	}
-	dir, err := os.Open(stage)
-	if err != nil {
-		return fmt.Errorf("flush runtime: %w", err)
-	}
-	// One flush of the file system is far cheaper than one for each file.
-	err = unix.Syncfs(int(dir.Fd()))
-	if err := errors.Join(err, dir.Close()); err != nil {
+	if err := flush(stage); err != nil {
 		return fmt.Errorf("flush runtime: %w", err)
 	}
 	name := filepath.Join(s.dir, m.digest())
@@ -271,6 +269,12 @@ func copyPython(ctx context.Context, py interpreter, stage string) ([]string, er
 			return nil, err
 		}
 		objects = append(objects, found...)
+	}
+	// The library's zoneinfo reads the system's time zones, where there are any.
+	if _, err := os.Stat(zoneinfo); err == nil {
+		if _, err := t.copyLibrary(zoneinfo, zoneinfo); err != nil {
+			return nil, err
+		}
 	}
 	libraries, err := closure(objects)
 	if err != nil {

@@ -132,9 +132,14 @@ func (s *Store) Lookup(language string) (dir, digest string, argv []string, err 
 		return "", "", nil, err
 	}
 	for _, r := range list {
-		if slices.Contains(r.Languages, language) {
-			return filepath.Join(s.dir, r.Digest), r.Digest, slices.Clone(r.Argv), nil
+		if !slices.Contains(r.Languages, language) {
+			continue
 		}
+		dir := filepath.Join(s.dir, r.Digest)
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue // someone deleted it
+		}
+		return dir, r.Digest, slices.Clone(r.Argv), nil
 	}
 	return "", "", nil, fmt.Errorf("%w: no %s runtime; run: agenticraft runtime add %s", sandbox.ErrUnavailable, language, language)
 }

@@ -57,7 +57,7 @@ func store(t *testing.T) (*runtime.Store, runtime.Runtime) {
 	return s, list[0]
 }
 
-func TestAddPythonIsIdempotentAndEqualEverywhere(t *testing.T) {
+func TestAddPythonIsIdempotent(t *testing.T) {
 	s, r := store(t)
 	again, err := s.AddPython(t.Context(), runtime.AddConfig{Progress: func(line string) { t.Log(line) }})
 	if err != nil || again.Digest != r.Digest {
@@ -65,14 +65,6 @@ func TestAddPythonIsIdempotentAndEqualEverywhere(t *testing.T) {
 	}
 	if list, err := s.List(); err != nil || len(list) != 1 {
 		t.Errorf("List() has %d runtimes, %v, want 1", len(list), err)
-	}
-	other, err := runtime.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	elsewhere, err := other.AddPython(t.Context(), runtime.AddConfig{})
-	if err != nil || elsewhere.Digest != r.Digest {
-		t.Errorf("AddPython into another store = %v, %v, want %v", elsewhere.Digest, err, r.Digest)
 	}
 	t.Logf("%s: Python %s, %d files, %d bytes, %v", r.Digest, r.Version, r.Files, r.Bytes, r.Argv)
 }
@@ -137,8 +129,9 @@ func TestPythonRunsInItsTreeAlone(t *testing.T) {
 		t.Skip("chroot needs root")
 	}
 	const program = `
-import sys, os, json, ctypes, ssl, sqlite3, zlib, bz2, lzma, hashlib, decimal, asyncio, threading, unittest, ctypes.util, uuid, socket, xml.etree.ElementTree
+import sys, os, json, ctypes, zoneinfo, ssl, sqlite3, zlib, bz2, lzma, hashlib, decimal, asyncio, threading, unittest, ctypes.util, uuid, socket, xml.etree.ElementTree
 assert not os.path.exists('/etc/passwd') and not os.path.exists('/bin/sh'), 'host files'
+assert not os.path.isdir('/usr/share/zoneinfo') or zoneinfo.ZoneInfo('Europe/Paris').key
 assert json.__cached__.endswith('.pyc') and os.path.exists(json.__cached__)
 with open(json.__cached__, 'rb') as f: head = f.read(8)
 assert head[4:8] == b'\x01\0\0\0', head
@@ -208,7 +201,9 @@ func TestVerifyNamesTheChangedFile(t *testing.T) {
 	}
 }
 
-func TestSharedStoreAddsOnce(t *testing.T) {
+// Two processes add to one store at once; one of them does the work, and the
+// digest is the same as in another store.
+func TestSharedStoreAddsOnceAndEqual(t *testing.T) {
 	_, want := store(t)
 	dir := t.TempDir()
 	// What a crashed addition left must not stay.

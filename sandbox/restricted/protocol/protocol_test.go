@@ -49,7 +49,7 @@ func TestReadRefuses(t *testing.T) {
 		"nothing":             {"", io.EOF},
 		"half a header":       {"o\x00\x00", io.ErrUnexpectedEOF},
 		"half a payload":      {"o\x00\x00\x00\x05ab", io.ErrUnexpectedEOF},
-		"half a long payload": {"v\x03\x00\x00\x00ab", io.ErrUnexpectedEOF},
+		"half a long payload": {"v\x00\x20\x00\x00ab", io.ErrUnexpectedEOF},
 		"unknown kind":        {"?\x00\x00\x00\x00", protocol.ErrProtocol},
 		"kind of the node":    {"c\x00\x00\x00\x00", protocol.ErrProtocol},
 		"2 GiB":               {"v\x80\x00\x00\x00", protocol.ErrProtocol},
