@@ -48,8 +48,9 @@ type Jail struct {
 	enforced map[string]string
 	err      error // of the start, or of the end
 	exit     Exit
-	settled  bool // started is closed
-	over     bool // done is closed
+	settled  bool        // started is closed
+	over     bool        // done is closed
+	hang     *time.Timer // runs from Kill to the end
 }
 
 // Control is the private channel to the worker's descriptor 3: a stream that
@@ -91,7 +92,7 @@ func (j *Jail) Done() <-chan struct{} { return j.done }
 
 // Kill ends everything in the jail. It returns at once; [Jail.Wait] tells when
 // it is done. Calling it again, or after the end, does nothing.
-func (j *Jail) Kill() { j.spawner.kill(j.id) }
+func (j *Jail) Kill() { j.spawner.kill(j) }
 
 // Wait returns when every process of the jail is dead and its cgroups are
 // removed, or when ctx is done. An error wrapping [ErrLost] or

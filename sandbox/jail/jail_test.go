@@ -278,3 +278,49 @@ func TestProbeSaysWhatItFound(t *testing.T) {
 		t.Errorf("Probe = %+v", p)
 	}
 }
+
+func TestBuildWithoutHelperSaysSo(t *testing.T) {
+	s, err := jail.Start(jail.Config{Node: jailtest.Node(), Dir: t.TempDir()})
+	if err == nil { // this build has one
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if !errors.Is(err, sandbox.ErrUnavailable) || !strings.Contains(err.Error(), "make build") {
+		t.Errorf("Start = %v", err)
+	}
+}
+
+// A spawner that is stopped answers nothing; the run it holds must still end.
+func TestSpawnerThatHangsIsReplaced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for time-outs")
+	}
+	t.Parallel()
+	node := jailtest.Node()
+	s, err := jail.Start(jail.Config{Node: node, Dir: t.TempDir(), Helper: jailtest.Helper(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	j, err := s.Start(ctx, waiting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Release()
+	if err := syscall.Kill(spawnerPid(t, node), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	j.Kill()
+	if _, err := j.Wait(ctx); !errors.Is(err, jail.ErrLost) {
+		t.Errorf("Wait = %v, want %v", err, jail.ErrLost)
+	}
+	next, err := s.Start(ctx, quick)
+	if err != nil {
+		t.Fatalf("Start on the next spawner: %v", err)
+	}
+	next.Release()
+}

@@ -215,9 +215,20 @@ func (l *life) send(req wire.Request, fds []int) error {
 	return nil
 }
 
-func (l *life) kill(id uint64) {
+// kill asks the spawner to end a jail. One that does not within hangTimeout
+// hangs itself and is replaced, which ends all its jails.
+func (l *life) kill(j *Jail) {
+	j.mu.Lock()
+	over, first := j.over, j.hang == nil
+	if !over && first {
+		j.hang = time.AfterFunc(hangTimeout, l.hangUp)
+	}
+	j.mu.Unlock()
+	if over || !first {
+		return
+	}
 	// An error means that the spawner is gone, and every jail with it.
-	_ = l.send(wire.Request{Op: wire.OpKill, ID: id}, nil)
+	_ = l.send(wire.Request{Op: wire.OpKill, ID: j.id}, nil)
 }
 
 func (l *life) start(ctx context.Context, spec *wire.Start, files []sandbox.File) (*Jail, error) {
@@ -310,6 +321,9 @@ func (j *Jail) finish() {
 	if !j.settled {
 		j.settled = true
 		close(j.started)
+	}
+	if j.hang != nil {
+		j.hang.Stop()
 	}
 	if !j.over {
 		j.over = true

@@ -36,7 +36,8 @@ const (
 	maxSlots     = 512
 	startTimeout = 10 * time.Second // for one jail, from the request to the running worker
 	helloTimeout = 10 * time.Second
-	closeTimeout = 10 * time.Second
+	closeTimeout = 7 * time.Second
+	hangTimeout  = 6 * time.Second // of the spawner, to end a jail
 )
 
 // Spawner makes jails. Its methods may be called concurrently.
@@ -107,7 +108,7 @@ func Start(cfg Config) (*Spawner, error) {
 	first, err := s.launch()
 	if err != nil {
 		s.stop()
-		return nil, errors.Join(err, helper.Close())
+		return nil, errors.Join(fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err), helper.Close())
 	}
 	s.cur = first
 	close(s.up)
@@ -218,7 +219,7 @@ func (s *Spawner) try(h wire.Hello) Probe {
 	}
 	p.Features["jail"] = "ok"
 	p.Tier = Tier2
-	if os.Geteuid() == 0 && p.Features["cgroup_memory"] == "ok" && p.Features["cgroup_pids"] == "ok" && p.Features["cgroup_cpu"] == "ok" {
+	if p.Features["user_ids"] == "ok" && p.Features["cgroup_memory"] == "ok" && p.Features["cgroup_pids"] == "ok" && p.Features["cgroup_cpu"] == "ok" {
 		p.Tier = Tier1
 	}
 	return p

@@ -26,7 +26,7 @@ type Spawner struct{}
 // life is one spawner process on Linux.
 type life struct{}
 
-func (*life) kill(uint64) {}
+func (*life) kill(*Jail) {}
 
 // Start returns an error wrapping [sandbox.ErrUnavailable]: jails need Linux.
 func Start(Config) (*Spawner, error) {

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -188,14 +190,71 @@ func (g *Group) LimitCPU(percent int) error {
 	return g.write(CPU, "cpu.cfs_quota_us", fmt.Sprint(quota))
 }
 
-// Attach moves a process into the groups. Its later children follow.
+// Attach moves a process into the version 2 groups. Its later children
+// follow. For those of version 1 see [Group.Tasks].
 func (g *Group) Attach(pid int) error {
 	for _, dir := range g.dirs {
+		if g.isV1(dir) {
+			continue
+		}
 		if err := write(filepath.Join(dir, "cgroup.procs"), fmt.Sprint(pid)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Tasks opens the files of the version 1 groups by which a thread moves itself
+// there, by writing "0". Moving another process waits for every CPU of the
+// machine to notice, which takes 10 ms and more; moving oneself does not.
+func (g *Group) Tasks() ([]*os.File, error) {
+	var out []*os.File
+	for _, dir := range g.dirs {
+		if !g.isV1(dir) {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(dir, "tasks"), os.O_WRONLY, 0)
+		if err != nil {
+			for _, f := range out {
+				err = errors.Join(err, f.Close())
+			}
+			return nil, fmt.Errorf("open control group: %w", err)
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func (g *Group) isV1(dir string) bool {
+	if dir == g.acct {
+		return true
+	}
+	for ctl, d := range g.at {
+		if d == dir {
+			return g.host.controllers[ctl].version == 1
+		}
+	}
+	return false
+}
+
+// Counted says which of a process's threads count against the process limit.
+func (g *Group) Counted(threads []int) int {
+	dir, ok := g.at[Pids]
+	if !ok || !g.isV1(dir) {
+		return len(threads)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "tasks"))
+	if err != nil {
+		return len(threads)
+	}
+	n := 0
+	for f := range strings.FieldsSeq(string(b)) {
+		tid, err := strconv.Atoi(f)
+		if err == nil && slices.Contains(threads, tid) {
+			n++
+		}
+	}
+	return n
 }
 
 // Usage is what a group consumed; a negative number is unknown.

@@ -26,7 +26,7 @@ const (
 	SyncFD  = 4 // packets to and from the spawner
 	FilesFD = 5 // files for the working folder, or closed
 	TreeFD  = 6 // detached mount of the language tree, or closed
-	lastFD  = TreeFD
+	GroupFD = 7 // the first of the control groups to join
 )
 
 // stepError says which step of the set-up the kernel refused.
@@ -57,6 +57,10 @@ func Main() int {
 	if err != nil {
 		return 1 // the spawner is gone
 	}
+	// The main thread owns the memory of init, which is so charged to the jail,
+	// with the files that init places. The thread that forks the worker joins
+	// as well, and hands that on.
+	joined := join(j.Groups)
 	rep := wire.Report{Kind: wire.ReportStarted}
 	type made struct {
 		pid  int
@@ -69,8 +73,10 @@ func Main() int {
 	// user 0, so that the worker can neither signal nor trace it.
 	go func() {
 		runtime.LockOSThread()
-		var m made
-		m.pid, m.work, m.err = build(&j, &rep)
+		m := made{err: step("join control groups", errors.Join(joined, join(j.Groups)))}
+		if m.err == nil {
+			m.pid, m.work, m.err = build(&j, &rep)
+		}
 		ready <- m
 		select {} // a locked thread that ends would be noticed by nobody, but costs a fork
 	}()
@@ -188,13 +194,19 @@ func build(j *wire.Jail, rep *wire.Report) (pid, work int, err error) {
 	return pid, work, nil
 }
 
-// closeOthers makes sure that no descriptor but ours reaches the worker.
-func closeOthers() error {
-	for fd := SyncFD; fd <= lastFD; fd++ {
-		unix.CloseOnExec(fd)
+// join moves the calling thread into the jail's control groups.
+func join(groups []int) error {
+	for _, fd := range groups {
+		if _, err := unix.Write(fd, []byte("0")); err != nil {
+			return err
+		}
 	}
-	// What the runtime opened for itself is close-on-exec, and all else too.
-	return unix.CloseRange(lastFD+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	return nil
+}
+
+// closeOthers makes sure that no descriptor but its own reaches the worker.
+func closeOthers() error {
+	return unix.CloseRange(SyncFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // reap waits for every process that becomes ours, until the worker ends.

@@ -196,6 +196,17 @@ func (j *jail) spawn() error {
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
+	if j.group != nil {
+		tasks, err := j.group.Tasks()
+		if err != nil {
+			return errors.Join(err, unix.Close(j.sync))
+		}
+		for i, f := range tasks {
+			defer func() { _ = f.Close() }() // written to by init only
+			files = append(files, f.Fd())
+			msg.Groups = append(msg.Groups, inside.GroupFD+i)
+		}
+	}
 	s.fork(func() {
 		j.pid, err = syscall.ForkExec("/proc/self/exe", []string{"jail", "init"}, &syscall.ProcAttr{
 			Env: []string{"GOMAXPROCS=1"}, Files: files, Sys: attr, Dir: "/",

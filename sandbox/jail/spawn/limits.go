@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -85,6 +86,10 @@ func (j *jail) limitWorker() error {
 	if err != nil {
 		return err
 	}
+	own := len(threads)
+	if j.group != nil {
+		own = j.group.Counted(threads)
+	}
 	set := map[int]uint64{}
 	if host.Mechanism(cgroup.Memory) == "" {
 		set[unix.RLIMIT_AS] = uint64(l.Memory)
@@ -97,7 +102,7 @@ func (j *jail) limitWorker() error {
 		set[unix.RLIMIT_CPU] = uint64(l.Wall/time.Second) + 2
 	}
 	if host.Mechanism(cgroup.Pids) == "" {
-		set[unix.RLIMIT_NPROC] = uint64(l.Processes + threads)
+		set[unix.RLIMIT_NPROC] = uint64(l.Processes + own)
 	}
 	for res, n := range set {
 		if err := unix.Prlimit(j.worker, res, &unix.Rlimit{Cur: n, Max: n}, nil); gone(err) {
@@ -109,7 +114,7 @@ func (j *jail) limitWorker() error {
 	if j.group == nil {
 		return nil
 	}
-	return errors.Join(j.group.LimitProcesses(l.Processes+threads), j.group.LimitCPU(l.CPUPercent))
+	return errors.Join(j.group.LimitProcesses(l.Processes+own), j.group.LimitCPU(l.CPUPercent))
 }
 
 // gone says that the process ended before we came to it.
@@ -145,10 +150,17 @@ func children(pid int) ([]int, error) {
 	return out, nil
 }
 
-func threads(pid int) (int, error) {
+// threads lists the threads of a process.
+func threads(pid int) ([]int, error) {
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
-		return 0, fmt.Errorf("count threads of init: %w", err)
+		return nil, fmt.Errorf("list threads of init: %w", err)
 	}
-	return len(tasks), nil
+	var out []int
+	for _, t := range tasks {
+		if tid, err := strconv.Atoi(t.Name()); err == nil {
+			out = append(out, tid)
+		}
+	}
+	return out, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,21 @@ const (
 type idBlock struct {
 	first int
 	lock  int // socket whose name is the lock; the kernel frees it with us
+}
+
+// mapped says whether this user namespace has the ids of all blocks. That of a
+// container may have far fewer.
+func mapped(uidMap string) bool {
+	for line := range strings.Lines(uidMap) {
+		var inside, outside, count int64
+		if _, err := fmt.Sscan(line, &inside, &outside, &count); err != nil {
+			continue
+		}
+		if inside <= firstID && inside+count >= firstID+idBlocks*idsPerBlock {
+			return true
+		}
+	}
+	return false
 }
 
 // claimIDs takes a block. It begins looking at one that depends on the node,

@@ -36,7 +36,7 @@ const patience = 2 * time.Second
 type server struct {
 	host     *cgroup.Host
 	node     string
-	root     bool // we are the machine's root and may use other user ids
+	root     bool // we are root and may use other user ids
 	landlock bool
 	forks    chan func() // run on the main thread, see Main
 	sendMu   sync.Mutex
@@ -105,6 +105,11 @@ func (s *server) open(n int) error {
 	}
 	features["user_ids"] = "one, the node's own"
 	var ids *idBlock
+	uidMap, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return fmt.Errorf("read user ids: %w", err)
+	}
+	s.root = s.root && mapped(string(uidMap))
 	if s.root {
 		ids, err = claimIDs(s.node)
 		if err != nil {

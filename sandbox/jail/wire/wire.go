@@ -98,6 +98,7 @@ type Jail struct {
 	Start    Start `json:"start"`
 	Tree     int   `json:"tree"`      // descriptor of the detached mount of Root, or -1
 	FilesFD  int   `json:"files_fd"`  // descriptor the files come from, or -1
+	Groups   []int `json:"groups"`    // descriptors of control groups to join, see cgroup.Group.Tasks
 	WorkerID int   `json:"worker_id"` // uid and gid of the worker in the jail
 	TmpBytes int64 `json:"tmp_bytes"` // size of /work and /tmp together
 	Landlock bool  `json:"landlock"`  // the kernel has it
