@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,9 +44,61 @@ func (s Status) TaskState() sdk.TaskState {
 	return sdk.TaskStateWorking
 }
 
+// maxReport is the most JSON that a report may be, in bytes: the official
+// client reads no event of a stream beyond 10 MiB.
+const maxReport = 8 << 20
+
+// maxReportStream is what stays of stdout and stderr, in bytes each, when a
+// report is too large even without files; JSON may need six bytes for one.
+const maxReportStream = 512 << 10
+
 // Artifact is the report as the artifact that clients read it from; the
-// inverse of [ReportOf].
+// inverse of [ReportOf]. A report beyond 8 MiB of JSON gives up its files,
+// then the end of its output, then its result, and says so in Truncated.
 func (r Report) Artifact() (*sdk.Artifact, error) {
+	for _, shorten := range []func(*Report){(*Report).dropFiles, (*Report).cutOutput, (*Report).dropResult} {
+		raw, err := json.Marshal(r)
+		if err != nil {
+			return nil, Errorf(CodeInternal, "report: %v", err)
+		}
+		if len(raw) <= maxReport {
+			break
+		}
+		r.Truncated = slices.Clone(r.Truncated)
+		shorten(&r)
+	}
+	return r.artifact()
+}
+
+func (r *Report) dropFiles() {
+	if len(r.Files) > 0 {
+		r.Files = nil
+		r.truncated("files")
+	}
+}
+
+func (r *Report) cutOutput() {
+	for name, text := range map[string]*string{"stdout": &r.Stdout, "stderr": &r.Stderr} {
+		if len(*text) > maxReportStream {
+			*text = strings.ToValidUTF8((*text)[:maxReportStream], "")
+			r.truncated(name)
+		}
+	}
+}
+
+func (r *Report) dropResult() {
+	r.Result = nil
+	r.truncated("result")
+}
+
+func (r *Report) truncated(what string) {
+	if !slices.Contains(r.Truncated, what) {
+		r.Truncated = append(r.Truncated, what)
+		slices.Sort(r.Truncated)
+	}
+}
+
+func (r Report) artifact() (*sdk.Artifact, error) {
 	exact := string(bytes.TrimSpace(r.Result))
 	lossy := false
 	if len(r.Result) > 0 {

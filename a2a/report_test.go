@@ -55,6 +55,32 @@ func TestReportRoundTrip(t *testing.T) {
 	}
 }
 
+func TestReportFitsWhatClientsRead(t *testing.T) {
+	big := func(n int) string { return strings.Repeat("\x01", n) }
+	for _, c := range []struct {
+		name   string
+		report a2a.Report
+		want   []string
+	}{
+		{"files", a2a.Report{Stdout: "x", Files: []a2a.File{{Path: "a", Content: make([]byte, 8<<20)}}}, []string{"files"}},
+		{"output", a2a.Report{Stdout: big(1 << 20), Stderr: big(1 << 20), Truncated: []string{"stderr"}}, []string{"stderr", "stdout"}},
+		{"result", a2a.Report{Result: json.RawMessage(`"` + strings.Repeat("x", 9<<20) + `"`)}, []string{"result"}},
+		{"all", a2a.Report{Stdout: big(2 << 20), Files: []a2a.File{{Path: "a", Content: make([]byte, 8<<20)}}, Result: json.RawMessage(`"` + strings.Repeat("x", 9<<20) + `"`)}, []string{"files", "result", "stdout"}},
+	} {
+		artifact, err := c.report.Artifact()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw := mustJSON(t, artifact); len(raw) > 9<<20 {
+			t.Errorf("%s: %d bytes", c.name, len(raw))
+		}
+		got, err := a2a.ReportOf(&sdk.Task{Artifacts: []*sdk.Artifact{artifact}})
+		if err != nil || !cmp.Equal(got.Truncated, c.want) {
+			t.Errorf("%s: truncated %v, want %v; %v", c.name, got.Truncated, c.want, err)
+		}
+	}
+}
+
 func TestReportOfRefuses(t *testing.T) {
 	for name, task := range map[string]*sdk.Task{
 		"nothing":     nil,

@@ -11,7 +11,7 @@ import (
 // Watcher is told what happens to a task while [Follow] reads its stream. Both
 // functions may be nil; they are called in order, by the caller's goroutine.
 type Watcher struct {
-	Began  func(task string)                               // once, before anything else
+	Began  func(task string)                              // once, before anything else
 	Output func(stream string, offset int64, data []byte) // "stdout" or "stderr", in order for each
 }
 
@@ -62,7 +62,7 @@ func (f *follower) artifact(e *sdk.TaskArtifactUpdateEvent) {
 		return
 	}
 	for i, a := range f.task.Artifacts {
-		if a.ID == e.Artifact.ID {
+		if a != nil && a.ID == e.Artifact.ID {
 			f.task.Artifacts[i] = e.Artifact
 			return
 		}
@@ -76,6 +76,9 @@ func (f *follower) output(a *sdk.Artifact) bool {
 		return false
 	}
 	for _, part := range a.Parts {
+		if part == nil { // a server may send null
+			continue
+		}
 		var data []byte
 		switch c := part.Content.(type) {
 		case sdk.Text:

@@ -2,9 +2,11 @@ package server_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +19,7 @@ import (
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2aclient"
+	"github.com/a2aproject/a2a-go/v2/a2asrv"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/server"
@@ -347,21 +350,80 @@ func TestStockClient(t *testing.T) {
 	}
 }
 
-func BenchmarkSendMessage(b *testing.B) {
-	w := open(b, &fakePath{run: hello})
-	c, err := a2aclient.NewFromEndpoints(b.Context(), []*sdk.AgentInterface{sdk.NewAgentInterface(w.http.URL, sdk.TransportProtocolJSONRPC)}, a2aclient.WithJSONRPCTransport(w.http.Client()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	key := newKey(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		signed, err := a2a.Sign(key, request(b), a2a.SignOptions{Audience: a2a.Audience(cluster)})
+// echo is an executor for the SDK's own handler that does what hello does.
+type echo struct{}
+
+func (echo) Execute(_ context.Context, e *a2asrv.ExecutorContext) iter.Seq2[sdk.Event, error] {
+	return func(yield func(sdk.Event, error) bool) {
+		if !yield(sdk.NewSubmittedTask(e, e.Message), nil) {
+			return
+		}
+		artifact, err := a2a.Report{Status: a2a.Succeeded, Result: []byte("42"), Stdout: "hello world\n"}.Artifact()
 		if err != nil {
-			b.Fatal(err)
+			yield(nil, err)
+			return
 		}
-		if _, err := c.SendMessage(b.Context(), signed); err != nil {
-			b.Fatal(err)
+		if yield(&sdk.TaskArtifactUpdateEvent{TaskID: e.TaskID, ContextID: e.ContextID, Artifact: artifact}, nil) {
+			yield(sdk.NewStatusUpdateEvent(e, sdk.TaskStateCompleted, nil), nil)
 		}
 	}
+}
+
+func (echo) Cancel(context.Context, *a2asrv.ExecutorContext) iter.Seq2[sdk.Event, error] {
+	return func(func(sdk.Event, error) bool) {}
+}
+
+// BenchmarkSendMessage compares our handler, which verifies signatures and
+// keeps tasks on disk, with the SDK's, which does neither.
+func BenchmarkSendMessage(b *testing.B) {
+	key := newKey(b)
+	run := func(url string, hc *http.Client) func(b *testing.B) {
+		return func(b *testing.B) {
+			c, err := a2aclient.NewFromEndpoints(b.Context(), []*sdk.AgentInterface{sdk.NewAgentInterface(url, sdk.TransportProtocolJSONRPC)}, a2aclient.WithJSONRPCTransport(hc))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				signed, err := a2a.Sign(key, request(b), a2a.SignOptions{Audience: a2a.Audience(cluster)})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := c.SendMessage(b.Context(), signed); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+	w := open(b, &fakePath{run: hello})
+	b.Run("ours", run(w.http.URL, w.http.Client()))
+	s := httptest.NewServer(a2asrv.NewJSONRPCHandler(a2asrv.NewHandler(echo{})))
+	defer s.Close()
+	b.Run("sdk", run(s.URL, s.Client()))
+}
+
+// Whatever comes, the answer is a JSON-RPC answer and no task is found.
+func FuzzHTTP(f *testing.F) {
+	for _, s := range []string{
+		`{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"x"}}`,
+		`{"jsonrpc":"2.0","id":"a","method":"SendMessage","params":{"message":{"message_id":"1","role":"ROLE_USER","parts":[{"text":"x"},{"data":[1]}]}}}`,
+		`{"jsonrpc":"2.0","id":null,"method":"ListTasks"}`,
+		`[]`, `{"jsonrpc`,
+	} {
+		f.Add([]byte(s))
+	}
+	w := open(f, &fakePath{run: hello})
+	h := server.HTTP(server.HTTPConfig{Handler: w.Handler})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(string(body)))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("A2A-Version", "1.0")
+		r = r.WithContext(server.WithCaller(r.Context(), server.Caller{Principal: agent("x"), Door: server.DoorHTTP}))
+		out := httptest.NewRecorder()
+		h.ServeHTTP(out, r)
+		var answer rpcAnswer
+		if err := json.Unmarshal(out.Body.Bytes(), &answer); err != nil || (answer.Error == nil) == (answer.Result == nil) {
+			t.Fatalf("%q is answered %q: %v", body, out.Body, err)
+		}
+	})
 }
