@@ -180,6 +180,10 @@ func (m *Manager) Run(ctx context.Context, backend string, spec Spec, ready func
 		m.metrics.refused.WithLabelValues("busy").Inc()
 		return Result{}, err
 	}
+	if m.stop.Err() != nil {
+		m.queue.release(0) // the slot of a run that Close ended
+		return Result{}, ErrClosed
+	}
 	start := time.Now()
 	result, err := m.cfg.Backends[name].Run(ctx, spec, ready)
 	elapsed := time.Since(start)
