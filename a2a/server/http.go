@@ -53,7 +53,8 @@ type HTTPConfig struct {
 //   - garbage is -32700, a wrong or missing params -32602, an unknown method
 //     -32601, and duplicate members are refused;
 //   - params may be written in snake_case, as ProtoJSON allows;
-//   - an error before the first event of a stream is a plain JSON answer;
+//   - an error before the first event of a stream is a plain JSON answer, unless
+//     the client accepts nothing but a stream;
 //   - errors carry a google.rpc.ErrorInfo that gives the code of [a2a.Error].
 func HTTP(cfg HTTPConfig) http.Handler {
 	if cfg.MaxBody == 0 {
@@ -107,7 +108,7 @@ var mayLackParams = []string{"ListTasks", "GetExtendedAgentCard"}
 
 // ServeHTTP implements http.Handler.
 func (b *binding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	out := newReply(w, b.cfg.WriteTimeout)
+	out := newReply(w, r, b.cfg.WriteTimeout)
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		out.status = http.StatusMethodNotAllowed

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"iter"
@@ -29,6 +30,9 @@ import (
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
 	code := m.Run()
+	if f := flag.Lookup("test.fuzz"); f != nil && f.Value.String() != "" {
+		os.Exit(code) // the fuzzer keeps goroutines of its own
+	}
 	http.DefaultClient.CloseIdleConnections()
 	for deadline := time.Now().Add(5 * time.Second); code == 0 && runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -345,8 +349,17 @@ func TestStockClient(t *testing.T) {
 	wantCode(t, a2a.FromWire(err), a2a.CodeSignatureMissing)
 	_, err = c.GetTask(t.Context(), &sdk.GetTaskRequest{ID: "x"})
 	wantCode(t, a2a.FromWire(err), a2a.CodeNotFound)
+	errs := 0
 	for _, err := range c.SubscribeToTask(t.Context(), &sdk.SubscribeToTaskRequest{ID: task.ID}) {
 		wantCode(t, a2a.FromWire(err), a2a.CodeUnsupported)
+		errs++
+	}
+	for _, err := range c.SendStreamingMessage(t.Context(), request(t)) {
+		wantCode(t, a2a.FromWire(err), a2a.CodeSignatureMissing)
+		errs++
+	}
+	if errs != 2 {
+		t.Errorf("%d errors of two streams arrived", errs)
 	}
 }
 

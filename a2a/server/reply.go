@@ -10,6 +10,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -116,6 +117,7 @@ type reply struct {
 	status  int
 	begun   bool
 	failed  bool
+	asEvent bool // the client reads nothing but a stream, not even for an error
 	written int
 }
 
@@ -125,8 +127,16 @@ var (
 	eventStream = "text/event-stream"
 )
 
-func newReply(w http.ResponseWriter, timeout time.Duration) *reply {
-	return &reply{ResponseWriter: w, control: http.NewResponseController(w), timeout: timeout, failure: new(failure), status: http.StatusOK}
+func newReply(w http.ResponseWriter, r *http.Request, timeout time.Duration) *reply {
+	accept := strings.Join(r.Header.Values("Accept"), ",")
+	return &reply{
+		ResponseWriter: w,
+		control:        http.NewResponseController(w),
+		timeout:        timeout,
+		failure:        new(failure),
+		status:         http.StatusOK,
+		asEvent:        strings.Contains(accept, eventStream) && !strings.Contains(accept, "application/json"),
+	}
 }
 
 // WriteHeader waits for the first byte, which decides what the answer is.
@@ -155,14 +165,18 @@ func (r *reply) Write(p []byte) (int, error) {
 	return r.write(p)
 }
 
-// fail answers with an error: as an event if a stream has begun, else plainly.
+// fail answers with an error: as an event if a stream has begun or if the
+// client accepts only a stream (the official Go and JavaScript clients read no
+// other answer to a streaming request), else plainly.
 func (r *reply) fail(e *rpcError) {
 	body := e.body(r.id)
 	r.failed = true
-	if r.begun {
+	h := r.Header()
+	switch {
+	case r.begun && h.Get("Content-Type") == eventStream, !r.begun && r.asEvent:
+		h.Set("Content-Type", eventStream)
 		body = append(append(frameData[:len(frameData):len(frameData)], body...), "\n\n"...)
-	} else {
-		h := r.Header()
+	default:
 		h.Set("Content-Type", "application/json")
 		h.Del("X-Accel-Buffering")
 	}

@@ -55,8 +55,13 @@ func TestTasksAreTheirOwnersOnly(t *testing.T) {
 		wantCode(t, err, a2a.CodeNotFound)
 		_, err = stranger.Cancel(t.Context(), id, nil)
 		wantCode(t, err, a2a.CodeNotFound)
+		refused := false
 		for _, err := range stranger.Subscribe(t.Context(), id, nil) {
 			wantCode(t, err, a2a.CodeNotFound)
+			refused = true
+		}
+		if !refused {
+			t.Errorf("%s: a stranger's subscription was not refused", when)
 		}
 		req := request(t)
 		req.Message.TaskID = sdk.TaskID(id)
