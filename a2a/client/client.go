@@ -257,14 +257,6 @@ func signedRequest(raw []byte) (*sdk.SendMessageRequest, error) {
 	return req, nil
 }
 
-// wire keeps a nil error nil in its interface.
-func wire(err error) error {
-	if err == nil {
-		return nil
-	}
-	return a2a.FromWire(err)
-}
-
 func wired(events iter.Seq2[sdk.Event, error]) iter.Seq2[sdk.Event, error] {
 	return func(yield func(sdk.Event, error) bool) {
 		for e, err := range events {

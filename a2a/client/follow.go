@@ -16,8 +16,8 @@ type Watcher struct {
 }
 
 // Follow reads a task's stream to its end and puts the task together again. A
-// stream that ends before the task does is an error of code unavailable: the
-// task goes on, and [Client.Subscribe] or [Client.Get] finds it.
+// stream that ends before the task does is an [Interrupted] error: the task
+// goes on, and [Client.Subscribe] or [Client.Get] finds it.
 func Follow(events iter.Seq2[sdk.Event, error], w Watcher) (*sdk.Task, error) {
 	f := follower{watch: w, seen: map[sdk.ArtifactID]int64{}}
 	for event, err := range events {
@@ -36,7 +36,7 @@ func Follow(events iter.Seq2[sdk.Event, error], w Watcher) (*sdk.Task, error) {
 		}
 	}
 	if f.task == nil || !f.task.Status.State.Terminal() {
-		return f.task, a2a.Errorf(a2a.CodeUnavailable, "the stream ended before the task did")
+		return f.task, &Interrupted{Err: a2a.Errorf(a2a.CodeUnavailable, "%v", errCut), Cause: errCut}
 	}
 	return f.task, nil
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"iter"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -47,7 +49,10 @@ type roundTripper struct {
 	max  int64 // bytes
 }
 
-const maxProblem = 64 << 10 // bytes of an error's body that are read
+const (
+	maxProblem  = 64 << 10 // bytes of an error's body that are read
+	eventStream = "text/event-stream"
+)
 
 func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	next := t.next
@@ -60,10 +65,34 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if resp.StatusCode == http.StatusOK {
 		resp.Body = &capped{ReadCloser: resp.Body, left: t.max}
+		if strings.Contains(req.Header.Get("Accept"), eventStream) && !strings.HasPrefix(resp.Header.Get("Content-Type"), eventStream) {
+			return asStream(resp)
+		}
 		return resp, nil
 	}
 	defer resp.Body.Close()
 	return nil, problem(resp)
+}
+
+// asStream makes a stream of one event from a plain answer: a server that
+// refuses a streaming request before its first event answers like that, and
+// the SDK's codec would see a stream of nothing.
+func asStream(resp *http.Response) (*http.Response, error) {
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
+	if err != nil {
+		return nil, err
+	}
+	var line bytes.Buffer
+	line.WriteString("data: ")
+	if err := json.Compact(&line, text); err != nil {
+		return nil, a2a.Errorf(a2a.CodeInternal, "the server answered a streaming request with something that is neither a stream nor JSON")
+	}
+	line.WriteString("\n\n")
+	resp.Header.Set("Content-Type", eventStream)
+	resp.ContentLength = int64(line.Len())
+	resp.Body = io.NopCloser(&line)
+	return resp, nil
 }
 
 // problem reads an error from an HTTP status and, where there is one, an RFC

@@ -1,0 +1,322 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// The tests of this package run the built binary: real processes, real
+// libp2p, raft, bbolt and jails.
+
+var testBinary string
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "agenticraft-test-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	testBinary = filepath.Join(dir, "agenticraft")
+	if err := buildBinary(testBinary); err != nil {
+		return 1, err
+	}
+	// One runtime tree for all clusters of this package, made by the first.
+	if err := os.Setenv("AGENTICRAFT_RUNTIMES", filepath.Join(dir, "runtimes")); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// buildBinary does what `make build` does, into a folder of the tests' own.
+func buildBinary(name string) error {
+	const helper = "../../sandbox/jail/bin/jail"
+	fresh := helper + "." + strconv.Itoa(os.Getpid())
+	for _, args := range [][]string{{"-o", fresh, "../jail"}, {"-o", name, "."}} {
+		build := exec.Command("go", append([]string{"build", "-trimpath", "-ldflags", "-s -w"}, args...)...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build: %w\n%s", err, out)
+		}
+		if args[1] == fresh {
+			if err := os.Rename(fresh, helper); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// testCluster is a development cluster in processes of its own.
+type testCluster struct {
+	devCluster
+	t    testing.TB
+	dir  string
+	data string
+	dev  *exec.Cmd
+	out  *bytes.Buffer // what dev printed; to be read after it was announced
+}
+
+const (
+	clusterReady = 60 * time.Second
+	commandWait  = 60 * time.Second
+)
+
+// startCluster starts a cluster that ends with the test.
+func startCluster(t testing.TB, nodes int) *testCluster {
+	t.Helper()
+	dir := t.TempDir()
+	c := &testCluster{t: t, dir: dir, data: filepath.Join(dir, "data"), out: new(bytes.Buffer)}
+	c.startDev(nodes)
+	t.Cleanup(func() { c.stop() })
+	return c
+}
+
+func (c *testCluster) startDev(nodes int) {
+	c.t.Helper()
+	if err := os.RemoveAll(filepath.Join(c.data, "dev.json")); err != nil {
+		c.t.Fatal(err)
+	}
+	port := freeTestPorts(c.t, nodes)
+	c.dev = exec.Command(testBinary, "dev", "--nodes", strconv.Itoa(nodes), "--data", c.data, "--port", strconv.Itoa(port))
+	c.dev.Env = c.env()
+	c.dev.Stdout, c.dev.Stderr = c.out, c.out
+	if err := c.dev.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	deadline := time.Now().Add(clusterReady)
+	for time.Now().Before(deadline) {
+		text, err := os.ReadFile(filepath.Join(c.data, "dev.json"))
+		if err == nil && json.Unmarshal(text, &c.devCluster) == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	_ = c.dev.Process.Kill()
+	_ = c.dev.Wait()
+	c.t.Fatalf("the cluster did not start:\n%s", c.out)
+}
+
+// stop interrupts dev, as a user at the terminal would, and checks that no
+// process is left.
+func (c *testCluster) stop() {
+	c.t.Helper()
+	if c.dev == nil {
+		return
+	}
+	if err := c.dev.Process.Signal(os.Interrupt); err != nil {
+		c.t.Errorf("stop: %v", err)
+	}
+	err := c.dev.Wait()
+	c.dev = nil
+	if err != nil {
+		c.t.Errorf("dev ended with %v:\n%s\n%s", err, c.out, c.logs())
+	}
+	for _, n := range c.Nodes {
+		if alive(n.PID) {
+			c.t.Errorf("node process %d is still there", n.PID)
+		}
+	}
+}
+
+func (c *testCluster) logs() string {
+	var b strings.Builder
+	for i, n := range c.Nodes {
+		text, err := os.ReadFile(filepath.Join(n.Data, "node.log"))
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		fmt.Fprintf(&b, "--- node %d\n%s", i+1, text[max(0, len(text)-4000):])
+	}
+	return b.String()
+}
+
+func (c *testCluster) env() []string {
+	return append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(c.dir, "config"), "AGENTICRAFT_SERVER=", "AGENTICRAFT_API_KEY=")
+}
+
+// result is what one command did.
+type result struct {
+	code           int
+	stdout, stderr string
+	took           time.Duration
+}
+
+// run runs the binary with the cluster's context.
+func (c *testCluster) run(args ...string) result {
+	c.t.Helper()
+	return c.runWith(nil, "", args...)
+}
+
+func (c *testCluster) runWith(env []string, stdin string, args ...string) result {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), commandWait)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, testBinary, args...)
+	cmd.Env = append(c.env(), env...)
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Dir = c.dir
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err := cmd.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		c.t.Fatalf("agenticraft %v: %v", args, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String(), time.Since(began)}
+}
+
+// exec runs `exec --json` at a node and reads the report.
+func (c *testCluster) exec(node int, args ...string) (a2a.Report, result) {
+	c.t.Helper()
+	r := c.run(append([]string{"exec", "--json", "--server", c.Nodes[node].HTTP}, args...)...)
+	var rep a2a.Report
+	if err := json.Unmarshal([]byte(r.stdout), &rep); err != nil {
+		c.t.Errorf("exec %v printed no JSON: %v\n%s%s", args, err, r.stdout, r.stderr)
+	}
+	return rep, r
+}
+
+// json runs a command that must succeed and reads what it prints.
+func (c *testCluster) json(into any, args ...string) {
+	c.t.Helper()
+	r := c.run(append(args, "--json")...)
+	if r.code != exitOK {
+		c.t.Fatalf("agenticraft %v exited with %d:\n%s%s", args, r.code, r.stdout, r.stderr)
+	}
+	if err := json.Unmarshal([]byte(r.stdout), into); err != nil {
+		c.t.Fatalf("agenticraft %v printed no JSON: %v\n%s", args, err, r.stdout)
+	}
+}
+
+// leader is the index of the node that leads.
+func (c *testCluster) leader(ask int) int {
+	c.t.Helper()
+	for range 100 {
+		var out struct {
+			Nodes []nodeView `json:"nodes"`
+		}
+		c.json(&out, "nodes", "--server", c.Nodes[ask].HTTP)
+		for _, n := range out.Nodes {
+			for i, known := range c.Nodes {
+				if n.Leader && known.ID == n.ID {
+					return i
+				}
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	c.t.Fatal("no node leads")
+	return -1
+}
+
+func (c *testCluster) kill(node int) {
+	c.t.Helper()
+	if err := syscall.Kill(c.Nodes[node].PID, syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
+	}
+	c.await("node to die", func() bool { return !alive(c.Nodes[node].PID) })
+}
+
+// restart runs a node again that was killed, outside of dev. It ends with the
+// test.
+func (c *testCluster) restart(node int) {
+	c.t.Helper()
+	cmd := exec.Command(testBinary, "serve", "--config", filepath.Join(c.Nodes[node].Data, "config.yaml"))
+	cmd.Env = c.env()
+	log, err := os.OpenFile(filepath.Join(c.Nodes[node].Data, "node.log"), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.Nodes[node].PID = cmd.Process.Pid
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	c.t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			c.t.Errorf("stop node: %v", err)
+		}
+		<-done
+	})
+	c.await("node to be ready", func() bool {
+		return c.run("status", "--server", c.Nodes[node].HTTP).code == exitOK
+	})
+}
+
+// await waits for something that must come true.
+func (c *testCluster) await(what string, is func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		if is() {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	c.t.Fatalf("waited in vain for %s\n%s", what, c.logs())
+}
+
+// alive reports whether the process exists and is no zombie.
+func alive(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, ok := strings.Cut(string(text), ") ")
+	return ok && !strings.HasPrefix(state, "Z")
+}
+
+func freeTestPorts(t testing.TB, n int) int {
+	t.Helper()
+	for first := 20000 + os.Getpid()%5000; first < 32000; first += n {
+		free := true
+		for port := first; port < first+n; port++ {
+			free = free && portFree(port) == nil
+		}
+		if free {
+			return first
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+// runShell runs a line as a user would paste it.
+func (c *testCluster) runShell(line string) result {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), commandWait)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", line)
+	cmd.Env, cmd.Dir = c.env(), c.dir
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		c.t.Fatalf("%s: %v", line, err)
+	}
+	return result{code: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
+}
