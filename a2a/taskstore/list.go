@@ -57,6 +57,7 @@ func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
 		index, prefix = tx.Bucket(bucketTimes).Cursor(), nil
 	}
 	var page Page
+	size := 0 // bytes of the page's records
 	for k, v := index.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = index.Next() {
 		order := k[len(prefix):]
 		if len(order) <= orderBytes {
@@ -76,16 +77,18 @@ func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
 		if bytes.Compare(order, from) <= 0 {
 			continue // on a page before
 		}
-		if len(page.Records) == f.Limit {
+		if n := len(page.Records); n == f.Limit || size >= maxPageBytes {
 			if page.Next == "" {
-				page.Next = encodeCursor(orderKey(page.Records[f.Limit-1]))
+				page.Next = encodeCursor(orderKey(page.Records[n-1]))
 			}
 			continue // only counted
 		}
-		r, err := get(tx, sdk.TaskID(order[orderBytes:]))
+		id := order[orderBytes:]
+		r, err := get(tx, sdk.TaskID(id))
 		if err != nil {
 			return Page{}, err
 		}
+		size += len(tx.Bucket(bucketTasks).Get(id))
 		page.Records = append(page.Records, r)
 	}
 	return page, nil
@@ -104,7 +107,8 @@ func (f Filter) match(raw []byte) (bool, error) {
 
 const (
 	defaultLimit = 50
-	maxCursor    = 512 // bytes
+	maxCursor    = 512     // bytes
+	maxPageBytes = 8 << 20 // of records, after which a page takes no more
 )
 
 func encodeCursor(order []byte) string { return base64.RawURLEncoding.EncodeToString(order) }

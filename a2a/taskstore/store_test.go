@@ -159,6 +159,31 @@ func TestListPagesNewestFirst(t *testing.T) {
 	}
 }
 
+func TestLargeTasksMakeShortPages(t *testing.T) {
+	s := open(t, t.TempDir())
+	for n := range 5 {
+		v := task(n, sdk.TaskStateCompleted)
+		v.Artifacts[0].Parts = sdk.ContentParts{sdk.NewTextPart(strings.Repeat("x", 3<<20))}
+		if _, err := s.Create(v, "alice", *v.Status.Timestamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sizes []int
+	for f := (taskstore.Filter{Owner: "alice"}); ; {
+		page, err := s.List(f)
+		if err != nil || page.Total != 5 {
+			t.Fatalf("List = %d of %d, %v", len(page.Records), page.Total, err)
+		}
+		sizes = append(sizes, len(page.Records))
+		if f.Cursor = page.Next; f.Cursor == "" {
+			break
+		}
+	}
+	if len(sizes) != 2 || sizes[0] != 3 || sizes[1] != 2 {
+		t.Errorf("pages of %v", sizes)
+	}
+}
+
 // A cursor of one's own making reaches no other owner's tasks.
 func TestCursorStaysWithItsOwner(t *testing.T) {
 	s := open(t, t.TempDir())
