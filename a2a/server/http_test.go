@@ -23,6 +23,7 @@ import (
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/client"
 	"github.com/agenticraft/node/a2a/server"
 )
 
@@ -243,6 +244,27 @@ func TestBodyThatNeverComesIsGivenUp(t *testing.T) {
 	var answer rpcAnswer
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Error == nil || !resp.Close {
 		t.Errorf("answer = %+v, %v", answer, err)
+	}
+}
+
+// The deadline is for the body alone: the answer may take as long as the run.
+func TestARunMayTakeLongerThanItsBodyMay(t *testing.T) {
+	const deadline = 20 * time.Millisecond
+	w := open(t, &fakePath{run: func(ctx context.Context, e a2a.Execution, out server.Updates) a2a.Report {
+		<-time.After(5 * deadline)
+		return hello(ctx, e, out)
+	}})
+	h := server.HTTP(server.HTTPConfig{Handler: w.Handler, ReadTimeout: deadline, WriteTimeout: deadline})
+	s := httptest.NewServer(h)
+	defer s.Close()
+	c, err := client.New(client.Config{URL: s.URL, HTTPClient: s.Client(), Key: newKey(t), Audience: a2a.Audience(cluster)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second on the same connection
+		if task, err := c.Send(t.Context(), request(t), nil); err != nil || task.Status.State != sdk.TaskStateCompleted {
+			t.Errorf("Send = %+v, %v", task, err)
+		}
 	}
 }
 

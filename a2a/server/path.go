@@ -49,12 +49,22 @@ type Admitted struct {
 	Task     string // see [a2a.TaskID]
 	Owner    string // the principal who may see the task, as text
 	Existing bool   // admitted before: reply with the task that is
+	// Asker is whom the request itself proved, if not the channel's caller.
+	Asker identity.Principal
 	// Final, if not nil, is the end already (policy denied it); nothing is stored.
 	Final *a2a.Report
 	// Run does the work. It is called exactly once unless Existing or Final is
 	// set, in a goroutine of the handler's, with a context that outlives the
 	// request and ends only when the handler is closed in a hurry.
 	Run func(ctx context.Context, out Updates) a2a.Report
+}
+
+// asker is who may see the task by having sent its request.
+func (a Admitted) asker(c Caller) identity.Principal {
+	if a.Asker.IsZero() {
+		return c.Principal
+	}
+	return a.Asker
 }
 
 // Updates takes what a run writes while it runs. Output may be called

@@ -162,7 +162,7 @@ func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller
 		}
 		task, err := h.stored(id, func(owner string) bool { return owner == admitted.Owner })
 		if isNotFound(err) {
-			task, err = h.path.Fetch(ctx, admitted.Task, caller.Principal)
+			task, err = h.path.Fetch(ctx, admitted.Task, admitted.asker(caller))
 		}
 		switch {
 		case err == nil && (immediately || task.Status.State.Terminal()):
