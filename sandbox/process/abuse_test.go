@@ -282,7 +282,7 @@ func TestCPUShareHolds(t *testing.T) {
 	s.Limits.CPUPercent = 20
 	s.Limits.Wall = time.Second
 	r := b.run(t, s)
-	if r.Status != sandbox.Timeout || r.Usage.CPU > 450*time.Millisecond {
+	if r.Status != sandbox.Timeout || r.Usage.CPU > 450*time.Millisecond || r.Usage.CPU < 50*time.Millisecond {
 		t.Errorf("status %s, %v of CPU in %v, want timeout and about a fifth", r.Status, r.Usage.CPU, r.Usage.Wall)
 	}
 	t.Logf("%v of CPU in %v, held by %s", r.Usage.CPU, r.Usage.Wall, r.Enforced["cpu_percent"])

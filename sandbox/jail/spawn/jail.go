@@ -43,8 +43,9 @@ type jail struct {
 	sync   int // packets to and from init
 	worker int // pid
 
-	overMemory atomic.Bool // the watchdog found it so
-	peak       atomic.Int64
+	overMemory atomic.Bool  // the watchdog found it so
+	peak       atomic.Int64 // bytes
+	cpu        atomic.Int64 // ns, as far as the watchdog has seen
 }
 
 // kill asks live to end the jail.
@@ -352,7 +353,8 @@ func (j *jail) end() (*unix.Rusage, bool) {
 // account fills in what the jail consumed and whether memory ended it.
 func (j *jail) account(exit *wire.Exit, ru *unix.Rusage) {
 	if ru != nil {
-		exit.CPU = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+		// Processes that were killed with init are in no one's account.
+		exit.CPU = max(time.Duration(ru.Utime.Nano()+ru.Stime.Nano()), time.Duration(j.cpu.Load()))
 		exit.Peak = max(ru.Maxrss<<10, j.peak.Load())
 	}
 	if j.group != nil {

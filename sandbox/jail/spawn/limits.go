@@ -76,9 +76,10 @@ func (j *jail) limitWorker() error {
 	}
 	j.worker = pids[0]
 	// Under want of memory the worker goes before init, which reports it.
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", j.worker), []byte("1000"), 0); gone(err) {
-		return nil
-	} else if err != nil {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", j.worker), []byte("1000"), 0); err != nil {
+		if ended(j.worker) {
+			return nil
+		}
 		return fmt.Errorf("prefer the worker when memory ends: %w", err)
 	}
 	host, l := j.server.host, j.spec.Limits
@@ -105,9 +106,10 @@ func (j *jail) limitWorker() error {
 		set[unix.RLIMIT_NPROC] = uint64(l.Processes + own)
 	}
 	for res, n := range set {
-		if err := unix.Prlimit(j.worker, res, &unix.Rlimit{Cur: n, Max: n}, nil); gone(err) {
-			return nil
-		} else if err != nil {
+		if err := unix.Prlimit(j.worker, res, &unix.Rlimit{Cur: n, Max: n}, nil); err != nil {
+			if ended(j.worker) {
+				return nil
+			}
 			return fmt.Errorf("set resource limit %d: %w", res, err)
 		}
 	}
@@ -119,6 +121,19 @@ func (j *jail) limitWorker() error {
 
 // gone says that the process ended before we came to it.
 func gone(err error) bool { return errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) }
+
+// ended says that a process has ended, whether its parent knows or not. Of one
+// that has, the kernel answers anything: its files belong to root.
+func ended(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	text := string(b)
+	// The name in parentheses is the program's choice; the state follows.
+	_, state, _ := strings.Cut(text[strings.LastIndexByte(text, ')')+1:], " ")
+	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
+}
 
 // children lists the children of all threads of a process.
 func children(pid int) ([]int, error) {

@@ -41,7 +41,7 @@ func (j *jail) watchdog(stop <-chan struct{}) {
 		if h.Mechanism(cgroup.Memory) == "" {
 			j.checkMemory(pids)
 		}
-		if h.Mechanism(cgroup.CPU) == "" && j.spec.Limits.CPUPercent < 100*runtime.NumCPU() {
+		if h.Mechanism(cgroup.CPU) == "" {
 			w.check(j, pids)
 		}
 	}
@@ -105,9 +105,14 @@ func (w *cpuWindow) check(j *jail, pids []int) {
 	for _, pid := range pids {
 		used[pid] = cpuTime(pid)
 		// A process not seen before brings all that it used.
-		w.spent += max(0, used[pid]-w.used[pid])
+		more := max(0, used[pid]-w.used[pid])
+		w.spent += more
+		j.cpu.Add(int64(more))
 	}
 	w.used = used
+	if j.spec.Limits.CPUPercent >= 100*runtime.NumCPU() {
+		return // only counted
+	}
 	budget := window * time.Duration(j.spec.Limits.CPUPercent) / 100
 	if now.Sub(w.began) >= window {
 		// What was used too much is owed by the windows that follow.
