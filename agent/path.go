@@ -41,7 +41,7 @@ func (a *Agent) Submit(ctx context.Context, in server.Inbound) (server.Admitted,
 		return server.Admitted{}, err
 	}
 	if known, err := a.known(req); err != nil || known {
-		return server.Admitted{Task: req.task, Owner: req.principal.String(), Existing: known}, err
+		return server.Admitted{Task: req.task, Owner: req.principal.String(), Asker: req.principal, Existing: known}, err
 	}
 	if err := a.decide(ctx, req); err != nil {
 		a.noteDenied(req)
@@ -53,7 +53,7 @@ func (a *Agent) Submit(ctx context.Context, in server.Inbound) (server.Admitted,
 	}
 	fresh, err := a.begin(req.task, req.facts.Digest)
 	if err != nil || !fresh {
-		return server.Admitted{Task: req.task, Owner: req.principal.String(), Existing: err == nil}, err
+		return server.Admitted{Task: req.task, Owner: req.principal.String(), Asker: req.principal, Existing: err == nil}, err
 	}
 	return server.Admitted{
 		Task:  req.task,

@@ -30,7 +30,7 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/sandboxes":             {"sandbox.list", d.sandboxes},
 		"GET /v1/policy":                {"policy.read", d.policy},
 		"GET /v1/trust":                 {"trust.read", d.trust},
-		"POST /v1/runs":                 {"exec.run", d.run},
+		"POST /v1/runs":                 {"", d.run}, // the path asks policy about what is to be run
 		"GET /v1/tasks":                 {"task.list", d.tasks},
 		"GET /v1/tasks/{id}":            {"task.read", d.task},
 		"POST /v1/tasks/{id}/cancel":    {"exec.cancel", d.cancel},

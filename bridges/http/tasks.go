@@ -38,7 +38,11 @@ func (d *door) run(ctx context.Context, _ identity.Principal, r *http.Request) (
 	if !ok {
 		return nil, &a2a.Error{Code: "internal", Message: "the node answered with something that is no task"}
 	}
-	return a2a.Describe(task)
+	rep, err := a2a.Describe(task)
+	if err == nil && rep.Status == a2a.Denied {
+		return nil, &a2a.Error{Code: a2a.CodeDenied, Message: rep.Error.Message}
+	}
+	return rep, err
 }
 
 func (d *door) tasks(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {

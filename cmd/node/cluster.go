@@ -54,10 +54,13 @@ func (c *cluster) Status(ctx context.Context) any {
 }
 
 // Ready is nil when the node can take requests: there is a leader to record
-// them.
+// them, and a quorum has cosigned the log at least once.
 func (c *cluster) Ready(context.Context) error {
 	if _, ok := c.group.Leader(); !ok {
 		return errors.New("the keepers have no leader")
+	}
+	if _, _, err := c.store.Checkpoint(); err != nil {
+		return errors.New("no quorum has cosigned the log yet")
 	}
 	return nil
 }
