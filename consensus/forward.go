@@ -180,6 +180,19 @@ func (f *forwarder) channel(ctx context.Context, to identity.ID) (*channel, erro
 	return c, nil
 }
 
+// leave ends the channels to all but the leader: what is under way on them is
+// answered by a node that leads no more, late or never.
+func (f *forwarder) leave(leader identity.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, t := range f.to {
+		if id != leader && t.open != nil {
+			t.open.end()
+			t.open = nil
+		}
+	}
+}
+
 func (f *forwarder) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -119,6 +119,9 @@ func (g *Group) noted(o raft.Observation) {
 	case raft.LeaderObservation:
 		g.log.Info("leader changed", "leader", string(data.LeaderID), "term", g.raft.CurrentTerm())
 		g.met.elections.Inc()
+		if data.LeaderID != "" {
+			g.forward.leave(identity.ID(data.LeaderID))
+		}
 	case raft.RaftState:
 		clear(g.silent)
 		g.met.leading(data == raft.Leader)

@@ -14,9 +14,12 @@ import (
 type gate struct{ n *Node }
 
 func (g *gate) InterceptPeerDial(id peer.ID) bool                               { return g.n.allowed(id) }
-func (g *gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool                    { return true }
 func (g *gate) InterceptAccept(network.ConnMultiaddrs) bool                     { return true }
 func (g *gate) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+
+func (g *gate) InterceptAddrDial(id peer.ID, at ma.Multiaddr) bool {
+	return isTCP(at) || g.n.mayUseQUIC(id)
+}
 
 func (g *gate) InterceptSecured(_ network.Direction, id peer.ID, at network.ConnMultiaddrs) bool {
 	if g.n.allowed(id) {

@@ -170,12 +170,15 @@ func (n *Node) open(listen, announce []ma.Multiaddr) (host.Host, error) {
 			libp2p.Identity(private),
 			libp2p.UserAgent("agenticraft"),
 			libp2p.NoListenAddrs,
-			libp2p.Transport(tcp.NewTCPTransport),
+			// With the listen port as source port, two nodes that dial each other
+			// at one moment share a connection on which both play the client.
+			libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 			libp2p.Transport(quic.NewTransport),
 			libp2p.ResourceManager(resources),
 			libp2p.ConnectionGater(&gate{n}),
 			libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 			libp2p.WithDialTimeout(dialTimeout),
+			libp2p.DialRanker(tcpFirst),
 			// Everything we do not use is off: relays, hole punching, NAT
 			// probes, address discovery, libp2p's own metrics and ping.
 			libp2p.DisableRelay(),

@@ -184,6 +184,26 @@ func TestTCPAndQUICShareAPort(t *testing.T) {
 	}
 }
 
+func TestTCPIsDialedFirst(t *testing.T) {
+	a, b := pair(t)
+	for _, p := range append(a.Peers(), b.Peers()...) {
+		if !strings.Contains(p.Addr, "/tcp/") {
+			t.Errorf("connected by %s, want TCP", p.Addr)
+		}
+	}
+	// QUIC serves where TCP does not.
+	keyA, keyB := newKey(t), newKey(t)
+	list := allow(keyA.ID(), keyB.ID())
+	c, _ := start(t, mesh.Config{Key: keyA, Allow: list.Allow, Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}})
+	d, _ := start(t, mesh.Config{Key: keyB, Allow: list.Allow})
+	d.SetPeers(map[identity.ID][]string{c.ID(): append([]string{"/ip4/127.0.0.1/tcp/1"}, c.Addrs()...)})
+	eventually(t, "connected by QUIC", func() bool { return isConnected(d, c.ID()) })
+	echo(t, c, "echo")
+	if _, err := ask(t, d, c.ID(), "echo", "hello"); err != nil {
+		t.Errorf("ask over QUIC: %v", err)
+	}
+}
+
 func TestDialSelfAndStrangersIsRefused(t *testing.T) {
 	key := newKey(t)
 	n, _ := start(t, mesh.Config{Key: key, Allow: allow(key.ID()).Allow})

@@ -33,10 +33,11 @@ type tracked struct {
 	kick chan struct{} // has room for one: a new advert is to be sent
 
 	// Guarded by Node.mu.
-	tended bool
-	wanted bool
-	addrs  []ma.Multiaddr
-	public Peer
+	tended   bool
+	wanted   bool
+	attempts int // to connect, since the last connection
+	addrs    []ma.Multiaddr
+	public   Peer
 }
 
 // SetPeers says whom to stay connected with, and where they may be found:
@@ -112,7 +113,7 @@ func (n *Node) connected(_ network.Network, c network.Conn) {
 			n.met.connected.Inc()
 			n.log.Info("peer connected", "peer", id.String(), "addr", c.RemoteMultiaddr().String(), "direction", c.Stat().Direction.String())
 		}
-		p.public.Connected, p.public.LastError = true, ""
+		p.public.Connected, p.public.LastError, p.attempts = true, "", 0
 		p.public.Addr = c.RemoteMultiaddr().String()
 		nudge(p.wake)
 	}
@@ -128,6 +129,7 @@ func (n *Node) disconnected(net network.Network, c network.Conn) {
 		return
 	}
 	p.public.Connected, p.public.Since, p.public.RTT = false, time.Now(), 0
+	p.public.LastError = "connection lost"
 	delete(n.adverts, p.public.ID)
 	n.met.connected.Dec()
 	n.log.Info("peer disconnected", "peer", id.String())
@@ -193,7 +195,7 @@ func (n *Node) tend(ctx context.Context, p *tracked) {
 			n.presence(ctx, p)
 			pause = firstBackoff
 		default:
-			if n.connect(ctx, p, addrs) == nil {
+			if n.connect(ctx, p, addrs, min(time.Second+4*backoff, dialTimeout)) == nil {
 				continue
 			}
 			pause = jitter(backoff)
@@ -217,8 +219,10 @@ func (n *Node) tend(ctx context.Context, p *tracked) {
 // jitter spreads the attempts of nodes that lost the same peer together.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
-func (n *Node) connect(ctx context.Context, p *tracked, addrs []ma.Multiaddr) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+// connect tries once. A dead peer's TCP port refuses at once, its QUIC port says
+// nothing, so the first attempts are short.
+func (n *Node) connect(ctx context.Context, p *tracked, addrs []ma.Multiaddr, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := n.host.Connect(ctx, peer.AddrInfo{ID: p.id, Addrs: addrs})
 	result := "ok"
@@ -231,6 +235,7 @@ func (n *Node) connect(ctx context.Context, p *tracked, addrs []ma.Multiaddr) er
 	defer n.mu.Unlock()
 	if err != nil && !p.public.Connected {
 		p.public.LastError = err.Error()
+		p.attempts++
 	}
 	return err
 }

@@ -175,13 +175,17 @@ func (l *listener) drain() {
 }
 
 // Dial opens a stream of the named protocol to a peer, connecting first if
-// need be. It returns ErrSelf, ErrRefused, or why the peer was not reached
+// need be. A peer of SetPeers that was lost is not dialed, for Run does that
+// already: the error comes at once, so that callers can turn to another. Dial returns ErrSelf, ErrRefused, or why the peer was not reached
 // before ctx was done. A protocol that the peer does not listen for may show
 // only at the first Read.
 func (n *Node) Dial(ctx context.Context, to identity.ID, name string) (net.Conn, error) {
 	id, err := n.dialable(to)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s for %s: %w", to, name, err)
+	}
+	if why := n.unreachable(to); why != "" {
+		return nil, fmt.Errorf("dial %s for %s: not connected: %s", to, name, why)
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -191,6 +195,17 @@ func (n *Node) Dial(ctx context.Context, to identity.ID, name string) (net.Conn,
 	}
 	n.met.streams.WithLabelValues(name, "out").Inc()
 	return conn{s}, nil
+}
+
+// unreachable says why a peer that Run keeps dialing is not connected, or "".
+func (n *Node) unreachable(id identity.ID) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.peers[id]
+	if p == nil || !p.tended || !p.wanted || p.public.Connected {
+		return ""
+	}
+	return p.public.LastError
 }
 
 func (n *Node) dialable(to identity.ID) (peer.ID, error) {
