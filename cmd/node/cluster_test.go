@@ -76,6 +76,8 @@ type testCluster struct {
 	data string
 	dev  *exec.Cmd
 	out  *bytes.Buffer // what dev printed; to be read after it was announced
+
+	restarted []func() // end the nodes that were started again
 }
 
 const (
@@ -133,10 +135,22 @@ func (c *testCluster) stop() {
 	if err != nil {
 		c.t.Errorf("dev ended with %v:\n%s\n%s", err, c.out, c.logs())
 	}
+	if len(c.restarted) > 0 {
+		return // those are not dev's
+	}
 	for _, n := range c.Nodes {
 		if alive(n.PID) {
 			c.t.Errorf("node process %d is still there", n.PID)
 		}
+	}
+}
+
+// stopAll ends every node, those that were started again included.
+func (c *testCluster) stopAll() {
+	c.t.Helper()
+	c.stop()
+	for _, end := range c.restarted {
+		end()
 	}
 }
 
@@ -255,14 +269,19 @@ func (c *testCluster) restart(node int) {
 		c.t.Fatal(err)
 	}
 	c.Nodes[node].PID = cmd.Process.Pid
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	c.t.Cleanup(func() {
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it may have been killed again
+		close(done)
+	}()
+	end := func() {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			c.t.Errorf("stop node: %v", err)
 		}
 		<-done
-	})
+	}
+	c.restarted = append(c.restarted, end)
+	c.t.Cleanup(end)
 	c.await("node to be ready", func() bool {
 		return c.run("status", "--server", c.Nodes[node].HTTP).code == exitOK
 	})
