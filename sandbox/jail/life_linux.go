@@ -66,7 +66,7 @@ func (s *Spawner) launch() (*life, error) {
 		l.hangUp()
 		return nil, errors.Join(err, cmd.Wait())
 	}
-	s.wg.Go(l.read)
+	s.wg.Go(func() { l.read(s.lost) })
 	return l, nil
 }
 
@@ -114,8 +114,9 @@ func (l *life) receive(buf []byte) (ev wire.Event, fds []int, err error) {
 	return ev, fds, nil
 }
 
-// read handles events until the spawner is gone, then settles every jail.
-func (l *life) read() {
+// read handles events until the spawner is gone, calls lost, and then settles
+// every jail.
+func (l *life) read(lost func(*life)) {
 	buf := make([]byte, wire.MaxPacket)
 	var err error
 	for {
@@ -132,10 +133,11 @@ func (l *life) read() {
 	waitErr := l.reap()
 	l.mu.Lock()
 	l.dead = true
-	l.err = errors.Join(err, waitErr)
+	l.err = errors.Join(err, waitErr) // err is never nil here
 	left := l.jails
 	l.jails = nil
 	l.mu.Unlock()
+	lost(l)
 	for _, j := range left {
 		j.fail(fmt.Errorf("%w: the jail spawner died", ErrLost))
 	}

@@ -110,8 +110,7 @@ func Start(cfg Config) (*Spawner, error) {
 		s.stop()
 		return nil, errors.Join(fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err), helper.Close())
 	}
-	s.cur = first
-	close(s.up)
+	s.adopt(first)
 	s.wg.Go(func() { s.keep(first) })
 	s.probe = s.try(first.hello)
 	return s, nil
@@ -168,9 +167,6 @@ func (s *Spawner) keep(l *life) {
 			return
 		}
 		s.cfg.Log.Error("jail spawner died, starting another", "err", l.reason())
-		s.mu.Lock()
-		s.cur, s.up = nil, make(chan struct{})
-		s.mu.Unlock()
 		for {
 			next, err := s.launch()
 			if err == nil {
@@ -185,16 +181,31 @@ func (s *Spawner) keep(l *life) {
 			}
 			pause = min(2*pause, maxPause)
 		}
-		s.mu.Lock()
-		closed := s.ctx.Err() != nil
-		if !closed {
-			s.cur = l
-			close(s.up)
-		}
-		s.mu.Unlock()
-		if closed {
-			l.hangUp()
-		}
+		s.adopt(l)
+	}
+}
+
+// adopt makes l the spawner that is asked for jails, if it still lives.
+func (s *Spawner) adopt(l *life) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		l.hangUp()
+		return
+	}
+	if l.reason() == nil {
+		s.cur = l
+		close(s.up)
+	}
+}
+
+// lost notes that l is dead, before anyone who waits for its jails is told:
+// who then asks for another waits for the next spawner.
+func (s *Spawner) lost(l *life) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cur == l {
+		s.cur, s.up = nil, make(chan struct{})
 	}
 }
 
