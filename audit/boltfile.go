@@ -22,7 +22,9 @@ type boltFile struct {
 	pageSize int64
 	pages    uint64 // high-water mark
 	root     uint64 // page of the bucket of buckets
+	free     uint64 // page of the list of free pages
 
+	used       map[uint64]bool   // pages that walks came by
 	cache      map[uint64][]byte // pages of look-ups
 	cacheBytes int
 }
@@ -39,6 +41,7 @@ const (
 	boltBranch   = 0x01
 	boltLeaf     = 0x02
 	boltMetaPage = 0x04
+	boltFree     = 0x10
 	boltBucket   = 0x01 // flag of a leaf element
 	maxBoltDepth = 32
 	maxBoltPage  = 64 << 20 // bytes, with overflow
@@ -49,7 +52,7 @@ const (
 var byteOrder = binary.NativeEndian
 
 func openBoltFile(r io.ReaderAt, size int64) (*boltFile, error) {
-	f := &boltFile{r: r, size: size, cache: make(map[uint64][]byte)}
+	f := &boltFile{r: r, size: size, used: make(map[uint64]bool), cache: make(map[uint64][]byte)}
 	first, err := f.meta(0)
 	if err != nil {
 		return nil, fmt.Errorf("meta page 0: %w", err)
@@ -66,13 +69,13 @@ func openBoltFile(r io.ReaderAt, size int64) (*boltFile, error) {
 	if second.txid > first.txid {
 		newest = second
 	}
-	f.pages, f.root = newest.pages, newest.root
+	f.pages, f.root, f.free = newest.pages, newest.root, newest.free
 	return f, nil
 }
 
 type boltMetaData struct {
-	pageSize          uint32
-	root, pages, txid uint64
+	pageSize                uint32
+	root, free, pages, txid uint64
 }
 
 func (f *boltFile) meta(at int64) (boltMetaData, error) {
@@ -86,6 +89,7 @@ func (f *boltFile) meta(at int64) (boltMetaData, error) {
 	m := boltMetaData{
 		pageSize: byteOrder.Uint32(body[8:]),
 		root:     byteOrder.Uint64(body[16:]),
+		free:     byteOrder.Uint64(body[32:]),
 		pages:    byteOrder.Uint64(body[40:]),
 		txid:     byteOrder.Uint64(body[48:]),
 	}
@@ -217,6 +221,9 @@ func (f *boltFile) walkID(id uint64, from, until []byte, level int, fn func(bolt
 	if err != nil {
 		return err
 	}
+	for i := range uint64(int64(len(page)) / f.pageSize) {
+		f.used[id+i] = true
+	}
 	return f.walkPage(page, from, until, level, fn)
 }
 
@@ -318,6 +325,33 @@ func (f *boltFile) cached(id uint64) ([]byte, error) {
 	}
 	f.cache[id] = page
 	return page, nil
+}
+
+// checkFree checks the list of free pages, after every bucket was walked: bbolt
+// will write over what it names.
+func (f *boltFile) checkFree() error {
+	page, err := f.page(f.free)
+	if err != nil {
+		return err
+	}
+	const noCount = 0xFFFF // the number does not fit and comes first
+	list := page[boltHeader:]
+	count := uint64(byteOrder.Uint16(page[10:]))
+	if count == noCount {
+		count, list = byteOrder.Uint64(list), list[8:]
+	}
+	if byteOrder.Uint16(page[8:]) != boltFree || count > uint64(len(list)/8) {
+		return fmt.Errorf("%w: list of free pages", errDamaged)
+	}
+	var last uint64
+	for i := range count {
+		id := byteOrder.Uint64(list[i*8:])
+		if id <= max(last, 1) || id >= f.pages || id == f.free || f.used[id] {
+			return fmt.Errorf("%w: page %d is in use, yet listed as free", errDamaged, id)
+		}
+		last = id
+	}
+	return nil
 }
 
 // errStop ends a walk early.

@@ -37,6 +37,7 @@ const (
 	moreWait       = 5 * time.Millisecond   // for signatures beyond the quorum
 	pollLead       = 100 * time.Millisecond // how often it looks whether it leads
 	fetchAfter     = time.Second            // a checkpoint that does not come in this time is fetched
+	alarmEvery     = 10 * time.Second       // for one peer
 	saveEvery      = time.Second            // how often the newest checkpoint goes to disk
 )
 
@@ -51,9 +52,10 @@ type Checkpointer struct {
 
 	signing sync.Mutex // see Cosign
 
-	mu         sync.Mutex // guards the two maps
+	mu         sync.Mutex // guards the maps
 	publishing map[identity.ID]*outbox
 	asking     map[identity.ID]bool
+	alarmed    map[identity.ID]time.Time // by peer, which are few: streams are of members
 
 	posts sync.WaitGroup // requests to peers
 }
@@ -74,7 +76,7 @@ func NewCheckpointer(cfg CheckpointerConfig) (*Checkpointer, error) {
 	}
 	return &Checkpointer{
 		store: cfg.Store, key: cfg.Key, cfg: cfg, log: cfg.Log,
-		publishing: make(map[identity.ID]*outbox), asking: make(map[identity.ID]bool),
+		publishing: make(map[identity.ID]*outbox), asking: make(map[identity.ID]bool), alarmed: make(map[identity.ID]time.Time),
 	}, nil
 }
 
@@ -296,13 +298,27 @@ func (c *Checkpointer) accept(ctx context.Context, peer identity.ID, text []byte
 	return err
 }
 
-// alarm tells of contradicting histories.
+// alarm tells of contradicting histories, now and then while it lasts.
 func (c *Checkpointer) alarm(ctx context.Context, peer identity.ID, size uint64, err error) {
 	c.store.metrics.alarms.Inc()
+	if !c.alarmDue(peer) {
+		return
+	}
 	c.log.ErrorContext(ctx, "audit histories contradict each other", "peer", peer, "size", size, "err", err)
 	if c.cfg.Alarm != nil {
 		c.cfg.Alarm(Alarm{Peer: peer, Size: size, Text: err.Error()})
 	}
+}
+
+func (c *Checkpointer) alarmDue(peer identity.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if last, ok := c.alarmed[peer]; ok && now.Sub(last) < alarmEvery {
+		return false
+	}
+	c.alarmed[peer] = now
+	return true
 }
 
 // publish sends the newest checkpoint to peer; while that is under way, later

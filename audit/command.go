@@ -12,10 +12,14 @@ const (
 	batchDomain    = "agenticraft audit batch v1"
 	// MaxBatch is how many entries one command may hold.
 	MaxBatch = 256
-	// MaxCommand is the size limit of a command in bytes.
-	MaxCommand  = 1 << 20
-	batchTarget = 256 << 10 // bytes of leaves after which a recorder closes a batch
-	signature   = 64        // bytes of an Ed25519 signature
+	// MaxCommand is the size limit of a recorder's commands in bytes.
+	MaxCommand = 256 << 10
+	// maxBatchBytes leaves room for a batch whose smallest leaves were replaced
+	// by their hashes.
+	maxBatchBytes = 2 * MaxCommand
+	batchHead     = 256 // bytes of a command around its leaves, at most
+	leafHead      = 3   // bytes of a leaf's length, at most
+	signature     = 64  // bytes of an Ed25519 signature
 )
 
 // Attestation proves who wrote a batch of entries: the author's signature over
@@ -86,8 +90,8 @@ func (b batch) encode() []byte {
 
 // decodeBatch reads what encode wrote. The signature is not verified.
 func decodeBatch(cmd []byte) (batch, error) {
-	if len(cmd) > MaxCommand {
-		return batch{}, fmt.Errorf("%w: command has %d bytes, limit %d", ErrInvalid, len(cmd), MaxCommand)
+	if len(cmd) > maxBatchBytes {
+		return batch{}, fmt.Errorf("%w: command has %d bytes, limit %d", ErrInvalid, len(cmd), maxBatchBytes)
 	}
 	r := reader{rest: cmd}
 	if v := r.byte(); v != commandVersion {
@@ -119,6 +123,10 @@ func decodeBatch(cmd []byte) (batch, error) {
 // errVersion is a command of a format that this program does not know. A
 // keeper must stop at it: others may have applied it.
 var errVersion = fmt.Errorf("%w: unknown version", ErrInvalid)
+
+// Check reports whether every keeper of this version could apply cmd; see
+// [CheckCommand].
+func (s *Store) Check(cmd []byte) error { return CheckCommand(s.origin, cmd) }
 
 // CheckCommand reports whether every keeper of this version could apply cmd:
 // a known version, well formed, signed by its author for the log named origin.

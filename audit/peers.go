@@ -21,9 +21,9 @@ const (
 	peerURL        = "http://peer"
 	cosignTimeout  = 3 * time.Second // longer than catchUpWait
 	batchesTimeout = 30 * time.Second
-	maxAsk         = 4 << 10                           // bytes of a request to cosign
-	maxAnswer      = maxPage + MaxCommand + (64 << 10) // bytes of a page of batches
-	maxProof       = 128                               // hashes; a tree of 2^53 entries needs 54 or so
+	maxAsk         = 4 << 10                              // bytes of a request to cosign
+	maxAnswer      = maxPage + maxBatchBytes + (64 << 10) // bytes of a page of batches
+	maxProof       = 128                                  // hashes; a tree of 2^53 entries needs 54 or so
 	batchesVersion = 1
 )
 
@@ -49,9 +49,10 @@ func LogHandler(store *Store, c *Checkpointer) http.Handler {
 		mux.HandleFunc("POST /checkpoint", c.serveAccept)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A connection without deadlines only loses this protection.
+		// A connection without deadlines only loses this protection. The one for
+		// reading ends the request as well, so it must allow for the answer.
 		control := http.NewResponseController(w)
-		_ = control.SetReadDeadline(time.Now().Add(cosignTimeout))
+		_ = control.SetReadDeadline(time.Now().Add(batchesTimeout))
 		_ = control.SetWriteDeadline(time.Now().Add(batchesTimeout))
 		mux.ServeHTTP(w, r)
 	})
@@ -244,7 +245,7 @@ func decodeBatches(raw []byte) (Batches, error) {
 	version := r.byte()
 	var out Batches
 	for n := r.uvarint(maxAnswer); n > 0 && !r.bad; n-- {
-		out.Batches = append(out.Batches, r.text(MaxCommand))
+		out.Batches = append(out.Batches, r.text(maxBatchBytes))
 	}
 	for n := r.uvarint(maxProof); n > 0 && !r.bad; n-- {
 		var h Hash

@@ -186,9 +186,11 @@ func (r *Recorder) take() []*record {
 		r.queue = nil
 		return nil
 	}
-	n, size := 0, 0
-	for n < len(r.queue) && n < MaxBatch && size < batchTarget {
-		size += len(r.queue[n].leaf)
+	n, size := 0, batchHead
+	for n < len(r.queue) && n < MaxBatch {
+		if size += leafHead + len(r.queue[n].leaf); size > MaxCommand {
+			break // never at the first: a leaf is much smaller
+		}
 		n++
 	}
 	batch := r.queue[:n:n]

@@ -92,20 +92,25 @@ func TestRecorderBatches(t *testing.T) {
 	gate := make(chan struct{})
 	var mu sync.Mutex
 	calls := 0
+	proposing := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return calls
+	}
 	r := audit.NewRecorder(audit.RecorderConfig{
 		Key: audittest.Key(t, 1), Origin: l.Store.Origin(),
 		Proposer: proposerFunc(func(ctx context.Context, cmd []byte) ([]byte, error) {
-			<-gate
 			mu.Lock()
 			calls++
 			mu.Unlock()
+			<-gate
 			return l.Propose(ctx, cmd)
 		}),
 	})
 	defer r.Close()
 	seen := make(map[uint64]bool)
 	var wg sync.WaitGroup
-	for range writers {
+	for i := range writers {
 		wg.Go(func() {
 			ack, err := r.Record(deadline(t), denial)
 			mu.Lock()
@@ -115,8 +120,12 @@ func TestRecorderBatches(t *testing.T) {
 			}
 			seen[ack.Index] = true
 		})
+		// One entry to each lane first, then all the others.
+		for end := deadline(t); i < 4 && proposing() <= i && end.Err() == nil; {
+			time.Sleep(time.Millisecond)
+		}
 	}
-	for r.Queued() < writers-4 {
+	for end := deadline(t); r.Queued() < writers-4 && end.Err() == nil; {
 		time.Sleep(time.Millisecond)
 	}
 	close(gate)

@@ -159,7 +159,9 @@ func openStore(cfg StoreConfig) (*Store, error) {
 func openBolt(name string) (db *bbolt.DB, err error) {
 	err = guard(func() error {
 		db, err = bbolt.Open(name, storeFilePerm, &bbolt.Options{
-			Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+			// The list of free pages is kept in the file: without it bbolt reads
+			// the whole file at start, and panics beyond our reach if it is damaged.
+			Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType,
 		})
 		return err
 	})

@@ -509,5 +509,8 @@ func (v *dirCheck) derived() error {
 			return bad(size-1, fmt.Sprintf("look-up by %s has %d keys, not %d", name, n, want))
 		}
 	}
+	if err := v.file.checkFree(); err != nil {
+		return bad(size-1, err.Error())
+	}
 	return nil
 }
