@@ -150,3 +150,34 @@ func TestRecorderRefusesWhatIsNoEntry(t *testing.T) {
 		}
 	}
 }
+
+// TestRecorderKeepsCommandsSmall records large entries at once: no command may
+// exceed what consensus takes.
+func TestRecorderKeepsCommandsSmall(t *testing.T) {
+	l := audittest.New(t, nil, nil)
+	var mu sync.Mutex
+	largest := 0
+	r := audit.NewRecorder(audit.RecorderConfig{
+		Key: audittest.Key(t, 1), Origin: l.Store.Origin(),
+		Proposer: proposerFunc(func(ctx context.Context, cmd []byte) ([]byte, error) {
+			mu.Lock()
+			largest = max(largest, len(cmd))
+			mu.Unlock()
+			return l.Propose(ctx, cmd)
+		}),
+	})
+	defer r.Close()
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			e := audit.Entry{Kind: audit.KindTenant, Body: fmt.Appendf(nil, `{"x":"%0*d"}`, 20_000+600*i, 1)}
+			if _, err := r.Record(deadline(t), e); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if largest > audit.MaxCommand || l.Store.Size() != 61 {
+		t.Errorf("largest command %d bytes, limit %d; size %d", largest, audit.MaxCommand, l.Store.Size())
+	}
+}
