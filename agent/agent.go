@@ -128,10 +128,9 @@ type Agent struct {
 
 // run is one execution that this node started or delegated.
 type run struct {
-	digest   string
-	cancel   context.CancelCauseFunc // nil until Run was called
-	stopped  bool                    // cancelled before it began
-	executor identity.ID
+	digest  string
+	cancel  context.CancelCauseFunc // nil until Run was called
+	stopped bool                    // cancelled before it began
 }
 
 // New makes an agent; [Agent.Run] must run while it is used.

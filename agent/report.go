@@ -107,7 +107,7 @@ func (a *Agent) notRun(ctx context.Context, req *request, err error) (rep a2a.Re
 		return a.failedReport(req, errConflict.Code, errConflict.Message), false
 	case errors.As(err, &refusal):
 		return a.failedReport(req, a2a.CodeUnauthenticated, "the cluster refused the request: "+refusal.Code), false
-	case context.Cause(ctx) == errCancelled:
+	case errors.Is(context.Cause(ctx), errCancelled):
 		rep = a.failedReport(req, "cancelled", "the execution was cancelled before it began")
 		rep.Status, rep.ExitCode = a2a.Cancelled, exitCancelled
 		return rep, false

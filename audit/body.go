@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/agenticraft/node/identity"
 )
@@ -106,11 +107,9 @@ func (e Entry) Denial() (DenialBody, error) { return bodyOf[DenialBody](e, KindD
 
 func bodyOf[T any](e Entry, kinds ...Kind) (T, error) {
 	var body T
-	for _, k := range kinds {
-		if e.Kind == k {
-			err := DecodeBody(e.Body, &body)
-			return body, err
-		}
+	if slices.Contains(kinds, e.Kind) {
+		err := DecodeBody(e.Body, &body)
+		return body, err
 	}
 	return body, fmt.Errorf("%w: a %s entry has no such body", ErrInvalid, e.Kind)
 }

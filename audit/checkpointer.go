@@ -205,9 +205,9 @@ func (c *Checkpointer) collect(ctx context.Context, want Checkpoint, keepers []i
 		}
 		c.posts.Go(func() {
 			defer c.stopAsking(id)
-			ctx, cancel := context.WithTimeout(ctx, cosignTimeout)
+			asking, cancel := context.WithTimeout(ctx, cosignTimeout)
 			defer cancel()
-			n, err := c.ask(ctx, id, want, now)
+			n, err := c.ask(asking, id, want, now)
 			if err != nil {
 				err = fmt.Errorf("%s: %w", id, err)
 			}

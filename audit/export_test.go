@@ -2,12 +2,11 @@ package audit
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
-
-	"maps"
 
 	"github.com/agenticraft/node/identity"
 )

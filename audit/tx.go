@@ -3,8 +3,10 @@ package audit
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 var errReadOnly = errors.New("state is read-only here")
@@ -57,8 +59,8 @@ func (t *stateTx) keep(key string) error {
 
 // undo puts back what was there, newest change first.
 func (t *stateTx) undo() error {
-	for i := len(t.before) - 1; i >= 0; i-- {
-		kept := t.before[i]
+	for _, kept := range slices.Backward(t.before) {
+
 		var err error
 		if kept.value == nil {
 			err = t.bucket.Delete(kept.key)
@@ -84,7 +86,7 @@ func (s *Store) View(fn func(tx Tx) error) error {
 // view runs fn on a consistent state of the file.
 func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
 	err := guard(func() error { return s.db.View(fn) })
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed
 	}
 	return err

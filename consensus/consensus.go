@@ -44,6 +44,9 @@ var (
 	// ErrAmbiguous means that the command may or may not be committed, now or
 	// later. Propose the same command again, with the same ids.
 	ErrAmbiguous = errors.New("commit is uncertain")
+	// ErrRefused means that the state machine would not take the command, so
+	// nothing was proposed. It is permanent.
+	ErrRefused = errors.New("command refused")
 	// ErrTooLarge means that the command has more than MaxCommandBytes.
 	ErrTooLarge = errors.New("command is too large")
 	// ErrCorrupt means that a record of the raft log or of raft's vote does
@@ -85,6 +88,13 @@ type StateMachine interface {
 	// fetching from peers what is missing. It never shrinks or forks what is
 	// there. After an error it is called again some time later.
 	Restore(ctx context.Context, index, term uint64, meta []byte) error
+}
+
+// Checker is what a [StateMachine] may have, too: Check refuses a command that
+// no keeper could apply, before it is in the raft log, where it would stop
+// every keeper. It may be called concurrently and does no I/O.
+type Checker interface {
+	Check(cmd []byte) error
 }
 
 // Streams are authenticated streams to other nodes: the remote address of each
@@ -136,6 +146,7 @@ type Config struct {
 // concurrently.
 type Group struct {
 	cfg     Config
+	check   func(cmd []byte) error // nil: anything goes
 	log     *slog.Logger
 	met     *metrics
 	streams Streams
@@ -282,6 +293,9 @@ func (g *Group) openKeeper(m StateMachine) error {
 		MsgpackUseNewTimeFormat: true,
 	})
 	applied, _ := m.Applied()
+	if c, ok := m.(Checker); ok {
+		g.check = c.Check
+	}
 	g.fsm = &fsm{machine: m, store: g.store, ctx: g.ctx, fail: g.fail, met: g.met, applied: applied}
 	if err := g.startRaft(logger, m); err != nil {
 		return err

@@ -428,6 +428,21 @@ func TestOpenRefusesLostVotes(t *testing.T) {
 	}
 }
 
+// One member must not be able to stop every keeper by a command that none of
+// them knows: it never gets into the raft log.
+func TestWhatTheMachineRefusesIsNotProposed(t *testing.T) {
+	c := startCluster(t, 3)
+	leader := c.leader()
+	for i, g := range c.groups {
+		if _, err := g.Propose(t.Context(), []byte("refuse me")); !errors.Is(err, consensus.ErrRefused) {
+			t.Errorf("keeper %d (leader is %d): Propose = %v, want ErrRefused", i, leader, err)
+		}
+	}
+	if _, err := c.groups[leader].Propose(t.Context(), []byte("good")); err != nil {
+		t.Errorf("a command after it: %v", err)
+	}
+}
+
 func TestTooLarge(t *testing.T) {
 	c := startCluster(t, 1)
 	if _, err := c.groups[0].Propose(t.Context(), make([]byte, consensus.MaxCommandBytes+1)); !errors.Is(err, consensus.ErrTooLarge) {

@@ -27,6 +27,7 @@ const (
 	statusDone      byte = 0 // result follows
 	statusNoLeader  byte = 1 // nothing was proposed; the leader's ID follows, if known
 	statusAmbiguous byte = 2 // text follows
+	statusRefused   byte = 3 // the leader's state machine would not take it
 
 	requestHead       = 8 + 4
 	responseHead      = 8 + 1
@@ -351,6 +352,8 @@ func (c *channel) read() {
 		case statusNoLeader:
 			a.hint = identity.ID(rest)
 			a.err = fmt.Errorf("%w: the node asked does not lead", ErrNoLeader)
+		case statusRefused:
+			a.err = fmt.Errorf("%w by the leader's state machine", ErrRefused)
 		default:
 			a.err = fmt.Errorf("%w: leader: %.1024q", ErrAmbiguous, rest)
 		}

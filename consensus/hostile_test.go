@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func goroutines() string {
 	buf := make([]byte, 1<<20)
 	var left []string
-	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 		if !strings.Contains(g, "TestMain") && (strings.Contains(g, "/consensus.") || strings.Contains(g, "hashicorp/raft") || strings.Contains(g, "bbolt")) {
 			left = append(left, g)
 		}

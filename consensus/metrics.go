@@ -26,11 +26,13 @@ func newMetrics() *metrics {
 	}
 	histogram := func(name, help string, start, factor float64, count int) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "agenticraft_consensus_" + name, Help: help, Buckets: prometheus.ExponentialBuckets(start, factor, count)})
+			Name: "agenticraft_consensus_" + name, Help: help, Buckets: prometheus.ExponentialBuckets(start, factor, count),
+		})
 	}
 	return &metrics{
 		proposals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "agenticraft_consensus_proposals_total", Help: "Proposals made on this node, by result."}, []string{"result"}),
+			Name: "agenticraft_consensus_proposals_total", Help: "Proposals made on this node, by result.",
+		}, []string{"result"}),
 		latency:   histogram("propose_seconds", "Time from proposal to answer.", 0.0005, 2, 14),
 		batch:     histogram("batch_commands", "Commands merged into one raft entry.", 1, 2, 9),
 		write:     histogram("log_write_seconds", "Time of one durable write to the raft log.", 0.0001, 2, 15),
@@ -39,7 +41,8 @@ func newMetrics() *metrics {
 		restores:  counter("restores_total", "Times the state was fetched because the leader's log no longer reached back."),
 		elections: counter("leader_changes_total", "Changes of leader that this node saw."),
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "agenticraft_consensus_leader", Help: "1 while this node leads."}),
+			Name: "agenticraft_consensus_leader", Help: "1 while this node leads.",
+		}),
 		refused: counter("refused_streams_total", "Streams refused because the peer may not use them."),
 	}
 }

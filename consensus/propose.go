@@ -22,7 +22,7 @@ const (
 // Propose commits the command and returns what the state machine answered on
 // the leader. It retries while it is sure that nothing was proposed, and
 // returns before ctx is done, or after 10 seconds if ctx has no deadline:
-// ErrNoLeader, ErrAmbiguous or ErrTooLarge, wrapped.
+// ErrNoLeader, ErrAmbiguous, ErrRefused or ErrTooLarge, wrapped.
 func (g *Group) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 	if len(cmd) > MaxCommandBytes {
 		return nil, fmt.Errorf("propose %d bytes, at most %d: %w", len(cmd), MaxCommandBytes, ErrTooLarge)
@@ -100,6 +100,11 @@ type flight struct {
 func (g *Group) proposeHere(ctx context.Context, cmd []byte) ([]byte, error) {
 	if err := g.hasFailed(); err != nil {
 		return nil, err
+	}
+	if g.check != nil {
+		if err := g.check(cmd); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		}
 	}
 	size := int64(len(cmd))
 	if err := g.budget.Acquire(ctx, size); err != nil {

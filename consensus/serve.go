@@ -119,6 +119,8 @@ func (g *Group) proposeFor(ctx context.Context, wait time.Duration, cmd []byte) 
 	case errors.Is(err, ErrNoLeader):
 		leader, _ := g.Leader()
 		return response{status: statusNoLeader, body: []byte(leader)}
+	case errors.Is(err, ErrRefused):
+		return response{status: statusRefused}
 	default:
 		text := err.Error()
 		return response{status: statusAmbiguous, body: []byte(text[:min(len(text), maxErrorText)])}

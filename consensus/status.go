@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -43,9 +44,7 @@ func (g *Group) Status() Status {
 	case state == raft.Leader:
 		st.Role = "leader"
 		g.mu.Lock()
-		for id, since := range g.silent {
-			st.Silent[id] = since
-		}
+		maps.Copy(st.Silent, g.silent)
 		g.mu.Unlock()
 	case state == raft.Candidate:
 		st.Role, st.Healthy = "candidate", false

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 func goroutines() string {
 	buf := make([]byte, 4<<20)
 	var left []string
-	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 		if !strings.Contains(g, "TestMain") && (strings.Contains(g, "node/mesh") || strings.Contains(g, "libp2p") || strings.Contains(g, "quic-go")) {
 			left = append(left, g)
 		}

@@ -29,6 +29,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/gologshim"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
@@ -178,7 +179,7 @@ func (n *Node) open(listen, announce []ma.Multiaddr) (host.Host, error) {
 			libp2p.ConnectionGater(&gate{n}),
 			libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 			libp2p.WithDialTimeout(dialTimeout),
-			libp2p.DialRanker(tcpFirst),
+			libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),
 			// Everything we do not use is off: relays, hole punching, NAT
 			// probes, address discovery, libp2p's own metrics and ping.
 			libp2p.DisableRelay(),

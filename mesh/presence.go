@@ -66,7 +66,7 @@ func (n *Node) presence(ctx context.Context, p *tracked) {
 	silent := opening.Err() != nil && ctx.Err() == nil
 	cancel()
 	if err != nil {
-		n.log.Debug("open presence stream", "peer", p.id.String(), "err", err)
+		n.log.DebugContext(ctx, "open presence stream", "peer", p.id.String(), "err", err)
 		if silent {
 			n.lost(p)
 		}
@@ -126,7 +126,7 @@ func (n *Node) presence(ctx context.Context, p *tracked) {
 			}
 		}
 	}
-	n.log.Debug("presence stream ended", "peer", p.id.String(), "err", err)
+	n.log.DebugContext(ctx, "presence stream ended", "peer", p.id.String(), "err", err)
 }
 
 func (n *Node) lost(p *tracked) {

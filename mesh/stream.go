@@ -63,8 +63,10 @@ func (c conn) Write(b []byte) (int, error) {
 func plain(err error) error {
 	var timeout net.Error
 	switch {
-	case err == nil || err == io.EOF:
-		return err
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return io.EOF
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return os.ErrDeadlineExceeded
 	case errors.Is(err, network.ErrReset):

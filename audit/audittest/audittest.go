@@ -87,7 +87,7 @@ func (l *Log) Recorder(key *identity.Key) *audit.Recorder {
 func (l *Log) Record(key *identity.Key, e audit.Entry) uint64 {
 	l.tb.Helper()
 	r := audit.NewRecorder(audit.RecorderConfig{Key: key, Proposer: l, Origin: l.Store.Origin()})
-	defer r.Close()
+	defer func() { _ = r.Close() }() // everything is recorded by then
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	ack, err := r.Record(ctx, e)

@@ -80,7 +80,7 @@ func filter(q url.Values) (audit.Filter, error) {
 		}
 	}
 	if text := q.Get("kind"); text != "" {
-		for _, k := range strings.Split(text, ",") {
+		for k := range strings.SplitSeq(text, ",") {
 			f.Kinds = append(f.Kinds, audit.Kind(k))
 		}
 	}

@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -100,7 +101,7 @@ func decode(body io.Reader, into any) error {
 	dec := json.NewDecoder(body)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
-		if _, big := err.(*http.MaxBytesError); big {
+		if _, big := errors.AsType[*http.MaxBytesError](err); big {
 			return err
 		}
 		return &a2a.Error{Code: "invalid_request", Message: "the body is not what is expected here: " + err.Error()}

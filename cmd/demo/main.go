@@ -130,7 +130,7 @@ func newStage() (*stage, error) {
 }
 
 func (s *stage) start(ctx context.Context) error {
-	port, err := freePorts(nodes)
+	port, err := freePorts(ctx, nodes)
 	if err != nil {
 		return err
 	}
@@ -421,18 +421,18 @@ func (s *stage) showRun(rep report) {
 }
 
 // freePorts finds n consecutive free ports and returns the first.
-func freePorts(n int) (int, error) {
+func freePorts(ctx context.Context, n int) (int, error) {
 	for first := 18420; first < 28420; first += n {
-		if free(first, n) {
+		if free(ctx, first, n) {
 			return first, nil
 		}
 	}
 	return 0, errors.New("no free ports")
 }
 
-func free(first, n int) bool {
+func free(ctx context.Context, first, n int) bool {
 	for port := first; port < first+n; port++ {
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			return false
 		}

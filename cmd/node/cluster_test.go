@@ -224,27 +224,6 @@ func (c *testCluster) json(into any, args ...string) {
 	}
 }
 
-// leader is the index of the node that leads.
-func (c *testCluster) leader(ask int) int {
-	c.t.Helper()
-	for range 100 {
-		var out struct {
-			Nodes []nodeView `json:"nodes"`
-		}
-		c.json(&out, "nodes", "--server", c.Nodes[ask].HTTP)
-		for _, n := range out.Nodes {
-			for i, known := range c.Nodes {
-				if n.Leader && known.ID == n.ID {
-					return i
-				}
-			}
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	c.t.Fatal("no node leads")
-	return -1
-}
-
 func (c *testCluster) kill(node int) {
 	c.t.Helper()
 	if err := syscall.Kill(c.Nodes[node].PID, syscall.SIGKILL); err != nil {
@@ -314,7 +293,7 @@ func freeTestPorts(t testing.TB, n int) int {
 	for first := 20000 + os.Getpid()%5000; first < 32000; first += n {
 		free := true
 		for port := first; port < first+n; port++ {
-			free = free && portFree(port) == nil
+			free = free && portFree(t.Context(), port) == nil
 		}
 		if free {
 			return first

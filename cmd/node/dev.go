@@ -117,7 +117,7 @@ type devProc struct {
 // prepareDev makes the data folder, or takes over the one of an earlier run.
 func (a *app) prepareDev(ctx context.Context, nodes, port int, data string) (*devRun, error) {
 	for i := range nodes {
-		if err := portFree(port + i); err != nil {
+		if err := portFree(ctx, port+i); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +140,7 @@ func (a *app) prepareDev(ctx context.Context, nodes, port int, data string) (*de
 	if err != nil {
 		return nil, err
 	}
-	meshPorts, err := freePorts(nodes)
+	meshPorts, err := freePorts(ctx, nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -194,8 +194,8 @@ func (a *app) devRuntime(ctx context.Context, d *devRun, dir string) error {
 	return nil
 }
 
-func portFree(port int) error {
-	l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+func portFree(ctx context.Context, port int) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
 	if err != nil {
 		return &a2a.Error{Code: "failed", Message: fmt.Sprintf("port %d is taken", port), Hint: "choose another with --port"}
 	}
@@ -204,7 +204,7 @@ func portFree(port int) error {
 
 // freePorts finds ports that are free for TCP and UDP alike, all held until
 // all are found.
-func freePorts(n int) ([]int, error) {
+func freePorts(ctx context.Context, n int) ([]int, error) {
 	var ports []int
 	var held []interface{ Close() error }
 	defer func() {
@@ -213,13 +213,13 @@ func freePorts(n int) ([]int, error) {
 		}
 	}()
 	for tries := 0; len(ports) < n && tries < 100; tries++ {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
 		held = append(held, l)
 		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", "127.0.0.1:"+strconv.Itoa(port))
+		u, err := new(net.ListenConfig).ListenPacket(ctx, "udp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			continue
 		}
@@ -319,7 +319,8 @@ func (d *devRun) startNode(self string, i int) error {
 		return errors.Join(fmt.Errorf("start node %d: %w", i+1, err), write.Close())
 	}
 	defer logFile.Close()
-	cmd := exec.Command(self, "serve", "--config", d.configs[i], "--stop-with-parent")
+	// Not bound to a context: the nodes are stopped one way only, by stop.
+	cmd := exec.CommandContext(context.Background(), self, "serve", "--config", d.configs[i], "--stop-with-parent")
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.ExtraFiles = []*os.File{read} // descriptor 3 of the node
 	// An interrupt at the terminal goes to dev alone, which stops the nodes.

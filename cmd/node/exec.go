@@ -336,7 +336,7 @@ func (a *app) keep(ctx context.Context, door *api, f execFlags, rep a2a.Report) 
 }
 
 // writeOut puts files below dir and nowhere else, whatever their names say.
-func writeOut(dir string, files []a2a.File) error {
+func writeOut(dir string, files []a2a.File) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return failed("--out: %v", err)
 	}
@@ -344,7 +344,7 @@ func writeOut(dir string, files []a2a.File) error {
 	if err != nil {
 		return failed("--out: %v", err)
 	}
-	defer root.Close()
+	defer func() { err = errors.Join(err, root.Close()) }()
 	for _, f := range files {
 		if parent := filepath.Dir(f.Path); parent != "." {
 			if err := root.MkdirAll(parent, 0o755); err != nil {

@@ -219,6 +219,8 @@ func serveStreams(ctx context.Context, node *mesh.Node, protocol string, log *sl
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = s.Close()
 	}
-	<-done
+	if serving := <-done; !errors.Is(serving, http.ErrServerClosed) {
+		err = errors.Join(err, serving)
+	}
 	return err
 }

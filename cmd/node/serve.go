@@ -136,10 +136,10 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("audit log", store.Close)
-	directory := directory{registry.New(store)}
+	members := directory{registry.New(store)}
 
 	// The mesh lets in whom the registry knows.
-	node, err := mesh.New(mesh.Config{Key: key, Cluster: begin.Cluster, Listen: cfg.Mesh, Allow: directory.Member, Log: log})
+	node, err := mesh.New(mesh.Config{Key: key, Cluster: begin.Cluster, Listen: cfg.Mesh, Allow: members.Member, Log: log})
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	seen := &horizon{store: store}
 	plain := audit.NewRecorder(audit.RecorderConfig{
 		Key: key, Proposer: group, Origin: store.Origin(), Log: log,
-		Ambiguous: func(err error) bool { return !errors.Is(err, consensus.ErrNoLeader) },
+		Ambiguous: func(err error) bool {
+			return !errors.Is(err, consensus.ErrNoLeader) && !errors.Is(err, consensus.ErrRefused)
+		},
 	})
 	defer closing("recorder", plain.Close)
 	recorder := notedRecorder{plain, seen}
@@ -171,7 +173,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("policy", policy.Close)
-	keys, err := authz.NewAPIKeys(authz.APIKeysConfig{Lookup: directory.apiKey, Log: log})
+	keys, err := authz.NewAPIKeys(authz.APIKeysConfig{Lookup: members.apiKey, Log: log})
 	if err != nil {
 		return err
 	}
@@ -190,7 +192,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 	path := agent.New(agent.Config{
 		Key: key, Audience: a2a.Audience(begin.Cluster),
-		Policy: policy, Directory: directory, Recorder: recorder, Log: store, Runner: manager,
+		Policy: policy, Directory: members, Recorder: recorder, Log: store, Runner: manager,
 		Peers: &meshPeers{node: node, links: links}, Evidence: evidence,
 		BuildReceipt: func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error) {
 			return audit.BuildReceipt(ctx, store, task, extra)
@@ -218,7 +220,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	checkpointer, err := audit.NewCheckpointer(audit.CheckpointerConfig{
 		Store: store, Key: key, Trust: func() audit.Trust { return trust },
 		Client: links.logClient, Lead: group.Lead, Log: log,
-		Alarm: func(a audit.Alarm) { log.Error("logs differ", "peer", a.Peer, "size", a.Size, "what", a.Text) },
+		Alarm: func(a audit.Alarm) {
+			log.ErrorContext(ctx, "logs differ", "peer", a.Peer, "size", a.Size, "what", a.Text)
+		},
 	})
 	if err != nil {
 		return err
@@ -227,7 +231,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	// Doors.
 	status := &cluster{
 		begun: began, name: begin.Cluster, self: key.ID(), store: store, group: group, node: node,
-		directory: directory, policy: policy, manager: manager, path: path, trust: trust, noRun: cfg.NoRun,
+		directory: members, policy: policy, manager: manager, path: path, trust: trust, noRun: cfg.NoRun,
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -246,10 +250,10 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	door := httpdoor.New(httpdoor.Config{
 		A2A: rpc, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
-		Authenticator: &credentials{keys: keys, directory: directory, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated},
-		Gate:          &gate{policy: policy, directory: directory},
+		Authenticator: &credentials{keys: keys, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated},
+		Gate:          &gate{policy: policy, directory: members},
 		Log:           currentLog{store, seen}, Cluster: status,
-		Admin:  &admin{recorder: recorder, registry: directory.Registry, policy: policy},
+		Admin:  &admin{recorder: recorder, registry: members.Registry, policy: policy},
 		Logger: log,
 	})
 
@@ -259,6 +263,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, checkpointer), log) })
 	work.Go(func() error { return checkpointer.Run(ctx) })
 	work.Go(func() error { return path.Run(ctx, handler) })
+	work.Go(func() error { return checkHistory(ctx, store, group) })
 	work.Go(func() error { return watch(ctx, store, node) })
 	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
 	work.Go(func() error {
@@ -271,9 +276,41 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	})
 	log.InfoContext(ctx, "node started", "node", key.ID(), "cluster", begin.Cluster, "http", listener.Addr().String(), "elapsed", time.Since(began))
 	err = work.Wait()
-	log.Info("node stops")
+	log.InfoContext(ctx, "node stops")
 	return err
 }
+
+// checkHistory stops a node whose log, once it has caught up, is shorter than
+// or other than what it signed before: its data folder was rolled back or
+// tampered with, and what it would sign now could contradict that.
+func checkHistory(ctx context.Context, store *audit.Store, group *consensus.Group) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for caughtUp := 0; ; {
+		err := store.CheckCosigned()
+		if err == nil {
+			return nil
+		}
+		raft := group.Status()
+		if raft.Leader != "" && raft.AppliedIndex >= raft.CommitIndex {
+			caughtUp++ // twice in a row: what a leader says right after its election may be old
+		} else {
+			caughtUp = 0
+		}
+		if caughtUp > historyTries {
+			return fmt.Errorf("this node's log is not what it signed before: %w; keep the folder as evidence, and start the node with an empty one", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// historyTries is how often in a row, a second apart, a caught-up node must
+// find its log wanting before it stops.
+const historyTries = 10
 
 // openSandboxes starts the jail's spawner and the backends on it.
 func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Manager, error) {

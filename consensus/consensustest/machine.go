@@ -1,6 +1,7 @@
 package consensustest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,14 @@ type Machine struct {
 
 // NewMachine returns an empty machine.
 func NewMachine() *Machine { return &Machine{at: map[string]int{}} }
+
+// Check refuses commands that begin with "refuse".
+func (m *Machine) Check(cmd []byte) error {
+	if bytes.HasPrefix(cmd, []byte("refuse")) {
+		return errors.New("the machine does not know this command")
+	}
+	return nil
+}
 
 // Apply answers each command with its position; a repeated command with the
 // position of its first time.
