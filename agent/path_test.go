@@ -1,0 +1,325 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/sandbox"
+)
+
+func TestARequestLeavesIntentAndOutcome(t *testing.T) {
+	w := newWorld(t)
+	rep := w.run(w.signed(w.caller, nil))
+	if rep.Status != a2a.Succeeded || string(rep.Result) != "1" || rep.Intent == nil || rep.Outcome == nil {
+		t.Fatalf("report %+v", rep)
+	}
+	got := w.entries(audit.KindIntent, audit.KindOutcome)
+	if len(got) != 2 || got[0].Kind != audit.KindIntent || got[1].Kind != audit.KindOutcome || *got[1].Ref != *rep.Intent {
+		t.Fatalf("entries %+v", got)
+	}
+	if want := "agent:" + w.caller.ID().DID(); got[0].Actor != want || got[0].Decision == nil || !got[0].Decision.Allow {
+		t.Errorf("intent by %s, decision %+v; want %s, allowed", got[0].Actor, got[0].Decision, want)
+	}
+}
+
+// INVARIANT: I1, nothing runs before its intent is durable on a quorum.
+func TestNothingRunsBeforeItsIntent(t *testing.T) {
+	for name, failure := range map[string]func(audit.Entry) (error, error){
+		"no quorum":         func(audit.Entry) (error, error) { return audit.ErrUnavailable, nil },
+		"quorum lost":       func(audit.Entry) (error, error) { return audit.ErrUnknown, nil },
+		"committed unknown": func(audit.Entry) (error, error) { return nil, audit.ErrUnknown },
+		"refused":           func(audit.Entry) (error, error) { return &audit.Refusal{Code: "revoked"}, nil },
+		"broken":            func(audit.Entry) (error, error) { return errors.New("disk on fire"), nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.record.failing(failure)
+			rep := w.run(w.signed(w.caller, nil))
+			if w.runner.runs() != 0 {
+				t.Error("the code ran")
+			}
+			if rep.Status != a2a.Failed || rep.Intent != nil || rep.Outcome != nil || rep.Error == nil {
+				t.Errorf("report %+v", rep)
+			}
+			if n := len(w.entries(audit.KindOutcome)); n != 0 {
+				t.Errorf("the log has %d outcomes", n)
+			}
+		})
+	}
+}
+
+// An intent whose commit was unknown and that is in the log after all ends as
+// lost.
+//
+// INVARIANT: I2, every intent gets exactly one outcome.
+func TestAnUnknownIntentEndsAsLost(t *testing.T) {
+	w := newWorld(t)
+	w.record.failing(func(e audit.Entry) (error, error) {
+		if e.Kind == audit.KindIntent {
+			return nil, audit.ErrUnknown
+		}
+		return nil, nil
+	})
+	w.run(w.signed(w.caller, nil))
+	w.sweep(&tasks{}, func() bool { return len(w.entries(audit.KindOutcome)) == 1 })
+	out, err := w.entries(audit.KindOutcome)[0].Outcome()
+	if err != nil || out.Status != audit.StatusLost || w.runner.runs() != 0 {
+		t.Errorf("outcome %+v, %v; the code ran %d times", out, err, w.runner.runs())
+	}
+}
+
+// The outcome is owed even when the quorum is away for a while and the caller
+// has gone.
+//
+// INVARIANT: I2, every intent gets exactly one outcome.
+func TestTheOutcomeIsOwed(t *testing.T) {
+	w := newWorld(t)
+	var tries atomic.Int32
+	w.record.failing(func(e audit.Entry) (error, error) {
+		switch {
+		case e.Kind != audit.KindOutcome:
+			return nil, nil
+		case tries.Add(1) == 1:
+			return audit.ErrUnavailable, nil
+		case tries.Load() == 2:
+			return nil, audit.ErrUnknown // it is in, and nobody knows
+		default:
+			return nil, nil
+		}
+	})
+	adm, err := w.submit(w.signed(w.caller, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w.runner.during = cancel // the caller goes while the code runs
+	rep := adm.Run(ctx, quiet{})
+	if rep.Status != a2a.Cancelled || rep.Outcome == nil {
+		t.Errorf("report %+v", rep)
+	}
+	if n := len(w.entries(audit.KindOutcome)); n != 1 {
+		t.Errorf("the log has %d outcomes, want 1", n)
+	}
+}
+
+// INVARIANT: I2, a late result is kept as late, never erased.
+func TestALateResultIsKept(t *testing.T) {
+	w := newWorld(t)
+	other := w.log.Recorder(w.peer)
+	w.runner.during = func() {
+		intents := w.entries(audit.KindIntent)
+		body, err := audit.MarshalBody(audit.OutcomeBody{Status: audit.StatusLost, ExitCode: 1, ErrorCode: "lost"})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		rec, err := w.log.Store.Task(intents[0].Task)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, err = other.Record(context.Background(), audit.Entry{
+			Kind: audit.KindOutcome, Actor: intents[0].Actor, Tenant: intents[0].Tenant,
+			Task: intents[0].Task, Attempt: 1, Ref: rec.Intent, Body: body,
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	rep := w.run(w.signed(w.caller, nil))
+	if rep.Status != a2a.Lost {
+		t.Errorf("report says %s, and the log says lost", rep.Status)
+	}
+	if n := len(w.entries(audit.KindOutcome)); n != 1 {
+		t.Errorf("the log has %d outcomes, want 1", n)
+	}
+	late := w.entries(audit.KindLate)
+	if len(late) != 1 {
+		t.Fatalf("the log has %d late entries, want 1", len(late))
+	}
+	if body, err := late[0].Outcome(); err != nil || body.Status != audit.StatusSucceeded {
+		t.Errorf("the late entry says %+v, %v", body, err)
+	}
+}
+
+func TestADenialIsRecordedAndNothingElse(t *testing.T) {
+	w := newWorld(t)
+	adm, err := w.submit(w.signed(w.viewer, nil))
+	if err != nil || adm.Final == nil || adm.Run != nil {
+		t.Fatalf("Submit = %+v, %v", adm, err)
+	}
+	if adm.Final.Status != a2a.Denied || adm.Final.Error == nil || adm.Final.Error.Message == "" {
+		t.Errorf("report %+v", adm.Final)
+	}
+	w.sweep(&tasks{}, func() bool { return len(w.entries(audit.KindDenial)) == 1 })
+	if d := w.entries(audit.KindDenial)[0].Decision; d == nil || d.Allow || len(d.Reasons) == 0 || d.Policy == "" {
+		t.Errorf("the entry's decision is %+v", d)
+	}
+	if n := len(w.entries(audit.KindIntent)); n != 0 || w.runner.runs() != 0 {
+		t.Errorf("%d intents, %d runs", n, w.runner.runs())
+	}
+}
+
+// No answer is a no.
+func TestAPolicyThatFailsDenies(t *testing.T) {
+	w := newWorld(t)
+	w.policy = broken{}
+	w.build()
+	adm, err := w.submit(w.signed(w.caller, nil))
+	if err != nil || adm.Final == nil || adm.Final.Status != a2a.Denied || adm.Run != nil {
+		t.Errorf("Submit = %+v, %v", adm, err)
+	}
+}
+
+type broken struct{}
+
+func (broken) Decide(context.Context, authz.Query) (authz.Decision, error) {
+	return authz.Decision{Allow: true}, errors.New("no answer")
+}
+
+// INVARIANT: I8, at most one run per (issuer, jti, attempt).
+func TestTheSameRequestRunsOnce(t *testing.T) {
+	w := newWorld(t)
+	req := w.signed(w.caller, nil)
+	first, err := w.submit(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := w.submit(req); err != nil || !again.Existing || again.Run != nil || again.Task != first.Task {
+		t.Errorf("while it is under way: %+v, %v", again, err)
+	}
+	first.Run(t.Context(), quiet{})
+	if again, err := w.submit(req); err != nil || !again.Existing || again.Run != nil {
+		t.Errorf("after it ended: %+v, %v", again, err)
+	}
+	if w.runner.runs() != 1 {
+		t.Errorf("it ran %d times", w.runner.runs())
+	}
+}
+
+// INVARIANT: I9, authority only narrows along a chain: who vouches gives the
+// caller's rights, and only members vouch.
+func TestVouching(t *testing.T) {
+	w := newWorld(t)
+	unsigned, err := a2a.NewRequest(a2a.Execution{Language: "python", Code: "result = 1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := identity.Principal{Kind: identity.Service, Name: serviceID, Tenant: "acme", Roles: []string{"admin"}}
+	adm, err := w.agent.Submit(t.Context(), server.Inbound{Request: unsigned, Caller: server.Caller{Principal: service, Door: server.DoorHTTP}})
+	if err != nil || adm.Run == nil || adm.Owner != service.String() {
+		t.Fatalf("Submit for a service = %+v, %v", adm, err)
+	}
+	adm.Run(t.Context(), quiet{})
+	if got := w.entries(audit.KindIntent); len(got) != 1 || got[0].Actor != service.String() {
+		t.Errorf("intents %+v", got)
+	}
+
+	_, err = w.submit(unsigned)
+	wantCode(t, err, a2a.CodeSignatureMissing)
+
+	mandate := func(key, via *identity.Key, subject string) error {
+		req, err := a2a.Sign(key, unsigned, a2a.SignOptions{
+			Audience: a2a.Audience(clusterName),
+			Mandate:  []a2a.MandateBlock{{Subject: subject, Tenant: "acme", Via: via.ID().DID()}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.submit(req)
+		return err
+	}
+	wantCode(t, mandate(w.caller, w.caller, service.String()), a2a.CodeUnauthenticated)         // an agent cannot vouch
+	wantCode(t, mandate(w.caller, w.node, service.String()), a2a.CodeUnauthenticated)           // nor in a node's name
+	wantCode(t, mandate(w.node, w.node, "service:nobody"), a2a.CodeUnauthenticated)             // nor for who does not exist
+	wantCode(t, mandate(w.node, w.node, "agent:"+w.caller.ID().DID()), a2a.CodeUnauthenticated) // agents sign for themselves
+}
+
+// INVARIANT: I6, a limit that cannot be enforced refuses the run: what the
+// caller or policy named is required, and ceilings narrow what was asked for.
+func TestLimits(t *testing.T) {
+	w := newWorld(t)
+	rep := w.run(w.signed(w.caller, func(e *a2a.Execution) {
+		e.Limits = a2a.Limits{CPUPercent: 50, TimeoutMS: 1500}
+		e.Require = []string{sandbox.LimitFiles}
+	}))
+	if rep.Status != a2a.Succeeded {
+		t.Fatalf("report %+v", rep)
+	}
+	spec := w.runner.ran[0]
+	if spec.Limits.CPUPercent != 50 || spec.Limits.Wall.Milliseconds() != 1500 || spec.Limits.Memory != sandbox.DefaultLimits().Memory {
+		t.Errorf("limits %+v", spec.Limits)
+	}
+	for _, name := range []string{sandbox.LimitCPUPercent, sandbox.LimitWall, sandbox.LimitFiles, sandbox.LimitNetwork, sandbox.LimitMemory} {
+		if !contains(spec.Required, name) {
+			t.Errorf("%s is not required: %v", name, spec.Required)
+		}
+	}
+	w.runner.before = sandbox.ErrUnenforceable
+	rep = w.run(w.signed(w.caller, nil))
+	if rep.Error == nil || rep.Error.Code != a2a.CodeUnenforceable || rep.Intent != nil {
+		t.Errorf("report %+v", rep)
+	}
+}
+
+func TestCancelBeforeItBegins(t *testing.T) {
+	w := newWorld(t)
+	adm, err := w.submit(w.signed(w.caller, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.agent.Cancel(t.Context(), adm.Task); err != nil {
+		t.Fatal(err)
+	}
+	rep := adm.Run(t.Context(), quiet{})
+	if rep.Status != a2a.Cancelled || rep.ExitCode != 130 {
+		t.Errorf("report %+v", rep)
+	}
+	// If its intent was written, it has an outcome, too.
+	if i, o := len(w.entries(audit.KindIntent)), len(w.entries(audit.KindOutcome)); i != o {
+		t.Errorf("%d intents, %d outcomes", i, o)
+	}
+}
+
+// A flood of refusals does not become a flood of entries, and none is lost.
+func TestDenialsAreCounted(t *testing.T) {
+	w := newWorld(t)
+	const flood = 100
+	for range flood {
+		if adm, err := w.submit(w.signed(w.viewer, nil)); err != nil || adm.Final == nil {
+			t.Fatalf("Submit = %+v, %v", adm, err)
+		}
+		tampered := w.signed(w.caller, nil)
+		tampered.Message.ID = "changed"
+		_, err := w.submit(tampered)
+		wantCode(t, err, a2a.CodeSignatureInvalid)
+	}
+	total := func() (denied, unproved, entries int) {
+		entries = len(w.entries(audit.KindDenial))
+		denied = entries
+		for _, e := range w.entries(audit.KindGap) {
+			var gap audit.GapBody
+			if err := audit.DecodeBody(e.Body, &gap); err != nil {
+				t.Fatal(err)
+			}
+			entries++
+			if gap.Code == a2a.CodeSignatureInvalid {
+				unproved += gap.Count
+			} else {
+				denied += gap.Count
+			}
+		}
+		return denied, unproved, entries
+	}
+	w.sweep(&tasks{}, func() bool { d, u, _ := total(); return d == flood && u == flood })
+	if _, _, n := total(); n > 40 {
+		t.Errorf("%d refusals became %d entries", 2*flood, n)
+	}
+}
