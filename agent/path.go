@@ -216,9 +216,10 @@ func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Repo
 	// The outcome is owed even to a caller who has gone, and to a cancelled run.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeWait)
 	defer cancel()
+	entry := a.outcomeEntry(req, ev, &rep) // draws the last salts: evidence is whole from here on
 	saved := make(chan error, 1)
 	go func() { saved <- a.cfg.Evidence.Put(req.task, ev) }()
-	a.conclude(ctx, req, ev, &rep)
+	a.conclude(ctx, req, entry, &rep)
 	if err := <-saved; err != nil {
 		a.log.ErrorContext(ctx, "evidence not kept", "task", req.task, "err", err)
 	}
@@ -249,8 +250,7 @@ func (a *Agent) intend(ctx context.Context, req *request, ev *evidence) error {
 // conclude commits the outcome and writes its index into the report.
 //
 // INVARIANT: I2, every intent gets exactly one outcome; a late result is kept.
-func (a *Agent) conclude(ctx context.Context, req *request, ev *evidence, rep *a2a.Report) {
-	entry := a.outcomeEntry(req, ev, rep)
+func (a *Agent) conclude(ctx context.Context, req *request, entry audit.Entry, rep *a2a.Report) {
 	for {
 		ack, err := a.cfg.Recorder.Record(ctx, entry)
 		if err == nil {
