@@ -70,7 +70,7 @@ func (s Spec) checkFiles() error {
 		case files[f.Path]:
 			return bad("file path %q is given twice", cut(f.Path))
 		}
-		for _, part := range strings.Split(f.Path, "/") {
+		for part := range strings.SplitSeq(f.Path, "/") {
 			if len(part) > 255 {
 				return bad("file path %q has a name longer than 255 bytes", cut(f.Path))
 			}

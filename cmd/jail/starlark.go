@@ -44,7 +44,6 @@ func serveStarlark(control io.ReadWriter) error {
 		if err := answer(control, q); err != nil {
 			return err
 		}
-		q = protocol.Request{}
 		reclaim()
 	}
 }

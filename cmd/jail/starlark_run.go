@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -139,8 +140,8 @@ func describe(err error, code []byte) string {
 func lastLine(text string) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if strings.HasPrefix(lines[0], "Traceback") {
-		for i := len(lines) - 1; i >= 0; i-- {
-			if strings.HasPrefix(lines[i], "Error") {
+		for i, line := range slices.Backward(lines) {
+			if strings.HasPrefix(line, "Error") {
 				place := ""
 				if i > 0 {
 					place, _, _ = strings.Cut(strings.TrimSpace(lines[i-1]), ": in ")

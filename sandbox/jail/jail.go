@@ -11,6 +11,7 @@ package jail
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -81,9 +82,7 @@ func (j *Jail) Enforced() map[string]string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	out := make(map[string]string, len(j.enforced))
-	for k, v := range j.enforced {
-		out[k] = v
-	}
+	maps.Copy(out, j.enforced)
 	return out
 }
 

@@ -25,7 +25,6 @@ type life struct {
 	cmd   *exec.Cmd
 	hello wire.Hello
 	gone  chan struct{} // closed when the process is reaped and every jail settled
-	wg    sync.WaitGroup
 
 	sendMu sync.Mutex // one message at a time
 
@@ -48,6 +47,7 @@ func (s *Spawner) launch() (*life, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open socket to the jail spawner: %w", err), theirs.Close())
 	}
+	//nolint:noctx // it ends when its socket does, which lets it clean up first
 	cmd := exec.Command(fmt.Sprintf("/proc/self/fd/%d", s.helper.Fd()), "spawner", s.cfg.Node, strconv.Itoa(s.cfg.Slots))
 	cmd.Args[0] = "agenticraft-jail"
 	cmd.Env = []string{"GOMAXPROCS=2"}

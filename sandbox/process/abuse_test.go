@@ -246,7 +246,7 @@ func descendants(t *testing.T, pid int) []int {
 		if err != nil {
 			continue // the thread ended
 		}
-		for _, w := range strings.Fields(string(b)) {
+		for w := range strings.FieldsSeq(string(b)) {
 			child, err := strconv.Atoi(w)
 			if err != nil {
 				t.Fatal(err)

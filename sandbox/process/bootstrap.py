@@ -82,6 +82,9 @@ def boot():
             text = type(error).__name__
         tell("language_error", text + (" (line %d)" % line if line and "line" not in text else ""))
 
+    def stop(code=None):
+        raise SystemExit(code)
+
     send(b"H", b"")
     os.set_inheritable(3, False)
     head = receive(8)
@@ -94,6 +97,8 @@ def boot():
     modules["__main__"] = main
     sys.argv = [name]
     sys.path.insert(0, "/work")
+    # These two come from the module "site", which -S leaves out.
+    modules["builtins"].exit = modules["builtins"].quit = stop
     status, told = 0, False
     try:
         try:

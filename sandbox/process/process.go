@@ -225,7 +225,7 @@ func (r *run) do(ctx context.Context, ready func(context.Context) error) (sandbo
 	exit.Usage.Wall = time.Since(began)
 	r.wg.Wait()
 	if err == nil && bootErr != nil && errors.Is(context.Cause(ctx), bootErr) {
-		r.log.Error("interpreter does not start", "run", r.spec.ID, "err", bootErr, "exit", exit.Code, "signal", exit.Signal)
+		r.log.ErrorContext(ctx, "interpreter does not start", "run", r.spec.ID, "err", bootErr, "exit", exit.Code, "signal", exit.Signal)
 		err = fmt.Errorf("the interpreter did not start: %w", bootErr)
 	}
 	return r.result(ctx, exit, err), nil

@@ -136,8 +136,10 @@ func TestProgramsEndAsTheyWouldAsScripts(t *testing.T) {
 		{name: "exit text", code: "import sys\nsys.exit('sorry')", status: "error", exit: 1, stderr: "sorry"},
 		{name: "exit zero after result", code: "result = 'a'\nraise SystemExit", status: "ok", value: `"a"`},
 		{name: "os._exit", code: "import os\nresult = 1\nos._exit(3)", status: "error", exit: 3},
-		{name: "exception", code: "def f():\n    return 1/0\nresult = f()", status: "error", exit: 1, errorCode: "language_error",
-			stderr: "Traceback (most recent call last):\n  File \"main.py\", line 3, in <module>\n    result = f()\n"},
+		{
+			name: "exception", code: "def f():\n    return 1/0\nresult = f()", status: "error", exit: 1, errorCode: "language_error",
+			stderr: "Traceback (most recent call last):\n  File \"main.py\", line 3, in <module>\n    result = f()\n",
+		},
 		{name: "syntax", code: "x = (", status: "error", exit: 1, errorCode: "language_error", stderr: `File "main.py", line 1`},
 		{name: "NUL", code: "x = 1\x00", status: "error", exit: 1, errorCode: "language_error", stderr: "null bytes"},
 		{name: "NaN", code: "result = float('nan')", status: "error", exit: 1, errorCode: "result_not_json"},

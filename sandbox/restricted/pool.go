@@ -127,8 +127,7 @@ func (p *pool) put(w *worker) {
 // takeIdle returns the owner's worker that was used last, if it still lives.
 // It is called with mu held.
 func (p *pool) takeIdle(owner string, c class) *worker {
-	for i := len(p.idle) - 1; i >= 0; i-- {
-		w := p.idle[i]
+	for i, w := range slices.Backward(p.idle) {
 		// INVARIANT: a worker that ran one owner's program is never given to
 		// another.
 		if w.owner != owner || w.class != c {

@@ -30,7 +30,7 @@ func readObject(name string) (object, error) {
 		}
 		return object{}, fmt.Errorf("read shared object: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	o := object{machine: f.Machine}
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP && p.Filesz < 4096 {
@@ -50,7 +50,7 @@ func readObject(name string) (object, error) {
 			return object{}, fmt.Errorf("read search path of %s: %w", name, err)
 		}
 		for _, v := range values {
-			for _, dir := range strings.Split(v, ":") {
+			for dir := range strings.SplitSeq(v, ":") {
 				dir = strings.NewReplacer("$ORIGIN", filepath.Dir(name), "${ORIGIN}", filepath.Dir(name)).Replace(dir)
 				if filepath.IsAbs(dir) {
 					o.paths = append(o.paths, filepath.Clean(dir))

@@ -244,7 +244,7 @@ func copyPython(ctx context.Context, py interpreter, stage string) ([]string, er
 	if err != nil {
 		return nil, fmt.Errorf("open stage: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only a handle to the folder
 	t := &tree{ctx: ctx, root: root}
 	for _, dir := range mountPoints {
 		if err := root.MkdirAll(dir, 0o755); err != nil {

@@ -60,19 +60,27 @@ var table = []testCase{
 	// What programs are for.
 	{name: "the original's example", code: both("def calculate(a, b):\n    return a + b\nresult = calculate(10, 20)"), status: sandbox.OK, value: "30"},
 	{name: "echo", code: both("print('hello', 1)\nprint('ü')"), status: sandbox.OK, stdout: "hello 1\nü\n"},
-	{name: "kinds of values", code: both(`result = {"n": None, "t": True, "f": False, "i": -3, "r": 0.5, "w": 30.0, "s": "a\"b", "l": [1, [2]], "t2": (1, 2), "d": {"x": {}}, "e": []}`), status: sandbox.OK,
-		value: `{"n":null,"t":true,"f":false,"i":-3,"r":0.5,"w":30.0,"s":"a\"b","l":[1,[2]],"t2":[1,2],"d":{"x":{}},"e":[]}`},
+	{
+		name: "kinds of values", code: both(`result = {"n": None, "t": True, "f": False, "i": -3, "r": 0.5, "w": 30.0, "s": "a\"b", "l": [1, [2]], "t2": (1, 2), "d": {"x": {}}, "e": []}`), status: sandbox.OK,
+		value: `{"n":null,"t":true,"f":false,"i":-3,"r":0.5,"w":30.0,"s":"a\"b","l":[1,[2]],"t2":[1,2],"d":{"x":{}},"e":[]}`,
+	},
 	{name: "large integers are exact", code: both("result = [9007199254740993, pow(2, 200), -pow(10, 30)]"), status: sandbox.OK, value: "[9007199254740993,1606938044258990275541962092341162602522202993782792835301376,-1000000000000000000000000000000]"},
 	{name: "integer keys become text", code: both("result = {1: 'a', None: 'b'}"), status: sandbox.OK, value: `{"1":"a","null":"b"}`},
+	{name: "exit", code: python("exit(3)"), status: sandbox.Error, exit: 3},
+	{name: "quit after a result", code: python("result = 1\nquit()"), status: sandbox.OK, value: "1"},
 	{name: "no result", code: both("x = 1"), status: sandbox.OK},
 	{name: "empty program", code: both(""), status: sandbox.OK},
 	{name: "result None", code: both("result = None"), status: sandbox.OK, value: "null"},
-	{name: "stdin", code: map[string]string{"python": "import sys\nresult = [int(x) for x in sys.stdin.read().split()]", "starlark": "result = [int(x) for x in stdin.split()]"},
-		prepare: func(s *sandbox.Spec) { s.Stdin = []byte("1 2\n3") }, status: sandbox.OK, value: "[1,2,3]"},
-	{name: "files in", code: map[string]string{"python": "result = [open('a/b.txt').read(), len(open('bin', 'rb').read())]", "starlark": "result = [files['a/b.txt'], len(files['bin'])]"},
+	{
+		name: "stdin", code: map[string]string{"python": "import sys\nresult = [int(x) for x in sys.stdin.read().split()]", "starlark": "result = [int(x) for x in stdin.split()]"},
+		prepare: func(s *sandbox.Spec) { s.Stdin = []byte("1 2\n3") }, status: sandbox.OK, value: "[1,2,3]",
+	},
+	{
+		name: "files in", code: map[string]string{"python": "result = [open('a/b.txt').read(), len(open('bin', 'rb').read())]", "starlark": "result = [files['a/b.txt'], len(files['bin'])]"},
 		prepare: func(s *sandbox.Spec) {
 			s.Files = []sandbox.File{{Path: "a/b.txt", Content: []byte("hey")}, {Path: "bin", Content: []byte{0xff, 0}}}
-		}, status: sandbox.OK, value: `["hey",2]`},
+		}, status: sandbox.OK, value: `["hey",2]`,
+	},
 	{name: "files out", code: python("import os\nos.mkdir('d')\nopen('d/out.txt', 'w').write('hey')\nos.symlink('/etc/passwd', 'link')"), status: sandbox.OK, check: func(t *testing.T, r sandbox.Result) {
 		if len(r.Files) != 1 || r.Files[0].Path != "d/out.txt" || string(r.Files[0].Content) != "hey" {
 			t.Errorf("files are %+v", r.Files)

@@ -102,10 +102,8 @@ func (h *Host) Make(name string, l Limits) (_ *Group, err error) {
 }
 
 func (g *Group) mkdir(dir string) error {
-	for _, d := range g.dirs {
-		if d == dir {
-			return nil
-		}
+	if slices.Contains(g.dirs, dir) {
+		return nil
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fmt.Errorf("make control group: %w", err)

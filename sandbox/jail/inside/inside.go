@@ -83,8 +83,7 @@ func Main() int {
 	m := <-ready
 	if m.err != nil {
 		rep = wire.Report{Kind: wire.ReportFailed, Failure: &wire.Failure{Step: "set up jail", Text: m.err.Error()}}
-		var s *stepError
-		if errors.As(m.err, &s) {
+		if s, ok := errors.AsType[*stepError](m.err); ok {
 			rep.Failure.Step, rep.Failure.Text = s.step, s.err.Error()
 		}
 		_ = report(rep, -1) // the spawner notices the end as well

@@ -117,7 +117,7 @@ func (w *cpuWindow) check(j *jail, pids []int) {
 	if now.Sub(w.began) >= window {
 		// What was used too much is owed by the windows that follow.
 		passed := now.Sub(w.began) / window
-		w.spent = max(0, w.spent-budget*time.Duration(passed))
+		w.spent = max(0, w.spent-budget*passed)
 		w.began = now
 	}
 	over := w.spent >= budget

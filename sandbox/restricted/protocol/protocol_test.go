@@ -36,7 +36,7 @@ func TestRequestRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(example, got); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := protocol.ReadRequest(r); err != io.EOF {
+	if _, err := protocol.ReadRequest(r); !errors.Is(err, io.EOF) {
 		t.Errorf("ReadRequest at the end = %v, want EOF", err)
 	}
 }
