@@ -328,20 +328,20 @@ func (s *stage) tamper(ctx context.Context) error {
 	if out, code := s.run(ctx, "audit", "verify", copied, "--trust", s.cluster.Trust); code != 0 {
 		return fmt.Errorf("the untouched copy does not verify:\n%s", out)
 	}
-	// The task's name is in its entries. Pages that the database no longer
-	// uses may hold older copies, which are no part of the log.
+	// The task's entries hold its name. Pages that the database no longer uses
+	// may hold older copies, which are no part of the log.
+	mark := []byte(`"task":"` + s.task)
 	for at := 0; ; {
-		i := bytes.Index(whole[at:], []byte(s.task))
+		i := bytes.Index(whole[at:], mark)
 		if i < 0 {
 			return errors.New("no changed byte was noticed")
 		}
-		at += i
+		at += i + len(mark)
 		changed := slices.Clone(whole)
-		changed[at] ^= 1
+		changed[at-1] ^= 1
 		if err := os.WriteFile(file, changed, 0o600); err != nil {
 			return err
 		}
-		at++
 		out, code := s.run(ctx, "audit", "verify", copied, "--trust", s.cluster.Trust, "--json")
 		if code == 0 {
 			continue
