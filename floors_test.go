@@ -27,6 +27,8 @@ var floors = map[string]string{
 	"cmd/node": "...",
 	// A program of the demonstration, a guest in the house.
 	"cmd/demo": "identity",
+	// Figures: what an agent does, and the bare log assembled as a node does.
+	"cmd/bench": "a2a a2a/client audit consensus identity mesh registry",
 
 	// 4
 	"agent":                "a2a a2a/server audit authz identity sandbox", // a2a/server: the types of the Path it walks

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/client"
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/registry"
+)
+
+// lab is where the figures are made: the built binary and a folder that goes
+// away with everything in it.
+type lab struct {
+	bin, dir string
+	clusters int // started so far
+}
+
+const binary = "bin/agenticraft"
+
+func newLab() (*lab, error) {
+	bin, err := filepath.Abs(binary)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(bin); err != nil {
+		return nil, fmt.Errorf("%s is not built: run make build", binary)
+	}
+	dir, err := os.MkdirTemp("", "agenticraft-bench-")
+	if err != nil {
+		return nil, err
+	}
+	return &lab{bin: bin, dir: dir}, nil
+}
+
+// command is the binary with settings and runtimes of its own, so that the
+// user's stay as they are.
+func (l *lab) command(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(context.Background(), l.bin, args...) // stopped one way only, by process.stop
+	cmd.Env = append(os.Environ(),
+		"XDG_CONFIG_HOME="+filepath.Join(l.dir, "config"), "AGENTICRAFT_RUNTIMES="+filepath.Join(l.dir, "runtimes"),
+		"AGENTICRAFT_SERVER=", "AGENTICRAFT_API_KEY=")
+	return cmd
+}
+
+// finish runs a command to its end.
+func (l *lab) finish(ctx context.Context, args ...string) error {
+	p, err := startProcess(ctx, l.command(args...))
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return p.wait()
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), p.stop())
+	}
+}
+
+// cluster is one that dev started.
+type cluster struct {
+	dev   *process
+	data  string
+	took  time.Duration // from the start of dev until all was ready
+	name  string
+	agent *identity.Key
+	Nodes []member `json:"nodes"`
+	Key   string   `json:"api_key"`
+}
+
+type member struct {
+	ID   identity.ID `json:"id"`
+	HTTP string      `json:"http"`
+	PID  int         `json:"pid"`
+	Data string      `json:"data"`
+}
+
+// start starts a new cluster and waits until it is ready.
+func (l *lab) start(ctx context.Context, nodes int) (*cluster, error) {
+	port, err := freePorts(ctx, nodes)
+	if err != nil {
+		return nil, err
+	}
+	l.clusters++
+	c := &cluster{data: filepath.Join(l.dir, "cluster"+strconv.Itoa(l.clusters))}
+	begun := time.Now()
+	c.dev, err = startProcess(ctx, l.command("dev", "--nodes", strconv.Itoa(nodes), "--data", c.data, "--port", strconv.Itoa(port)))
+	if err != nil {
+		return nil, err
+	}
+	err = c.dev.until(ctx, "the cluster was ready", func(context.Context) bool {
+		text, err := os.ReadFile(filepath.Join(c.data, "dev.json"))
+		return err == nil && json.Unmarshal(text, c) == nil
+	})
+	c.took = time.Since(begun)
+	if err == nil {
+		err = c.read()
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.dev.stop())
+	}
+	return c, nil
+}
+
+// read reads what requests need: the cluster's name and an agent's key.
+func (c *cluster) read() error {
+	leaf, err := os.ReadFile(filepath.Join(c.data, "genesis.json"))
+	if err != nil {
+		return err
+	}
+	g, err := registry.ReadGenesis(leaf)
+	if err != nil {
+		return err
+	}
+	c.name = g.Cluster
+	c.agent, err = identity.Load(filepath.Join(c.data, "agent.key"))
+	return err
+}
+
+// stop stops the cluster and holds it to leaving no process behind.
+func (c *cluster) stop() error {
+	faults := []error{c.dev.stop()}
+	for _, n := range c.Nodes {
+		if syscall.Kill(n.PID, 0) == nil {
+			faults = append(faults, fmt.Errorf("process %d is still there", n.PID))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// door is a client with the agent's key at one node, whose connection stays
+// open between requests.
+func (c *cluster) door(node int) (*client.Client, error) {
+	return client.New(client.Config{URL: c.Nodes[node].HTTP + a2aPath, Key: c.agent, Audience: a2a.Audience(c.name)})
+}
+
+// a2aPath is where a node serves A2A over JSON-RPC, as its card says.
+const a2aPath = "/a2a/jsonrpc"
+
+// freePorts finds n consecutive free ports and returns the first.
+func freePorts(ctx context.Context, n int) (int, error) {
+	for first := 19420; first < 29420; first += n {
+		if portsFree(ctx, first, n) {
+			return first, nil
+		}
+	}
+	return 0, errors.New("no free ports")
+}
+
+func portsFree(ctx context.Context, first, n int) bool {
+	for port := first; port < first+n; port++ {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			return false
+		}
+		_ = l.Close() // only tried
+	}
+	return true
+}
