@@ -85,7 +85,7 @@ func (a *Agent) report(req *request, res sandbox.Result, err error) a2a.Report {
 
 // explain is the sentence for people; a backend's own is better than ours.
 func explain(code string, res sandbox.Result) string {
-	if res.Message != "" {
+	if res.Message != "" && res.Message != code {
 		return res.Message
 	}
 	return map[string]string{

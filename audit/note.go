@@ -18,9 +18,9 @@ import (
 // Checkpoint is the size and root of a log at one moment, as C2SP
 // tlog-checkpoint writes it.
 type Checkpoint struct {
-	Origin string
-	Size   uint64
-	Root   Hash
+	Origin string `json:"origin"`
+	Size   uint64 `json:"size"`
+	Root   Hash   `json:"root"`
 }
 
 // cosigned is a checkpoint with the signatures of a quorum.

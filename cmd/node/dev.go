@@ -415,7 +415,11 @@ func (a *app) announce(d *devRun) error {
 // invite prints the five next commands.
 func (a *app) invite(d *devRun) {
 	n := len(d.cluster.Nodes)
-	fmt.Fprintf(a.stdout, "%d nodes are up: %s (data in %s)\n", n, d.cluster.Nodes[0].HTTP, d.data)
+	up := "nodes are"
+	if n == 1 {
+		up = "node is"
+	}
+	fmt.Fprintf(a.stdout, "%d %s up: %s (data in %s)\n", n, up, d.cluster.Nodes[0].HTTP, d.data)
 	fmt.Fprintf(a.stdout, "A quorum is %d of %d", n/2+1, n)
 	if n < 3 {
 		fmt.Fprint(a.stdout, ": this cluster does not survive the loss of a node")

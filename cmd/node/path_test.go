@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -111,6 +112,10 @@ func TestHostilePrograms(t *testing.T) {
 		"raises":           {code: "1 / 0", status: a2a.Failed, exit: 1},
 		"sets nothing":     {code: "pass", status: a2a.Succeeded, exit: 0},
 	}
+	if rep, r := c.exec(0, "-c", "result = 1"); r.code != exitOK {
+		t.Fatalf("a benign run: %+v", rep)
+	}
+	jails, memory := len(jailProcesses(t, c.Nodes[0].PID)), rss(t, c.Nodes[0].PID)
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			rep, r := c.exec(0, append([]string{"-c", tc.code}, tc.args...)...)
@@ -126,10 +131,47 @@ func TestHostilePrograms(t *testing.T) {
 			c.wantRecord(t, rep)
 		})
 	}
-	// The node still works, and nothing of the jails is left.
+	// The node still works, and is as it was: what is left of jails are those
+	// that wait for the next request, as before.
 	if rep, r := c.exec(0, "-c", "result = 1"); r.code != exitOK {
 		t.Errorf("a benign run after all that: %+v", rep)
 	}
+	c.await("the jails to be gone", func() bool { return len(jailProcesses(t, c.Nodes[0].PID)) <= jails })
+	if now := rss(t, c.Nodes[0].PID); now > memory+96<<20 {
+		t.Errorf("the node grew from %d to %d MiB", memory>>20, now>>20)
+	}
+}
+
+// jailProcesses are the descendants of a node, its spawner included.
+func jailProcesses(t *testing.T, node int) []int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	children := map[int][]int{}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has just ended
+		}
+		var pid, parent int
+		var state string
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if _, err := fmt.Sscan(string(text), &pid); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscan(rest, &state, &parent); err != nil {
+			t.Fatal(err)
+		}
+		children[parent] = append(children[parent], pid)
+	}
+	var all []int
+	for queue := []int{node}; len(queue) > 0; queue = queue[1:] {
+		all = append(all, children[queue[0]]...)
+		queue = append(queue, children[queue[0]]...)
+	}
+	return all
 }
 
 // wantRecord checks that the task has exactly one intent and one outcome, and
