@@ -37,6 +37,7 @@ type Filter struct {
 type Page struct {
 	Entries []Indexed
 	Next    string // cursor of the next page; "": nothing more as of Size
+	After   string // oldest first: cursor behind all of this, for who follows
 	Size    uint64 // of the log when the page was made
 }
 
@@ -44,6 +45,16 @@ type Page struct {
 // are stable: an entry has its place by index, and new ones come at the end.
 // Without Task it scans, and gives up when ctx ends.
 func (s *Store) Query(ctx context.Context, f Filter) (Page, error) {
+	page, err := s.query(ctx, f)
+	if err == nil && !f.Newest {
+		if page.After = page.Next; page.After == "" {
+			page.After = f.cursor(page.Size)
+		}
+	}
+	return page, err
+}
+
+func (s *Store) query(ctx context.Context, f Filter) (Page, error) {
 	if err := f.check(); err != nil {
 		return Page{}, err
 	}

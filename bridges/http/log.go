@@ -34,7 +34,8 @@ func (d *door) entries(ctx context.Context, _ identity.Principal, r *http.Reques
 	out := struct {
 		Entries []LogEntry `json:"entries"`
 		Next    string     `json:"next"`
-	}{Entries: []LogEntry{}, Next: page.Next}
+		After   string     `json:"after,omitempty"`
+	}{Entries: []LogEntry{}, Next: page.Next, After: page.After}
 	for _, e := range page.Entries {
 		out.Entries = append(out.Entries, LogEntry{e.Index, e.Leaf})
 	}

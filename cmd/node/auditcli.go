@@ -34,14 +34,8 @@ func (a *app) auditCommand() *cobra.Command {
 		Use: "list", Short: "List entries of the log, newest first", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.auditList(cmd.Context(), f) },
 	}
+	f.register(list)
 	flags := list.Flags()
-	flags.StringVar(&f.since, "since", "", "RFC 3339 time, or a duration back from now such as 1h")
-	flags.StringVar(&f.until, "until", "", "RFC 3339 time, or a duration back from now")
-	flags.StringVar(&f.actor, "actor", "", "who asked")
-	flags.StringVar(&f.task, "task", "", "one task")
-	flags.StringVar(&f.kind, "kind", "", "kinds, comma-separated: "+kindNames())
-	flags.StringVar(&f.decision, "decision", "", "allow or deny")
-	flags.StringVar(&f.cursor, "cursor", "", "go on where an earlier page ended (its \"next\")")
 	flags.IntVar(&f.limit, "limit", 50, "entries at most, 1 to 1000")
 	flags.StringVar(&f.order, "order", "newest", "newest or oldest first")
 
@@ -81,7 +75,8 @@ func (a *app) auditCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return a.auditVerify(cmd.Context(), args[0], trust) },
 	}
 	verify.Flags().StringVar(&trust, "trust", "", "trust file: also check the keepers' cosignatures")
-	return group("audit", "Read and check the replicated log", list, show, prove, checkpoint, verify)
+	return group("audit", "Read and check the replicated log", list, show,
+		a.auditFollowCommand(), a.auditExportCommand(), prove, checkpoint, verify)
 }
 
 func kindNames() string {
@@ -130,7 +125,8 @@ func (f auditFilter) query() (string, error) {
 
 type logPage struct {
 	Entries []httpdoor.LogEntry `json:"entries"`
-	Next    string              `json:"next"`
+	Next    string              `json:"next"`            // "": nothing more now
+	After   string              `json:"after,omitempty"` // where to go on later, oldest first
 }
 
 func (a *app) auditList(ctx context.Context, f auditFilter) error {

@@ -67,9 +67,9 @@ Start with:  agenticraft dev`,
 	flags.StringVar(&a.agentKey, "agent-key", "", "sign with this agent key file; without it the node signs for you")
 	root.AddCommand(
 		a.devCommand(), a.initCommand(), a.serveCommand(),
-		a.execCommand(), a.taskCommand(), a.nodesCommand(), a.statusCommand(),
+		a.execCommand(), a.taskCommand(), a.nodesCommand(), a.statusCommand(), a.findCommand(), a.doctorCommand(),
 		a.verifyCommand(), a.trustCommand(), a.auditCommand(),
-		a.keyCommand(), a.agentCommand(), a.policyCommand(),
+		a.keyCommand(), a.agentCommand(), a.mandateCommand(), a.policyCommand(),
 		a.sandboxCommand(), a.runtimeCommand(), a.contextCommand(), a.versionCommand(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = false
