@@ -33,7 +33,7 @@ const (
 	keepAlivePeriod = 15 * time.Second
 )
 
-// HTTPConfig of the JSON-RPC binding.
+// HTTPConfig of the JSON-RPC and the HTTP+JSON binding.
 type HTTPConfig struct {
 	Handler      a2asrv.RequestHandler // required; a *Handler
 	MaxBody      int64                 // bytes; default [a2a.MaxRequestBytes]
@@ -57,6 +57,14 @@ type HTTPConfig struct {
 //     the client accepts nothing but a stream;
 //   - errors carry a google.rpc.ErrorInfo that gives the code of [a2a.Error].
 func HTTP(cfg HTTPConfig) http.Handler {
+	cfg = cfg.withDefaults()
+	return &binding{
+		cfg:   cfg,
+		codec: a2asrv.NewJSONRPCHandler(noting{cfg.Handler}, a2asrv.WithTransportKeepAlive(keepAlivePeriod)),
+	}
+}
+
+func (cfg HTTPConfig) withDefaults() HTTPConfig {
 	if cfg.MaxBody == 0 {
 		cfg.MaxBody = a2a.MaxRequestBytes
 	}
@@ -69,10 +77,7 @@ func HTTP(cfg HTTPConfig) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &binding{
-		cfg:   cfg,
-		codec: a2asrv.NewJSONRPCHandler(noting{cfg.Handler}, a2asrv.WithTransportKeepAlive(keepAlivePeriod)),
-	}
+	return cfg
 }
 
 type binding struct {
@@ -145,28 +150,66 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 	if body, err = normalize(body, out); err != nil {
 		return nil, nil, err
 	}
-	out.failure.log = b.cfg.Log
-	// What the codec itself logs is about clients that have gone.
-	ctx := log.AttachLogger(r.Context(), slog.New(slog.DiscardHandler))
-	ctx = context.WithValue(ctx, failureKey, out.failure)
+	ctx := b.prepare(r.Context(), out)
 	if delegation != nil {
 		ctx = context.WithValue(ctx, delegationKey, delegation)
 	}
 	return ctx, body, nil
 }
 
+// prepare makes the context in which the codec runs.
+func (b *binding) prepare(ctx context.Context, out *reply) context.Context {
+	out.failure.log = b.cfg.Log
+	// What the codec itself logs is about clients that have gone.
+	ctx = log.AttachLogger(ctx, slog.New(slog.DiscardHandler))
+	return context.WithValue(ctx, failureKey, out.failure)
+}
+
+// Refuse answers a request whose credential the door did not accept.
+func (b *binding) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	refuse(newReply(w, r, b.cfg.WriteTimeout), err, b.cfg.Log)
+}
+
+func refuse(out *reply, err error, log *slog.Logger) {
+	e, ok := errors.AsType[*a2a.Error](err)
+	if !ok {
+		e = internalError(context.Background(), log, err)
+	}
+	rest := &rpcError{err: e}
+	out.status, _ = rest.status()
+	if out.status == http.StatusUnauthorized {
+		out.Header().Set("WWW-Authenticate", `Bearer realm="agenticraft"`)
+	}
+	out.Header().Set("Connection", "close") // the body was not read
+	out.asEvent = false
+	out.fail(rest)
+}
+
+// checkVersion refuses what is not our version of the protocol; a missing one
+// means 0.3 (3.6).
+func checkVersion(version string) *a2a.Error {
+	if version == a2a.Version {
+		return nil
+	}
+	return &a2a.Error{
+		Code:    a2a.CodeVersion,
+		Message: "A2A version " + quoteVersion(version) + " is not supported",
+		Hint:    "send the header A2A-Version: " + a2a.Version,
+	}
+}
+
+// versionOf reads the version from the header or the query.
+func versionOf(r *http.Request) string {
+	if version := r.Header.Get(sdk.SvcParamVersion); version != "" {
+		return version
+	}
+	return r.URL.Query().Get(sdk.SvcParamVersion)
+}
+
 // checkHeaders refuses before a byte of the body is read.
 func (b *binding) checkHeaders(r *http.Request) *rpcError {
-	version := r.Header.Get(sdk.SvcParamVersion)
-	if version == "" {
-		version = r.URL.Query().Get(sdk.SvcParamVersion)
-	}
-	if version != a2a.Version {
-		return &rpcError{0, &a2a.Error{
-			Code:    a2a.CodeVersion,
-			Message: "A2A version " + quoteVersion(version) + " is not supported",
-			Hint:    "send the header A2A-Version: " + a2a.Version,
-		}}
+	if err := checkVersion(versionOf(r)); err != nil {
+		return &rpcError{0, err}
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || (kind != "application/json" && kind != "application/a2a+json") || r.Header.Get("Content-Encoding") != "" {

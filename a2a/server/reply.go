@@ -10,6 +10,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -100,10 +101,16 @@ func note(ctx context.Context, err error) {
 		f.err.Store(&rpcError{err: a2a.Errorf(a2a.CodeUnavailable, "the request ended before its answer")})
 		return
 	}
+	f.err.Store(&rpcError{err: internalError(ctx, f.log, err)})
+}
+
+// internalError logs err under a reference, which is all that the caller is
+// told.
+func internalError(ctx context.Context, log *slog.Logger, err error) *a2a.Error {
 	var ref [4]byte
 	rand.Read(ref[:]) //nolint:errcheck // never fails
-	f.log.ErrorContext(ctx, "request failed", "reference", hex.EncodeToString(ref[:]), "err", err)
-	f.err.Store(&rpcError{err: a2a.Errorf(a2a.CodeInternal, "internal error (reference %x)", ref)})
+	log.ErrorContext(ctx, "request failed", "reference", hex.EncodeToString(ref[:]), "err", err)
+	return a2a.Errorf(a2a.CodeInternal, "internal error (reference %x)", ref)
 }
 
 // reply writes the codec's answer with our errors, headers held back until the
@@ -118,6 +125,7 @@ type reply struct {
 	begun   bool
 	failed  bool
 	asEvent bool // the client reads nothing but a stream, not even for an error
+	rest    bool // errors are a google.rpc.Status, with an HTTP status of their own
 	written int
 }
 
@@ -158,9 +166,15 @@ func (r *reply) Write(p []byte) (int, error) {
 	if streaming && bytes.HasPrefix(p, frameID) {
 		return len(p), nil // random, good for nothing
 	}
-	if e := r.failure.err.Load(); e != nil && isError(bytes.TrimPrefix(p, frameData)) {
+	if e := r.failure.err.Load(); (e != nil || r.rest && !r.begun) && isError(bytes.TrimPrefix(p, frameData)) {
+		if e == nil { // the codec refused it before the handler saw it
+			e = &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "a parameter of the request is malformed")}
+		}
 		r.fail(e)
 		return len(p), nil
+	}
+	if r.rest && !r.begun && !streaming {
+		r.Header().Set("Content-Type", "application/a2a+json")
 	}
 	return r.write(p)
 }
@@ -172,6 +186,12 @@ func (r *reply) fail(e *rpcError) {
 	body := e.body(r.id)
 	r.failed = true
 	h := r.Header()
+	if r.rest {
+		r.status, body = e.status()
+		if !r.begun && e.err.RetryAfter > 0 {
+			h.Set("Retry-After", strconv.Itoa(int((e.err.RetryAfter+time.Second-1)/time.Second)))
+		}
+	}
 	switch {
 	case r.begun && h.Get("Content-Type") == eventStream, !r.begun && r.asEvent:
 		h.Set("Content-Type", eventStream)

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"strings"
@@ -11,23 +12,44 @@ import (
 
 // caller is who the request's credential proves; nobody if it bears none.
 func (d *door) caller(r *http.Request) (identity.Principal, error) {
-	header := r.Header.Get("Authorization")
-	if header == "" {
+	return authenticate(r.Context(), d.cfg.Authenticator, r.Header.Get("Authorization"), source(r))
+}
+
+func authenticate(ctx context.Context, a Authenticator, authorization, source string) (identity.Principal, error) {
+	if authorization == "" {
 		return identity.Principal{}, nil
 	}
-	scheme, bearer, ok := strings.Cut(header, " ")
+	scheme, bearer, ok := strings.Cut(authorization, " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return identity.Principal{}, errScheme
 	}
-	return d.cfg.Authenticator.Authenticate(r.Context(), strings.TrimSpace(bearer), source(r))
+	return a.Authenticate(ctx, strings.TrimSpace(bearer), source)
 }
 
-// a2a proves the caller of an A2A request. A request without a credential goes
-// on as nobody's: its signature must prove it.
-func (d *door) a2a(next http.Handler) http.Handler {
+// Callers proves the callers of the gRPC binding as the door proves its own.
+func Callers(a Authenticator) func(ctx context.Context, authorization, source string) (server.Caller, error) {
+	return func(ctx context.Context, authorization, source string) (server.Caller, error) {
+		p, err := authenticate(ctx, a, authorization, source)
+		return server.Caller{Principal: p, Door: server.DoorHTTP}, err
+	}
+}
+
+// refuser is a binding that words refusals in its own form.
+type refuser interface {
+	Refuse(w http.ResponseWriter, r *http.Request, err error)
+}
+
+// a2a proves the caller of an A2A request to a binding below a path. A request
+// without a credential goes on as nobody's: its signature must prove it.
+func (d *door) a2a(path string, binding http.Handler) http.Handler {
+	next := http.StripPrefix(path, binding)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller, err := d.caller(r)
 		if err != nil {
+			if b, ok := binding.(refuser); ok {
+				b.Refuse(w, r, err)
+				return
+			}
 			d.fail(w, r, err)
 			return
 		}

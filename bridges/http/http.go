@@ -1,5 +1,6 @@
-// Package http is the HTTP door: A2A over JSON-RPC, the /v1 interface that the
-// command line uses, the tiled log under /log/, health and metrics.
+// Package http is the HTTP door: A2A over JSON-RPC, HTTP+JSON and gRPC, the /v1
+// interface that the command line uses, the tiled log under /log/, health and
+// metrics.
 //
 // INVARIANT: I5, a door decides nothing. Each route names the act it performs;
 // policy says whether the proved caller may.
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
@@ -92,6 +94,8 @@ type AgentRequest struct {
 // Config of the door. Every field is needed but Logger.
 type Config struct {
 	A2A           http.Handler // JSON-RPC; expects a server.Caller in the context
+	REST          http.Handler // HTTP+JSON; likewise
+	GRPC          http.Handler // gRPC on this port; it proves its callers itself
 	Tasks         a2asrv.RequestHandler
 	Card          http.Handler
 	Tiles         http.Handler // the tiled log, without its /log prefix
@@ -127,13 +131,25 @@ func New(cfg Config) http.Handler {
 	}
 	mux := http.NewServeMux()
 	d.routes(mux)
-	return d.headers(mux)
+	rest := d.headers(mux)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			d.cfg.GRPC.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
 }
 
 // Serve answers on l until ctx is done, then lets running requests end.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // gRPC, with prior knowledge
 	s := &http.Server{
 		Handler:           h,
+		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,

@@ -8,6 +8,12 @@ import (
 	"github.com/agenticraft/node/identity"
 )
 
+// Where the A2A bindings are.
+const (
+	JSONRPCPath = "/a2a/jsonrpc"
+	RESTPath    = "/a2a/rest"
+)
+
 // act is what a /v1 route does for a caller whom policy permits. What it
 // returns is the JSON of the answer; nil is 204.
 type act func(ctx context.Context, caller identity.Principal, r *http.Request) (any, error)
@@ -15,7 +21,8 @@ type act func(ctx context.Context, caller identity.Principal, r *http.Request) (
 // routes is the door's map. Every /v1 route is one line: path, the act that
 // policy is asked about, and who performs it.
 func (d *door) routes(mux *http.ServeMux) {
-	mux.Handle("POST /a2a/jsonrpc", d.a2a(d.cfg.A2A))
+	mux.Handle(JSONRPCPath, d.a2a(JSONRPCPath, d.cfg.A2A))
+	mux.Handle(RESTPath+"/", d.a2a(RESTPath, d.cfg.REST))
 	mux.Handle("GET /.well-known/agent-card.json", d.cfg.Card)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", d.ready)

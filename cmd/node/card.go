@@ -7,17 +7,21 @@ import (
 	"net/http"
 	"slices"
 
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
 	"github.com/agenticraft/node/a2a"
+	httpdoor "github.com/agenticraft/node/bridges/http"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
 )
 
 // a2aPath is where the HTTP door serves A2A over JSON-RPC.
-const a2aPath = "/a2a/jsonrpc"
+const a2aPath = httpdoor.JSONRPCPath
 
 // newCard serves the node's signed agent card. Its bytes are made once: what a
-// node offers does not change while it runs.
-func newCard(addr string, key *identity.Key, clusterName string, m *sandbox.Manager) (http.Handler, error) {
+// node offers does not change while it runs. Without a port of its own, gRPC
+// is on the HTTP door's.
+func newCard(addr, grpcAddr string, key *identity.Key, clusterName string, m *sandbox.Manager) (http.Handler, error) {
 	languages, backends := map[string]bool{}, map[string]bool{}
 	for _, d := range m.Describe() {
 		if !d.Available {
@@ -28,15 +32,22 @@ func newCard(addr string, key *identity.Key, clusterName string, m *sandbox.Mana
 			languages[l] = true
 		}
 	}
+	if grpcAddr == "" {
+		grpcAddr = addr
+	}
 	text, err := a2a.Card(a2a.CardConfig{
 		Key:         key,
 		Name:        "AgentiCraft node",
 		Description: "Runs code in sandboxes, under policy and on the record.",
 		Version:     buildVersion().Version,
 		Cluster:     clusterName,
-		Interfaces:  []a2a.CardInterface{{URL: "http://" + addr + a2aPath}},
-		Languages:   slices.Sorted(maps.Keys(languages)),
-		Sandboxes:   slices.Sorted(maps.Keys(backends)),
+		Interfaces: []a2a.CardInterface{
+			{URL: "http://" + addr + a2aPath},
+			{URL: "http://" + addr + httpdoor.RESTPath, Binding: string(sdk.TransportProtocolHTTPJSON)},
+			{URL: grpcAddr, Binding: string(sdk.TransportProtocolGRPC)},
+		},
+		Languages: slices.Sorted(maps.Keys(languages)),
+		Sandboxes: slices.Sorted(maps.Keys(backends)),
 	})
 	if err != nil {
 		return nil, err

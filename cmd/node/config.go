@@ -22,6 +22,7 @@ type config struct {
 	Data     string   // the node's data folder
 	Genesis  string   // file of the cluster's first entry
 	HTTP     string   // host:port of the HTTP door; loopback unless TLS is configured
+	GRPC     string   // host:port of a gRPC port of its own; "": only the HTTP door's
 	Mesh     []string // multiaddrs to listen on
 	Peers    []string // multiaddrs with /p2p/ID of the other members
 	Runtimes string   // folder of language runtimes, may be shared by nodes
@@ -76,6 +77,7 @@ func settingsTable() []setting {
 		of(str(func(c *config) *string { return &c.Data }))("data", "AGENTICRAFT_DATA", "", "the node's data folder"),
 		of(str(func(c *config) *string { return &c.Genesis }))("genesis", "AGENTICRAFT_GENESIS", "", "file of the cluster's first entry (default DATA/genesis.json)"),
 		of(str(func(c *config) *string { return &c.HTTP }))("http", "AGENTICRAFT_HTTP", "127.0.0.1:8420", "host:port of the HTTP door"),
+		of(str(func(c *config) *string { return &c.GRPC }))("grpc_listen", "AGENTICRAFT_GRPC_LISTEN", "", "host:port of a port for gRPC alone, faster than the HTTP door's"),
 		of(list(func(c *config) *[]string { return &c.Mesh }))("mesh", "AGENTICRAFT_MESH", "/ip4/127.0.0.1/tcp/8520,/ip4/127.0.0.1/udp/8520/quic-v1", "multiaddrs to listen on, comma-separated"),
 		of(list(func(c *config) *[]string { return &c.Peers }))("peers", "AGENTICRAFT_PEERS", "", "multiaddrs of the other members, each ending in /p2p/ID"),
 		of(str(func(c *config) *string { return &c.Runtimes }))("runtimes", "AGENTICRAFT_RUNTIMES", "", "folder of language runtimes (default DATA/runtimes)"),

@@ -239,18 +239,30 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		metrics.MustRegister(own...)
 	}
 	rpc := server.HTTP(server.HTTPConfig{Handler: handler, Log: log})
-	card, err := newCard(cfg.HTTP, key, begin.Cluster, manager)
+	known := &credentials{keys: keys, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated}
+	rpcGRPC, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Authenticate: httpdoor.Callers(known), Log: log})
 	if err != nil {
 		return err
 	}
-	listener, err := listen(ctx, cfg.HTTP)
+	defer closing("gRPC", rpcGRPC.Close)
+	card, err := newCard(cfg.HTTP, cfg.GRPC, key, begin.Cluster, manager)
 	if err != nil {
 		return err
+	}
+	listener, err := listen(ctx, "http", cfg.HTTP)
+	if err != nil {
+		return err
+	}
+	var grpcListener net.Listener
+	if cfg.GRPC != "" {
+		if grpcListener, err = listen(ctx, "grpc_listen", cfg.GRPC); err != nil {
+			return errors.Join(err, listener.Close())
+		}
 	}
 	door := httpdoor.New(httpdoor.Config{
-		A2A: rpc, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
+		A2A: rpc, REST: server.REST(server.HTTPConfig{Handler: handler, Log: log}), GRPC: rpcGRPC, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
-		Authenticator: &credentials{keys: keys, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated},
+		Authenticator: known,
 		Gate:          &gate{policy: policy, directory: members},
 		Log:           currentLog{store, seen}, Cluster: status,
 		Admin:  &admin{recorder: recorder, registry: members.Registry, policy: policy},
@@ -266,6 +278,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return checkHistory(ctx, store, group) })
 	work.Go(func() error { return watch(ctx, store, node) })
 	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
+	if grpcListener != nil {
+		work.Go(func() error { return rpcGRPC.Serve(ctx, grpcListener, drainWait) })
+	}
 	work.Go(func() error {
 		select {
 		case err := <-group.Failed():
@@ -350,18 +365,18 @@ func drain(ctx context.Context, h *server.Handler) error {
 	return h.Close(ctx)
 }
 
-func listen(ctx context.Context, addr string) (net.Listener, error) {
+func listen(ctx context.Context, name, addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, usage("http: %q is not host:port", addr)
+		return nil, usage("%s: %q is not host:port", name, addr)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, usage("http: %q is not a loopback address; anything wider needs TLS, which this version does not serve: put a proxy that does in front", addr)
+		return nil, usage("%s: %q is not a loopback address; anything wider needs TLS, which this version does not serve: put a proxy that does in front", name, addr)
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, failed("http: %v", err)
+		return nil, failed("%s: %v", name, err)
 	}
 	return l, nil
 }

@@ -1,0 +1,285 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/a2aproject/a2a-go/v2/a2agrpc/v1"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"github.com/a2aproject/a2a-go/v2/a2asrv"
+	"github.com/a2aproject/a2a-go/v2/log"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	rpcstatus "google.golang.org/grpc/status"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// GRPCConfig of the gRPC binding.
+type GRPCConfig struct {
+	Handler a2asrv.RequestHandler // required; a *Handler
+	// Authenticate proves whom an authorization names ("" is nobody); source is
+	// the address that guesses are counted by. Required.
+	Authenticate func(ctx context.Context, authorization, source string) (Caller, error)
+	MaxBody      int          // bytes of a request; default [a2a.MaxRequestBytes]
+	Log          *slog.Logger // default: none
+}
+
+// GRPC is the A2A gRPC binding: the SDK's codec, and around it the checks that
+// [HTTP] makes: version, credential, size, and errors with an ErrorInfo. It
+// serves a port of its own ([GRPC.Serve]) or, as an http.Handler, requests of
+// HTTP/2 that another server took, which is slower.
+type GRPC struct {
+	server *grpc.Server
+	cfg    GRPCConfig
+}
+
+const (
+	maxGRPCStreams = 1000 // at the same time, of one connection
+	maxGRPCHeaders = 64 << 10
+	grpcIdle       = 2 * time.Minute
+	grpcPing       = 30 * time.Second
+	grpcHandshake  = 10 * time.Second
+)
+
+// NewGRPC makes the binding.
+func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
+	if cfg.Handler == nil || cfg.Authenticate == nil {
+		return nil, errors.New("a2a server: gRPC needs Handler and Authenticate")
+	}
+	if cfg.MaxBody == 0 {
+		cfg.MaxBody = a2a.MaxRequestBytes
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	g := &GRPC{cfg: cfg}
+	g.server = grpc.NewServer(
+		grpc.MaxRecvMsgSize(cfg.MaxBody),
+		grpc.MaxConcurrentStreams(maxGRPCStreams),
+		grpc.MaxHeaderListSize(maxGRPCHeaders),
+		grpc.ConnectionTimeout(grpcHandshake),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: grpcIdle, Time: grpcPing}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcPing / 3, PermitWithoutStream: true}),
+		grpc.UnaryInterceptor(g.unary),
+		grpc.StreamInterceptor(g.stream),
+		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+			return grpcError(a2a.Errorf(a2a.CodeUnsupported, "there is no such method"), codes.Unimplemented)
+		}),
+	)
+	a2apb.RegisterA2AServiceServer(g.server, a2agrpc.NewHandler(worded{cfg.Handler, cfg.Log}))
+	return g, nil
+}
+
+// ServeHTTP implements http.Handler, for requests of HTTP/2 only.
+func (g *GRPC) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.server.ServeHTTP(w, r) }
+
+// Serve answers on l until ctx is done, then lets running requests end for at
+// most grace. It closes l.
+func (g *GRPC) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
+	done := make(chan error, 1)
+	go func() { done <- g.server.Serve(l) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve gRPC: %w", err)
+	case <-ctx.Done():
+	}
+	hurry := time.AfterFunc(grace, g.server.Stop)
+	defer hurry.Stop()
+	g.server.GracefulStop()
+	if err := <-done; err != nil {
+		return fmt.Errorf("serve gRPC: %w", err)
+	}
+	return nil
+}
+
+// Close ends every request at once. It may be called twice.
+func (g *GRPC) Close() error {
+	g.server.Stop()
+	return nil
+}
+
+func (g *GRPC) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	ctx, err := g.admit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := next(ctx, req)
+	return out, withInfo(err)
+}
+
+func (g *GRPC) stream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, err := g.admit(s.Context())
+	if err != nil {
+		return err
+	}
+	return withInfo(next(srv, admitted{s, ctx}))
+}
+
+type admitted struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (a admitted) Context() context.Context { return a.ctx }
+
+// admit checks the version and proves the caller.
+func (g *GRPC) admit(ctx context.Context) (context.Context, error) {
+	meta, _ := metadata.FromIncomingContext(ctx)
+	first := func(name string) string {
+		if values := meta.Get(name); len(values) > 0 {
+			return values[0]
+		}
+		return ""
+	}
+	if err := checkVersion(first(sdk.SvcParamVersion)); err != nil {
+		return nil, grpcError(err, codes.OK)
+	}
+	source := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		source = p.Addr.String()
+		if host, _, err := net.SplitHostPort(source); err == nil {
+			source = host
+		}
+	}
+	caller, err := g.cfg.Authenticate(ctx, first("authorization"), source)
+	if err != nil {
+		return nil, grpcFailure(ctx, g.cfg.Log, err)
+	}
+	ctx = log.AttachLogger(ctx, slog.New(slog.DiscardHandler)) // what the codec logs is about clients that have gone
+	return WithCaller(ctx, caller), nil
+}
+
+// grpcFailure words any error for the caller.
+func grpcFailure(ctx context.Context, log *slog.Logger, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*a2a.Error](err); ok {
+		return grpcError(e, codes.OK)
+	}
+	if ctx.Err() != nil {
+		return grpcError(a2a.Errorf(a2a.CodeUnavailable, "the request ended before its answer"), codes.OK)
+	}
+	return grpcError(internalError(ctx, log, err), codes.OK)
+}
+
+// grpcError is e as a gRPC status with an ErrorInfo. Code OK follows from the
+// error.
+func grpcError(e *a2a.Error, code codes.Code) error {
+	if code == codes.OK {
+		if err := code.UnmarshalJSON([]byte(`"` + statusOf(e).rpc + `"`)); err != nil {
+			code = codes.Internal
+		}
+	}
+	s := rpcstatus.New(code, e.Error())
+	d := info(e).Value
+	detail := &errdetails.ErrorInfo{}
+	detail.Reason, _ = d["reason"].(string)
+	detail.Domain, _ = d["domain"].(string)
+	detail.Metadata, _ = d["metadata"].(map[string]string)
+	if detailed, err := s.WithDetails(detail); err == nil {
+		s = detailed
+	}
+	return s.Err()
+}
+
+// withInfo gives errors of the codec itself an ErrorInfo too.
+func withInfo(err error) error {
+	s, ok := rpcstatus.FromError(err)
+	if err == nil || !ok || len(s.Details()) > 0 {
+		return err
+	}
+	switch s.Code() {
+	case codes.InvalidArgument:
+		return grpcError(a2a.Errorf(a2a.CodeInvalidRequest, "%s", s.Message()), s.Code())
+	case codes.ResourceExhausted:
+		return grpcError(a2a.Errorf(a2a.CodeTooLarge, "%s", s.Message()), s.Code())
+	case codes.Unimplemented:
+		return grpcError(a2a.Errorf(a2a.CodeUnsupported, "%s", s.Message()), s.Code())
+	}
+	return err
+}
+
+// worded is a handler whose errors are gRPC's.
+type worded struct {
+	a2asrv.RequestHandler
+	log *slog.Logger
+}
+
+func word[T any](ctx context.Context, w worded, v T, err error) (T, error) {
+	return v, grpcFailure(ctx, w.log, err)
+}
+
+func (w worded) wordAll(ctx context.Context, events iter.Seq2[sdk.Event, error]) iter.Seq2[sdk.Event, error] {
+	return func(yield func(sdk.Event, error) bool) {
+		for e, err := range events {
+			if !yield(e, grpcFailure(ctx, w.log, err)) {
+				return
+			}
+		}
+	}
+}
+
+func (w worded) GetTask(ctx context.Context, req *sdk.GetTaskRequest) (*sdk.Task, error) {
+	v, err := w.RequestHandler.GetTask(ctx, req)
+	return word(ctx, w, v, err)
+}
+
+func (w worded) ListTasks(ctx context.Context, req *sdk.ListTasksRequest) (*sdk.ListTasksResponse, error) {
+	v, err := w.RequestHandler.ListTasks(ctx, req)
+	return word(ctx, w, v, err)
+}
+
+func (w worded) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*sdk.Task, error) {
+	v, err := w.RequestHandler.CancelTask(ctx, req)
+	return word(ctx, w, v, err)
+}
+
+func (w worded) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) (sdk.SendMessageResult, error) {
+	v, err := w.RequestHandler.SendMessage(ctx, req)
+	return word(ctx, w, v, err)
+}
+
+func (w worded) SubscribeToTask(ctx context.Context, req *sdk.SubscribeToTaskRequest) iter.Seq2[sdk.Event, error] {
+	return w.wordAll(ctx, w.RequestHandler.SubscribeToTask(ctx, req))
+}
+
+func (w worded) SendStreamingMessage(ctx context.Context, req *sdk.SendMessageRequest) iter.Seq2[sdk.Event, error] {
+	return w.wordAll(ctx, w.RequestHandler.SendStreamingMessage(ctx, req))
+}
+
+func (w worded) GetTaskPushConfig(ctx context.Context, req *sdk.GetTaskPushConfigRequest) (*sdk.PushConfig, error) {
+	v, err := w.RequestHandler.GetTaskPushConfig(ctx, req)
+	return word(ctx, w, v, err)
+}
+
+func (w worded) ListTaskPushConfigs(ctx context.Context, req *sdk.ListTaskPushConfigRequest) (*sdk.ListTaskPushConfigResponse, error) {
+	v, err := w.RequestHandler.ListTaskPushConfigs(ctx, req)
+	return word(ctx, w, v, err)
+}
+
+func (w worded) CreateTaskPushConfig(ctx context.Context, req *sdk.PushConfig) (*sdk.PushConfig, error) {
+	v, err := w.RequestHandler.CreateTaskPushConfig(ctx, req)
+	return word(ctx, w, v, err)
+}
+
+func (w worded) DeleteTaskPushConfig(ctx context.Context, req *sdk.DeleteTaskPushConfigRequest) error {
+	return grpcFailure(ctx, w.log, w.RequestHandler.DeleteTaskPushConfig(ctx, req))
+}
+
+func (w worded) GetExtendedAgentCard(ctx context.Context, req *sdk.GetExtendedAgentCardRequest) (*sdk.AgentCard, error) {
+	v, err := w.RequestHandler.GetExtendedAgentCard(ctx, req)
+	return word(ctx, w, v, err)
+}

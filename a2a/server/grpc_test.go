@@ -1,0 +1,158 @@
+package server_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	a2agrpc "github.com/a2aproject/a2a-go/v2/a2agrpc/v1"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
+)
+
+func newGRPC(t testing.TB, w *house) *server.GRPC {
+	t.Helper()
+	g, err := server.NewGRPC(server.GRPCConfig{Handler: w.Handler, MaxBody: 1 << 20, Authenticate: func(_ context.Context, authorization, source string) (server.Caller, error) {
+		if source != "127.0.0.1" {
+			t.Errorf("source = %q", source)
+		}
+		if strings.HasSuffix(authorization, " wrong") {
+			return server.Caller{}, a2a.Errorf(a2a.CodeUnauthenticated, "no credential in force proves the caller")
+		}
+		return w.caller(&http.Request{Header: http.Header{"Authorization": {authorization}}}), nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// openGRPC serves the house's handler on a port of its own.
+func openGRPC(t testing.TB, w *house) string {
+	t.Helper()
+	g := newGRPC(t, w)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(ctx, l, 100*time.Millisecond) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// openShared serves it on an HTTP server's port, in clear HTTP/2.
+func openShared(t testing.TB, w *house) string {
+	t.Helper()
+	g := newGRPC(t, w)
+	s := httptest.NewUnstartedServer(g)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(func() {
+		g.Close()
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s.Listener.Addr().String()
+}
+
+func TestStockClientOverGRPC(t *testing.T) {
+	for name, open2 := range map[string]func(testing.TB, *house) string{"own port": openGRPC, "shared port": openShared} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t, &fakePath{run: hello})
+			at := sdk.NewAgentInterface(open2(t, w), sdk.TransportProtocolGRPC)
+			stockClient(t, w, make(chan struct{}, 1), []*sdk.AgentInterface{at}, a2agrpc.WithGRPCTransport(grpc.WithTransportCredentials(insecure.NewCredentials())))
+		})
+	}
+}
+
+func TestGRPCErrorsHaveStatusAndErrorInfo(t *testing.T) {
+	w := open(t, &fakePath{run: hello})
+	for name, addr := range map[string]string{"own port": openGRPC(t, w), "shared port": openShared(t, w)} {
+		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		c := a2apb.NewA2AServiceClient(conn)
+		get := func(ctx context.Context) error {
+			_, err := c.GetTask(ctx, &a2apb.GetTaskRequest{Id: "x"})
+			return err
+		}
+		for _, tc := range []struct {
+			name, version, key string
+			call               func(ctx context.Context) error
+			code               codes.Code
+			reason, ours       string
+		}{
+			{"no version", "", "someone", get, codes.FailedPrecondition, "VERSION_NOT_SUPPORTED", "version_not_supported"},
+			{"old version", "0.3", "someone", get, codes.FailedPrecondition, "VERSION_NOT_SUPPORTED", "version_not_supported"},
+			{"wrong key", "1.0", "wrong", get, codes.Unauthenticated, "UNAUTHENTICATED", "unauthenticated"},
+			{"nobody", "1.0", "", get, codes.Unauthenticated, "UNAUTHENTICATED", "unauthenticated"},
+			{"no such task", "1.0", "someone", get, codes.NotFound, "TASK_NOT_FOUND", "not_found"},
+			{"no message", "1.0", "someone", func(ctx context.Context) error {
+				_, err := c.SendMessage(ctx, &a2apb.SendMessageRequest{})
+				return err
+			}, codes.InvalidArgument, "INVALID_PARAMS", "invalid_request"},
+			{"too large", "1.0", "someone", func(ctx context.Context) error {
+				_, err := c.GetTask(ctx, &a2apb.GetTaskRequest{Id: strings.Repeat("x", 1<<20+1)})
+				return err
+			}, codes.ResourceExhausted, "", ""}, // gRPC itself refuses it, without details
+			{"no push", "1.0", "someone", func(ctx context.Context) error {
+				_, err := c.ListTaskPushNotificationConfigs(ctx, &a2apb.ListTaskPushNotificationConfigsRequest{TaskId: "x"})
+				return err
+			}, codes.FailedPrecondition, "PUSH_NOTIFICATION_NOT_SUPPORTED", "push_notification_not_supported"},
+			{"no extended card", "1.0", "someone", func(ctx context.Context) error {
+				_, err := c.GetExtendedAgentCard(ctx, &a2apb.GetExtendedAgentCardRequest{})
+				return err
+			}, codes.FailedPrecondition, "UNSUPPORTED_OPERATION", "unsupported"},
+			{"no such method", "1.0", "someone", func(ctx context.Context) error {
+				return conn.Invoke(ctx, "/lf.a2a.v1.A2AService/Explode", &a2apb.GetTaskRequest{}, &a2apb.Task{})
+			}, codes.Unimplemented, "", ""},
+		} {
+			t.Run(name+"/"+tc.name, func(t *testing.T) {
+				ctx := t.Context()
+				if tc.version != "" {
+					ctx = metadata.AppendToOutgoingContext(ctx, "a2a-version", tc.version)
+				}
+				if tc.key != "" {
+					ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+tc.key)
+				}
+				s := status.Convert(tc.call(ctx))
+				if s.Code() != tc.code {
+					t.Fatalf("status = %v", s)
+				}
+				if tc.reason == "" {
+					return
+				}
+				if len(s.Details()) != 1 {
+					t.Fatalf("details = %v", s.Details())
+				}
+				d, ok := s.Details()[0].(*errdetails.ErrorInfo)
+				if !ok || d.Reason != tc.reason || d.Domain != sdk.ProtocolDomain || d.Metadata["code"] != tc.ours {
+					t.Errorf("detail = %v", d)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"github.com/a2aproject/a2a-go/v2/a2asrv"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// REST is the A2A HTTP+JSON binding: the SDK's codec, and around it what [HTTP]
+// adds to the JSON-RPC codec. Paths begin at the handler's root; each may begin
+// with a tenant. Answers are application/a2a+json, or application/json where
+// they are errors, which the official Go client asks for; a google.rpc.Status
+// with an ErrorInfo says what is wrong even where there is no such path (404),
+// method (405), credential (401) or room (413).
+func REST(cfg HTTPConfig) http.Handler {
+	cfg = cfg.withDefaults()
+	keepAlive := a2asrv.WithTransportKeepAlive(keepAlivePeriod)
+	return &restBinding{
+		binding: binding{cfg: cfg, codec: a2asrv.NewRESTHandler(noting{cfg.Handler}, keepAlive)},
+		tenants: a2asrv.NewTenantRESTHandler("/{*}", noting{cfg.Handler}, keepAlive),
+	}
+}
+
+type restBinding struct {
+	binding
+	tenants http.Handler // for paths that begin with a tenant
+}
+
+// ServeHTTP implements http.Handler.
+func (b *restBinding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	out := newReply(w, r, b.cfg.WriteTimeout)
+	out.rest, out.asEvent = true, false
+	inner, codec, err := b.acceptREST(w, r, out)
+	if err != nil {
+		out.fail(err)
+		return
+	}
+	echoExtensions(w, r)
+	codec.ServeHTTP(out, inner)
+	out.finish()
+}
+
+// Refuse answers a request whose credential the door did not accept.
+func (b *restBinding) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	out := newReply(w, r, b.cfg.WriteTimeout)
+	out.rest = true
+	refuse(out, err, b.cfg.Log)
+}
+
+// acceptREST does everything that comes before the codec.
+func (b *restBinding) acceptREST(w http.ResponseWriter, r *http.Request, out *reply) (*http.Request, http.Handler, *rpcError) {
+	route, tenant := findRoute(r.URL.Path)
+	switch {
+	case route == nil:
+		return nil, nil, &rpcError{rpcMethodNotFound, a2a.Errorf(a2a.CodeUnsupported, "there is no path %.80q", r.URL.Path)}
+	case !slices.Contains(route.methods, r.Method):
+		w.Header().Set("Allow", strings.Join(route.methods, ", "))
+		return nil, nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeUnsupported, "%.20q is not a method of this path", r.Method)}
+	}
+	if err := checkVersion(versionOf(r)); err != nil {
+		return nil, nil, &rpcError{0, err}
+	}
+	inner := r.Clone(b.prepare(r.Context(), out))
+	inner.Body, inner.ContentLength = http.NoBody, 0
+	if r.Method == http.MethodPost && (route.body != nil || r.ContentLength != 0) {
+		body, err := b.readREST(w, r, route)
+		if err != nil {
+			return nil, nil, err
+		}
+		inner.Body, inner.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	}
+	if tenant {
+		return inner, b.tenants, nil
+	}
+	return inner, b.codec, nil
+}
+
+func (b *restBinding) readREST(w http.ResponseWriter, r *http.Request, route *route) ([]byte, *rpcError) {
+	// A body that may be absent needs no content type while it is.
+	if route.body != nil || r.ContentLength > 0 {
+		if err := b.checkHeaders(r); err != nil {
+			w.Header().Set("Connection", "close") // the body was not read
+			return nil, err
+		}
+	}
+	body, err := b.readBody(w, r)
+	if err != nil || route.body == nil {
+		return nil, err
+	}
+	body, failed := a2a.Normalize(body, route.body())
+	if failed != nil {
+		return nil, &rpcError{0, a2a.FromWire(failed)}
+	}
+	return body, nil
+}
+
+// route is one path of the binding.
+type route struct {
+	methods []string
+	body    func() proto.Message // nil: none that counts
+}
+
+var (
+	get       = []string{http.MethodGet}
+	post      = []string{http.MethodPost}
+	sendRoute = &route{post, methods["SendMessage"]}
+
+	fixedRoutes = map[string]*route{
+		"message:send":      sendRoute,
+		"message:stream":    sendRoute,
+		"tasks":             {get, nil},
+		"extendedAgentCard": {get, nil},
+	}
+	taskRoute   = &route{get, nil}
+	cancelRoute = &route{post, nil}
+	// The text of the specification says POST (11.3), its proto GET.
+	subscribeRoute = &route{[]string{http.MethodGet, http.MethodPost}, nil}
+	pushRoute      = &route{[]string{http.MethodGet, http.MethodPost}, func() proto.Message { return new(a2apb.TaskPushNotificationConfig) }}
+	pushItemRoute  = &route{[]string{http.MethodGet, http.MethodDelete}, nil}
+)
+
+// findRoute finds the route of a path, with or without a tenant before it.
+func findRoute(path string) (found *route, tenant bool) {
+	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	if found = matchRoute(parts); found == nil && len(parts) > 1 && parts[0] != "" {
+		found = matchRoute(parts[1:])
+		return found, found != nil
+	}
+	return found, false
+}
+
+func matchRoute(parts []string) *route {
+	if slices.ContainsFunc(parts, func(p string) bool { return p == "" || p == "." || p == ".." }) {
+		return nil
+	}
+	switch {
+	case len(parts) == 1:
+		return fixedRoutes[parts[0]]
+	case parts[0] != "tasks":
+		return nil
+	case len(parts) == 2:
+		_, verb, ok := strings.Cut(parts[1], ":")
+		switch {
+		case !ok:
+			return taskRoute
+		case verb == "cancel":
+			return cancelRoute
+		case verb == "subscribe":
+			return subscribeRoute
+		}
+	case parts[2] != "pushNotificationConfigs":
+	case len(parts) == 3:
+		return pushRoute
+	case len(parts) == 4:
+		return pushItemRoute
+	}
+	return nil
+}
