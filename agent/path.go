@@ -23,6 +23,7 @@ type request struct {
 	principal identity.Principal // who asks, resolved in the cluster's registry
 	via       string             // the door it came through
 	vouched   bool               // a node signed for a principal without a key
+	behalf    *behalf            // set when the issuer shows a mandate
 	task      string
 	mandate   *delegation // set when another node placed the request here
 
@@ -91,6 +92,9 @@ func (a *Agent) verify(in server.Inbound) (*request, error) {
 	if req.principal, req.vouched, err = a.principal(facts); err != nil {
 		return req, err
 	}
+	if req.behalf, err = a.behalf(req); err != nil {
+		return req, err
+	}
 	if in.Caller.Door != server.DoorMesh {
 		return req, nil
 	}
@@ -155,7 +159,7 @@ func (a *Agent) known(req *request) (bool, error) {
 
 // decide asks policy, on verified facts only.
 func (a *Agent) decide(ctx context.Context, req *request) error {
-	dec, err := a.cfg.Policy.Decide(ctx, a.query(req))
+	dec, err := a.ask(ctx, req)
 	if err != nil {
 		// No answer is a no; the cause is the operator's to see, not the caller's.
 		a.log.ErrorContext(ctx, "policy decision failed", "task", req.task, "err", err)
@@ -276,7 +280,7 @@ func (a *Agent) late(ctx context.Context, req *request, entry audit.Entry, rep *
 	if err == nil && standing.Author == a.cfg.Key.ID() {
 		return // our own, from before a retry
 	}
-	entry.Kind, entry.ID = audit.KindLate, ""
+	entry.Kind, entry.ID = audit.KindLate, a2a.NewJTI()
 	if _, err := a.cfg.Recorder.Record(ctx, entry); err != nil {
 		a.log.ErrorContext(ctx, "late result not recorded", "task", req.task, "err", err)
 	}

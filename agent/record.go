@@ -22,13 +22,17 @@ func (a *Agent) entry(kind audit.Kind, req *request, body any) audit.Entry {
 	if err != nil {
 		panic("internal error: audit body does not marshal: " + err.Error())
 	}
-	return audit.Entry{
+	e := audit.Entry{
 		Kind:   kind,
 		Actor:  req.principal.String(),
 		Tenant: req.principal.Tenant,
 		Task:   req.task,
 		Body:   text,
 	}
+	if req.behalf != nil {
+		e.OnBehalf = req.behalf.root.String()
+	}
+	return e
 }
 
 func (a *Agent) intentEntry(req *request, ev *evidence) audit.Entry {
@@ -48,6 +52,9 @@ func (a *Agent) intentEntry(req *request, ev *evidence) audit.Entry {
 	if req.mandate != nil {
 		body.Door = req.mandate.Door
 		body.DoorDecision = decisionRecord(req.mandate.Decision, body.Door)
+	}
+	if req.behalf != nil {
+		body.Mandate = req.behalf.uses()
 	}
 	e := a.entry(audit.KindIntent, req, body)
 	e.Attempt = 1

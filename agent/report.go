@@ -9,6 +9,7 @@ import (
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
 	"github.com/agenticraft/node/sandbox"
 )
 
@@ -105,6 +106,9 @@ func (a *Agent) notRun(ctx context.Context, req *request, err error) (rep a2a.Re
 		return a.adopt(context.WithoutCancel(ctx), req), false
 	case errors.Is(err, audit.ErrConflict):
 		return a.failedReport(req, errConflict.Code, errConflict.Message), false
+	case errors.As(err, &refusal) && refusal.Code == codeSpent:
+		req.decision.Reasons = []authz.Reason{{Code: codeSpent, Message: refusal.Message}}
+		return *a.deniedReport(req), false
 	case errors.As(err, &refusal):
 		return a.failedReport(req, a2a.CodeUnauthenticated, "the cluster refused the request: "+refusal.Code), false
 	case errors.Is(context.Cause(ctx), errCancelled):
