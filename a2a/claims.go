@@ -33,12 +33,13 @@ type MandateBlock struct {
 const OpSendMessage = "SendMessage"
 
 const (
-	maxTTL        = 5 * time.Minute
-	defaultTTL    = 2 * time.Minute
-	defaultSkew   = 30 * time.Second
-	maxMandate    = 1 // blocks
-	maxClaimBytes = 512
-	jtiBytes      = 16
+	maxTTL          = 5 * time.Minute
+	defaultTTL      = 2 * time.Minute
+	defaultSkew     = 30 * time.Second
+	maxMandate      = 1        // blocks
+	maxMandateBytes = 16 << 10 // of an execution
+	maxClaimBytes   = 512
+	jtiBytes        = 16
 )
 
 // NewJTI makes the random identifier of a request or token. Whoever wants to

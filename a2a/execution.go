@@ -17,6 +17,7 @@ type Execution struct {
 	Sandbox  string   `json:"sandbox,omitempty"` // "auto" (default), "process", "restricted", …
 	Network  string   `json:"network,omitempty"` // "none" (default) or "allow=HOST:PORT,…"
 	On       string   `json:"on,omitempty"`      // "any" (default), "local" or a peer ID
+	Mandate  string   `json:"mandate,omitempty"` // on whose behalf; docs/mandate.md
 	Limits   Limits   `json:"limits,omitzero"`
 	Require  []string `json:"require,omitempty"` // limits without which the run must be refused
 }

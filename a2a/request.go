@@ -105,6 +105,8 @@ func (e Execution) check() error {
 		return Errorf(CodeInvalidRequest, "network must be none or allow=HOST:PORT,…")
 	case len(e.Network) > maxNetwork:
 		return Errorf(CodeTooLarge, "network has more than %d bytes", maxNetwork)
+	case len(e.Mandate) > maxMandateBytes:
+		return Errorf(CodeTooLarge, "the mandate has more than %d bytes", maxMandateBytes)
 	}
 	if e.On != "" && e.On != "any" && e.On != "local" {
 		if _, err := identity.ParseID(e.On); err != nil {

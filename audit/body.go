@@ -18,14 +18,27 @@ type IntentBody struct {
 	DoorDecision *Decision        `json:"door_decision,omitempty"` // if the door is another node
 	Executor     identity.ID      `json:"executor"`                // the node that runs it: the author
 	Language     string           `json:"language"`
-	LeaseMS      int64            `json:"lease_ms"`           // after this the task may be declared lost
-	Limits       map[string]int64 `json:"limits,omitempty"`   // limit -> value in the limit's unit
-	Network      string           `json:"network"`            // "none" or the allowed places
-	Request      string           `json:"request"`            // [Commit] to the request's digest
-	Required     []string         `json:"required,omitempty"` // limits that must be enforced
-	Runtime      string           `json:"runtime,omitempty"`  // digest or version of the language tree
-	Sandbox      string           `json:"sandbox"`            // backend
+	LeaseMS      int64            `json:"lease_ms"`         // after this the task may be declared lost
+	Limits       map[string]int64 `json:"limits,omitempty"` // limit -> value in the limit's unit
+	// Mandate is the budgets, from the root down, under which it runs.
+	Mandate  []MandateUse `json:"mandate,omitempty"`
+	Network  string       `json:"network"`            // "none" or the allowed places
+	Request  string       `json:"request"`            // [Commit] to the request's digest
+	Required []string     `json:"required,omitempty"` // limits that must be enforced
+	Runtime  string       `json:"runtime,omitempty"`  // digest or version of the language tree
+	Sandbox  string       `json:"sandbox"`            // backend
 }
+
+// MandateUse is one block of a mandate and what it allows in all: the keepers
+// count one run and its wall limit against each. Zero is not counted.
+type MandateUse struct {
+	ID     string `json:"id"` // hex SHA-256
+	Runs   int64  `json:"runs,omitempty"`
+	WallMS int64  `json:"wall_ms,omitempty"`
+}
+
+// MaxMandate is the most blocks of a mandate in an intent.
+const MaxMandate = 5
 
 // OutcomeBody is how an execution ended. It is also the body of a late entry.
 type OutcomeBody struct {
@@ -176,7 +189,10 @@ func (b IntentBody) check() bool {
 	for _, name := range b.Required {
 		ok = ok && plain(name, maxName)
 	}
-	return ok && named(b.Door) && named(b.Executor) && isDigest(b.Request) &&
+	for _, m := range b.Mandate {
+		ok = ok && isDigest(m.ID) && m.Runs >= 0 && exact(m.Runs) && m.WallMS >= 0 && exact(m.WallMS)
+	}
+	return ok && len(b.Mandate) <= MaxMandate && named(b.Door) && named(b.Executor) && isDigest(b.Request) &&
 		b.LeaseMS >= 0 && exact(b.LeaseMS) && b.DoorDecision.check() == nil
 }
 

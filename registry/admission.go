@@ -106,7 +106,45 @@ func (c *change) intent() error {
 			return err
 		}
 	}
-	return c.vouching()
+	if err := c.vouching(); err != nil {
+		return err
+	}
+	return c.spend(b)
+}
+
+// spent is what was run under one block of a mandate.
+type spent struct {
+	Runs   int64 `json:"runs"`
+	WallMS int64 `json:"wall_ms"`
+}
+
+// spend counts an execution against the budget of every block it runs under,
+// so that all holders of a grant share it, cluster-wide.
+//
+// INVARIANT: I9, authority only narrows along a chain.
+func (c *change) spend(b audit.IntentBody) error {
+	if len(b.Mandate) > 0 && c.entry.OnBehalf == "" {
+		return refuse("mandate", "a mandate needs somebody on whose behalf it is")
+	}
+	for _, m := range b.Mandate {
+		if m.Runs == 0 && m.WallMS == 0 {
+			continue
+		}
+		key := mandatePrefix + m.ID
+		sum, err := get[spent](c.tx, key)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		sum.Runs++
+		sum.WallMS += b.Limits["wall_ms"]
+		if m.Runs != 0 && sum.Runs > m.Runs || m.WallMS != 0 && sum.WallMS > m.WallMS {
+			return refuse("mandate_spent", "the mandate's budget is spent")
+		}
+		if err := put(c.tx, key, sum); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // principal holds that one is in force and, unless it is a node, belongs to the

@@ -19,7 +19,9 @@ const (
 	agentPrefix  = "agent/"  // + peer ID
 	keyPrefix    = "key/"    // + key ID
 	tenantPrefix = "tenant/" // + name
-	rolePrefix   = "role/"   // + principal; the only place that holds an agent's or key's roles
+	// What was spent of each block of a mandate, by its id.
+	mandatePrefix = "mandate/"
+	rolePrefix    = "role/" // + principal; the only place that holds an agent's or key's roles
 )
 
 // grants is a row of the table of roles.

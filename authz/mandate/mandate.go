@@ -202,6 +202,15 @@ func Verify(text string, o Options) (Verified, error) {
 	return v, nil
 }
 
+// Cluster is the audience that a chain names. It verifies nothing else.
+func Cluster(text string) (string, error) {
+	blocks, err := parse(text)
+	if err != nil {
+		return "", err
+	}
+	return blocks[0].Cluster, nil
+}
+
 // Covers refuses, with [ErrExceeded], an act outside the mandate. A limit that
 // is zero was not asked for and is not checked: whoever runs it caps it.
 func (v Verified) Covers(action, language string, asked Limits) error {

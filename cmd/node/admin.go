@@ -140,6 +140,9 @@ func record[B registry.AgentBody | registry.KeyBody](ctx context.Context, m *adm
 	ctx, cancel := context.WithTimeout(ctx, adminWait)
 	defer cancel()
 	_, err = m.recorder.Record(ctx, entry)
+	if err == nil {
+		m.recorder.horizon.reach(ctx) // whoever is told that it is done may rely on it here
+	}
 	return recordError(err)
 }
 

@@ -22,11 +22,11 @@ import (
 
 // execFlags are the flags of exec, as the user wrote them.
 type execFlags struct {
-	lang, sandbox, memory, network, on, out, receipt, code string
-	cpu                                                    int
-	timeout                                                time.Duration
-	files                                                  []string
-	stdin, detach                                          bool
+	lang, sandbox, memory, network, on, out, receipt, code, mandate string
+	cpu                                                             int
+	timeout                                                         time.Duration
+	files                                                           []string
+	stdin, detach                                                   bool
 }
 
 // languages are those that exec knows by name and by file ending.
@@ -77,6 +77,7 @@ Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied
 	flags.StringVar(&f.on, "on", "any", "any, local, or a node's ID")
 	flags.BoolVar(&f.stdin, "stdin", false, "give this command's standard input to the program")
 	flags.StringVar(&f.receipt, "receipt", "", "write the receipt to this file")
+	flags.StringVar(&f.mandate, "mandate", "", "file with the mandate under which --agent-key asks")
 	flags.BoolVar(&f.detach, "detach", false, "print the task's ID and leave it running")
 	return cmd
 }
@@ -117,6 +118,13 @@ func (a *app) execution(f execFlags, args []string) (a2a.Execution, error) {
 			return e, err
 		}
 		e.Stdin = string(text)
+	}
+	if f.mandate != "" {
+		text, err := a.source(f.mandate)
+		if err != nil {
+			return e, err
+		}
+		e.Mandate = strings.TrimSpace(string(text))
 	}
 	if err := setLimits(&e, f); err != nil {
 		return e, err

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/authz/mandate"
+	"github.com/agenticraft/node/identity"
+)
+
+// mandateFlags are the terms of a block.
+type mandateFlags struct {
+	to, cluster, tenant, memory string
+	actions, languages          []string
+	runs                        int64
+	wall, timeout, expires      time.Duration
+	depth                       int
+}
+
+func (a *app) mandateCommand() *cobra.Command {
+	var f mandateFlags
+	grant := &cobra.Command{
+		Use: "grant --agent-key FILE --to ID --tenant T --lang L,…", Short: "Let another agent act on this agent's behalf", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			key, to, terms, err := a.mandateTerms(f)
+			if err != nil {
+				return err
+			}
+			if f.cluster == "" {
+				var s statusView
+				a.agentKey = "" // the context's credential asks, the agent only signs
+				if err := a.fetch(cmd.Context(), "/v1/status", &s); err != nil {
+					return err
+				}
+				f.cluster = s.Cluster
+			}
+			if len(terms.Actions) == 0 {
+				terms.Actions = []string{"exec.run"}
+			}
+			if terms.NotAfter.IsZero() {
+				terms.NotAfter = time.Now().Add(time.Hour)
+			}
+			text, err := mandate.Grant(key, mandate.Root{Cluster: a2a.Audience(f.cluster), Tenant: f.tenant, To: to, Terms: terms})
+			return a.printMandate(text, err)
+		},
+	}
+	narrow := &cobra.Command{
+		Use: "narrow FILE --agent-key FILE --to ID", Short: "Hand a mandate on, or a part of it", Args: exactArgs("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			key, to, terms, err := a.mandateTerms(f)
+			if err != nil {
+				return err
+			}
+			parent, err := a.source(args[0])
+			if err != nil {
+				return err
+			}
+			text, err := mandate.Narrow(key, strings.TrimSpace(string(parent)), to, terms)
+			return a.printMandate(text, err)
+		},
+	}
+	for _, cmd := range []*cobra.Command{grant, narrow} {
+		flags := cmd.Flags()
+		flags.StringVar(&f.to, "to", "", "the holder: a peer ID or did:key")
+		flags.StringSliceVar(&f.actions, "action", nil, "actions (default: exec.run, or as before)")
+		flags.StringSliceVar(&f.languages, "lang", nil, "languages that may be run")
+		flags.StringVar(&f.memory, "memory", "", "memory of one run, at most, such as 256MiB")
+		flags.DurationVar(&f.timeout, "timeout", 0, "time of one run, at most")
+		flags.Int64Var(&f.runs, "runs", 0, "how many runs in all (default: not counted, or as before)")
+		flags.DurationVar(&f.wall, "wall", 0, "sum of the runs' time limits (default: not counted, or as before)")
+		flags.IntVar(&f.depth, "depth", 0, "how often the holder may hand it on, at most 4")
+		flags.DurationVar(&f.expires, "expires", 0, "lifetime (default: 1h, or as before)")
+	}
+	grant.Flags().StringVar(&f.tenant, "tenant", "", "the tenant of both agents")
+	grant.Flags().StringVar(&f.cluster, "cluster", "", "the cluster's name (default: ask the server)")
+	show := &cobra.Command{
+		Use: "show FILE", Short: "Check a mandate's chain offline and print what it grants", Args: exactArgs("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			text, err := a.source(args[0])
+			if err != nil {
+				return err
+			}
+			return a.showMandate(strings.TrimSpace(string(text)))
+		},
+	}
+	return group("mandate", "Act on somebody else's behalf", grant, narrow, show)
+}
+
+func (a *app) mandateTerms(f mandateFlags) (*identity.Key, identity.ID, mandate.Terms, error) {
+	terms := mandate.Terms{
+		Actions: f.actions, Languages: f.languages, Depth: f.depth,
+		Budget: mandate.Budget{Runs: f.runs, WallMS: f.wall.Milliseconds()},
+		Limits: mandate.Limits{TimeoutMS: f.timeout.Milliseconds()},
+	}
+	if a.agentKey == "" {
+		return nil, "", terms, usage("a mandate is signed with an agent's key: give --agent-key FILE")
+	}
+	to, err := agentID(f.to)
+	if err != nil {
+		return nil, "", terms, usage("--to: %v", err)
+	}
+	if f.memory != "" {
+		if terms.Limits.MemoryBytes, err = parseBytes(f.memory); err != nil {
+			return nil, "", terms, usage("--memory: %v", err)
+		}
+	}
+	if f.expires != 0 {
+		terms.NotAfter = time.Now().Add(f.expires)
+	}
+	key, err := identity.Load(a.agentKey)
+	return key, to, terms, err
+}
+
+func (a *app) printMandate(text string, err error) error {
+	if err != nil {
+		return failed("%v", err)
+	}
+	if a.json {
+		a.print(map[string]string{"mandate": text})
+		return nil
+	}
+	fmt.Fprintln(a.stdout, text)
+	return nil
+}
+
+// mandateView is a mandate as `mandate show` prints it.
+type mandateView struct {
+	Root      string          `json:"root"`
+	Holder    string          `json:"holder"`
+	Cluster   string          `json:"cluster"`
+	Tenant    string          `json:"tenant"`
+	Actions   []string        `json:"actions"`
+	Languages []string        `json:"languages"`
+	Limits    mandate.Limits  `json:"limits"`
+	Depth     int             `json:"depth"`
+	NotAfter  time.Time       `json:"not_after"`
+	Blocks    []mandateBlocks `json:"blocks"`
+}
+
+type mandateBlocks struct {
+	ID     string         `json:"id"`
+	By     string         `json:"by"`
+	To     string         `json:"to"`
+	Budget mandate.Budget `json:"budget"`
+}
+
+func (a *app) showMandate(text string) error {
+	cluster, err := mandate.Cluster(text)
+	if err != nil {
+		return failed("%v", err)
+	}
+	v, err := mandate.Verify(text, mandate.Options{Cluster: cluster})
+	if err != nil {
+		return &a2a.Error{Code: "unverified", Message: err.Error()}
+	}
+	view := mandateView{
+		Root: v.Root.DID(), Holder: v.Holder.DID(), Cluster: cluster, Tenant: v.Tenant,
+		Actions: v.Terms.Actions, Languages: v.Terms.Languages, Limits: v.Terms.Limits, Depth: v.Terms.Depth, NotAfter: v.Terms.NotAfter.UTC(),
+	}
+	for _, l := range v.Chain {
+		view.Blocks = append(view.Blocks, mandateBlocks{l.ID, l.By.DID(), l.To.DID(), l.Budget})
+	}
+	a.print(view)
+	return nil
+}
