@@ -75,6 +75,11 @@ func DecodeExecution(req *sdk.SendMessageRequest) (Execution, error) {
 		if err := decodeExactly(raw, &e); err != nil {
 			return Execution{}, Errorf(CodeInvalidRequest, "execution: %s", clip(err.Error()))
 		}
+		// An empty program is a program; a missing one is a mistake.
+		var given struct{ Code *string }
+		if err := json.Unmarshal(raw, &given); err != nil || given.Code == nil {
+			return Execution{}, Errorf(CodeInvalidRequest, "execution: no code")
+		}
 	case sdk.Text:
 		var err error
 		if e.Language, e.Code, err = fencedCode(string(content)); err != nil {
@@ -93,8 +98,6 @@ func (e Execution) check() error {
 	switch {
 	case !wordPattern.MatchString(e.Language):
 		return Errorf(CodeInvalidRequest, "language %.40q is not a language's name", e.Language)
-	case e.Code == "":
-		return Errorf(CodeInvalidRequest, "code is empty")
 	case len(e.Code) > MaxCodeBytes:
 		return Errorf(CodeTooLarge, "code has %d bytes, at most %d are accepted", len(e.Code), MaxCodeBytes)
 	case len(e.Stdin) > MaxStdinBytes:
@@ -228,6 +231,9 @@ func fencedCode(text string) (language, code string, err error) {
 	}
 	if inside {
 		return "", "", Errorf(CodeInvalidRequest, "the fenced code block is not closed")
+	}
+	if body.Len() == 0 {
+		return "", "", Errorf(CodeInvalidRequest, "the fenced code block is empty")
 	}
 	if name, ok := fenceLanguages[language]; ok {
 		language = name

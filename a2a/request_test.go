@@ -72,7 +72,7 @@ func TestExecutionRefuses(t *testing.T) {
 	for _, c := range []struct{ name, data, says string }{
 		{"no language", `{"code":"x"}`, "language"},
 		{"language with path", `{"language":"../sh","code":"x"}`, "language"},
-		{"no code", `{"language":"python"}`, "code is empty"},
+		{"no code", `{"language":"python"}`, "no code"},
 		{"unknown member", `{"language":"python","code":"x","timeout":1}`, "timeout"},
 		{"misspelt limit", `{"language":"python","code":"x","limits":{"memory_byts":1}}`, "limits.memory_byts"},
 		{"other case", `{"language":"python","Code":"x"}`, "Code"},

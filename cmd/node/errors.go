@@ -26,6 +26,7 @@ const (
 // exits are the exit codes of error codes; the others are exitFailed.
 var exits = map[string]int{
 	"usage":             exitUsage,
+	"invalid_request":   exitUsage,
 	"denied":            exitDenied,
 	"unauthenticated":   exitDenied,
 	"signature_missing": exitDenied,

@@ -50,8 +50,9 @@ func (a *app) execCommand() *cobra.Command {
 
 Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied,
 4 no quorum or no capacity, 1 language error, failed or lost.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if (f.code == "") == (len(args) == 0) || len(args) > 1 {
+		Args: func(cmd *cobra.Command, args []string) error {
+			// An empty program is a program.
+			if cmd.Flags().Changed("code") != (len(args) == 0) || len(args) > 1 {
 				return usage("exec needs exactly one of FILE, - and -c CODE")
 			}
 			return nil

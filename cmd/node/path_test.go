@@ -244,7 +244,7 @@ func TestExitCodes(t *testing.T) {
 		"exec nobody there":   {[]string{"exec", "--server", "http://127.0.0.1:1", "-c", "1"}, exitUnavailable, "unavailable"},
 		"no such task":        {[]string{"task", "show", strings.Repeat("0", 32)}, exitFailed, "not_found"},
 		"no such entry":       {[]string{"audit", "show", "999999"}, exitFailed, "not_found"},
-		"no such node":        {[]string{"exec", "--lang", "starlark", "--on", "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN", "-c", "x = 1"}, exitFailed, "invalid_request"},
+		"no such node":        {[]string{"exec", "--lang", "starlark", "--on", "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN", "-c", "x = 1"}, exitUsage, "invalid_request"},
 		"no such language":    {[]string{"exec", "--lang", "wasm", "-c", "x"}, exitDenied, "language_not_allowed"},
 		"no trust":            {[]string{"verify", "receipt.json"}, exitUsage, "usage"},
 		"verify a non-folder": {[]string{"audit", "verify", "/no/such/folder"}, exitFailed, "failed"},
