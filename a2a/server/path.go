@@ -57,6 +57,10 @@ type Admitted struct {
 	// set, in a goroutine of the handler's, with a context that outlives the
 	// request and ends only when the handler is closed in a hurry.
 	Run func(ctx context.Context, out Updates) a2a.Report
+	// Talk, if not nil, does the work instead of Run, which is nil.
+	Talk Talk
+	// Reply, if not nil, is the whole answer: a message, and no task.
+	Reply *sdk.Message
 }
 
 // asker is who may see the task by having sent its request.

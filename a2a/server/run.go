@@ -24,21 +24,22 @@ type run struct {
 
 	mu      sync.Mutex
 	task    *sdk.Task // as it stands, without output; never changed, only replaced
+	talks   bool      // its chunks are events, the last one too
 	chunks  []chunk
 	size    int
 	changed chan struct{} // closed and replaced whenever something above changes
-	done    chan struct{} // closed when task is terminal
 }
 
-// chunk is a piece of one stream of output.
+// chunk is a piece of one stream of output, or an event of a talk.
 type chunk struct {
+	event  sdk.Event
 	stream string
 	offset int64
 	data   []byte // grows at its end only
 }
 
 func newRun(task *sdk.Task, owner string) *run {
-	return &run{owner: owner, task: task, changed: make(chan struct{}), done: make(chan struct{})}
+	return &run{owner: owner, task: task, changed: make(chan struct{})}
 }
 
 // Output implements [Updates]. Output beyond the caps is not kept: the report
@@ -69,13 +70,20 @@ func (c chunk) takes(stream string, offset int64, n int) bool {
 	return c.stream == stream && c.offset+int64(len(c.data)) == offset && len(c.data)+n <= maxChunkBytes
 }
 
+// size is how much there is to take of it.
+func (c chunk) size() int {
+	if c.event != nil {
+		return 1
+	}
+	return len(c.data)
+}
+
 // end makes task the last word.
 func (r *run) end(task *sdk.Task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.task = task
 	r.wake()
-	close(r.done)
 }
 
 func (r *run) wake() {
@@ -102,7 +110,7 @@ func (r *run) snapshot() *reader {
 	}
 	if follow.next > 0 {
 		follow.next--
-		follow.taken = len(r.chunks[follow.next].data)
+		follow.taken = r.chunks[follow.next].size()
 	}
 	return follow
 }
@@ -138,6 +146,9 @@ type reader struct {
 	begun map[string]bool // streams whose artifact the reader has seen
 	next  int             // chunk to read
 	taken int             // bytes of it that were read
+	// oneTurn ends the reading where the task waits for input. One that waits for
+	// authorization goes on by itself.
+	oneTurn bool
 }
 
 // read gives what is new, the task as it stands, and what to wait on for more.
@@ -148,7 +159,11 @@ func (f *reader) read() ([]sdk.Event, *sdk.Task, <-chan struct{}) {
 	var events []sdk.Event
 	for ; f.next < len(r.chunks); f.next, f.taken = f.next+1, 0 {
 		c := r.chunks[f.next]
-		if rest := c.data[f.taken:]; len(rest) > 0 {
+		if c.event != nil {
+			if f.taken == 0 {
+				events, f.taken = append(events, c.event), 1
+			}
+		} else if rest := c.data[f.taken:]; len(rest) > 0 {
 			events = append(events, f.update(r.task, c, slices.Clone(rest)))
 			f.taken = len(c.data)
 		}

@@ -22,9 +22,12 @@ const (
 // SendMessage implements the SDK's RequestHandler: it answers when the task
 // has ended, or at once if the request asks for that.
 func (h *Handler) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) (sdk.SendMessageResult, error) {
-	task, reader, err := h.submit(ctx, req)
+	task, reply, reader, err := h.submit(ctx, req)
 	if err != nil {
 		return nil, err
+	}
+	if reply != nil {
+		return reply, nil
 	}
 	if reader != nil {
 		if c := req.Config; c == nil || !c.ReturnImmediately {
@@ -41,48 +44,60 @@ func (h *Handler) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) 
 // output as it comes, the report, the end.
 func (h *Handler) SendStreamingMessage(ctx context.Context, req *sdk.SendMessageRequest) iter.Seq2[sdk.Event, error] {
 	return func(yield func(sdk.Event, error) bool) {
-		task, reader, err := h.submit(ctx, req)
+		task, reply, reader, err := h.submit(ctx, req)
 		if err != nil {
 			yield(nil, err)
+			return
+		}
+		if reply != nil {
+			yield(reply, nil)
 			return
 		}
 		if reader == nil {
 			yield(trimHistory(task, historyLength(req)), nil)
 			return
 		}
+		reader.oneTurn = true
 		reader.follow(ctx, historyLength(req), yield)
 	}
 }
 
 // submit walks the path. It returns a reader of the run, or a task that has
-// ended (or lives elsewhere).
-func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk.Task, *reader, error) {
+// ended (or lives elsewhere), or a message that is the whole answer.
+func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk.Task, *sdk.Message, *reader, error) {
 	caller, _ := CallerFrom(ctx)
-	if err := h.checkRequest(ctx, req, caller); err != nil {
-		return nil, nil, err
+	if err := checkRequest(req); err != nil {
+		return nil, nil, nil, err
+	}
+	if req.Message.TaskID != "" {
+		follow, err := h.resumeTalk(ctx, req, caller)
+		return nil, nil, follow, err
 	}
 	if err := h.enter(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer h.inProgress.Done()
 	delegation, _ := ctx.Value(delegationKey).([]byte)
 	admitted, err := h.path.Submit(ctx, Inbound{Request: req, Caller: caller, Delegation: delegation})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	switch {
 	case admitted.Existing:
-		return h.existing(ctx, admitted, caller, req)
+		task, follow, err := h.existing(ctx, admitted, caller, req)
+		return task, nil, follow, err
+	case admitted.Reply != nil:
+		return nil, admitted.Reply, nil, nil
 	case admitted.Final != nil:
 		task, err := ended(newTask(admitted, req), *admitted.Final, nil)
-		return task, nil, err
-	case admitted.Run == nil:
-		return nil, nil, errors.New("path admitted a request without a run")
+		return task, nil, nil, err
+	case admitted.Run == nil && admitted.Talk == nil:
+		return nil, nil, nil, errors.New("path admitted a request without a run")
 	}
-	return nil, h.start(ctx, admitted, req), nil
+	return nil, nil, h.start(ctx, admitted, req), nil
 }
 
-func (h *Handler) checkRequest(ctx context.Context, req *sdk.SendMessageRequest, caller Caller) error {
+func checkRequest(req *sdk.SendMessageRequest) error {
 	switch {
 	case req == nil || req.Message == nil:
 		return a2a.Errorf(a2a.CodeInvalidRequest, "the request has no message")
@@ -90,12 +105,6 @@ func (h *Handler) checkRequest(ctx context.Context, req *sdk.SendMessageRequest,
 		return a2a.Errorf(a2a.CodeInvalidRequest, "contextId is longer than %d bytes", maxContextID)
 	case req.Config != nil && req.Config.PushConfig != nil:
 		return errPush
-	}
-	if id := req.Message.TaskID; id != "" {
-		if _, err := h.lookUp(ctx, id, caller); err != nil {
-			return err
-		}
-		return a2a.Errorf(a2a.CodeUnsupported, "a task takes one message; send a new one without taskId")
 	}
 	return nil
 }
@@ -105,6 +114,7 @@ func (h *Handler) checkRequest(ctx context.Context, req *sdk.SendMessageRequest,
 func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMessageRequest) *reader {
 	task := newTask(admitted, req)
 	r := newRun(task, admitted.Owner)
+	r.talks = admitted.Talk != nil
 	fromTheStart := r.snapshot()
 	if _, err := h.store.Create(task, admitted.Owner, *task.Status.Timestamp); err != nil {
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
@@ -112,6 +122,10 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	h.mu.Lock()
 	h.runs[task.ID] = r
 	h.mu.Unlock()
+	if admitted.Talk != nil {
+		h.talk(ctx, r, admitted.Talk)
+		return fromTheStart
+	}
 	h.inProgress.Go(func() {
 		// The run is owed an outcome even if the caller has gone.
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -176,13 +190,20 @@ func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller
 	}
 }
 
-// wait waits until the run has ended.
+// wait waits until the run has ended, or waits for somebody itself.
 func (r *run) wait(ctx context.Context) error {
-	select {
-	case <-r.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		r.mu.Lock()
+		state, changed := r.task.Status.State, r.changed
+		r.mu.Unlock()
+		if state.Terminal() || interrupted(state) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -199,8 +220,11 @@ func (f *reader) follow(ctx context.Context, history *int, yield func(sdk.Event,
 				return
 			}
 		}
-		if task.Status.State.Terminal() {
+		switch state := task.Status.State; {
+		case state.Terminal() && !f.run.talks:
 			farewell(task, yield)
+			return
+		case state.Terminal(), f.oneTurn && state == sdk.TaskStateInputRequired:
 			return
 		}
 		select {

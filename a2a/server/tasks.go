@@ -94,6 +94,12 @@ func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*
 	if !caller.is(ownerOf(task), mayCancel) {
 		return nil, a2a.Errorf(a2a.CodeDenied, "you may see this task, not cancel it")
 	}
+	if interrupted(task.Status.State) {
+		h.hush(ctx, task)
+		if task, err = h.lookUp(ctx, req.ID, caller); err != nil {
+			return nil, err
+		}
+	}
 	if !task.Status.State.Terminal() {
 		if err := h.path.Cancel(ctx, string(req.ID)); err != nil {
 			return nil, err
