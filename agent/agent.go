@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/authz/mandate"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
 )
@@ -129,6 +132,7 @@ type Agent struct {
 // run is one execution that this node started or delegated.
 type run struct {
 	digest  string
+	inForce func() bool             // whoever stands behind it still may
 	cancel  context.CancelCauseFunc // nil until Run was called
 	stopped bool                    // cancelled before it began
 }
@@ -190,12 +194,48 @@ func (a *Agent) Cancel(ctx context.Context, task string) error {
 	return a.cfg.Peers.Cancel(ctx, executor, task)
 }
 
+// Recheck stops the executions behind which somebody stands who is in force no
+// more: revoked, expired, or of a suspended tenant. It is called whenever the
+// registry has changed.
+func (a *Agent) Recheck() {
+	a.mu.Lock()
+	running := maps.Clone(a.running)
+	a.mu.Unlock()
+	for task, r := range running {
+		if r.inForce() { // reads the registry, so not under the lock
+			continue
+		}
+		a.mu.Lock()
+		r.stopped = true
+		if r.cancel != nil {
+			r.cancel(errCancelled)
+		}
+		a.mu.Unlock()
+		a.log.Info("execution stopped: its authority has ended", "task", task)
+	}
+}
+
+// inForce reports whether everybody behind a request still may.
+func (a *Agent) inForce(req *request) bool {
+	if a.cfg.Directory.Suspended(req.principal.Tenant) {
+		return false
+	}
+	if _, ok := a.cfg.Directory.Principal(req.principal.String()); !ok {
+		return false
+	}
+	return req.behalf == nil || !slices.ContainsFunc(req.behalf.mandate.Chain, func(l mandate.Link) bool {
+		_, ok := a.cfg.Directory.Agent(l.By)
+		return !ok
+	})
+}
+
 // errCancelled is the cause of a context that the caller cancelled.
 var errCancelled = errors.New("cancelled by the caller")
 
 // begin claims a task id for this process. It returns false if the same
 // request is on its way already, and a conflict if another one is.
-func (a *Agent) begin(task, digest string) (bool, error) {
+func (a *Agent) begin(req *request) (bool, error) {
+	task, digest := req.task, req.facts.Digest
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if r, ok := a.running[task]; ok {
@@ -204,7 +244,7 @@ func (a *Agent) begin(task, digest string) (bool, error) {
 		}
 		return false, nil
 	}
-	a.running[task] = &run{digest: digest}
+	a.running[task] = &run{digest: digest, inForce: func() bool { return a.inForce(req) }}
 	return true, nil
 }
 

@@ -52,7 +52,7 @@ func (a *Agent) Submit(ctx context.Context, in server.Inbound) (server.Admitted,
 	if err != nil {
 		return server.Admitted{}, err
 	}
-	fresh, err := a.begin(req.task, req.facts.Digest)
+	fresh, err := a.begin(req)
 	if err != nil || !fresh {
 		return server.Admitted{Task: req.task, Owner: req.principal.String(), Asker: req.principal, Existing: err == nil}, err
 	}

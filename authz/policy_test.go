@@ -87,8 +87,9 @@ func TestGoldenMatrix(t *testing.T) {
 	p := newPolicy(t, authz.Config{})
 	actions := []string{
 		authz.ExecRun, authz.ExecCancel, authz.ExecDelegate, authz.TaskRead, authz.TaskList, authz.AuditRead, authz.LogRead, authz.TrustRead,
-		authz.KeyCreate, authz.KeyList, authz.KeyRevoke, authz.AgentAdd, authz.AgentList, authz.AgentRevoke, authz.RoleGrant,
-		authz.NodeList, authz.StatusRead, authz.PolicyRead, authz.SandboxList,
+		authz.KeyCreate, authz.KeyList, authz.KeyRevoke, authz.AgentAdd, authz.AgentList, authz.AgentRevoke, authz.RoleGrant, authz.RoleList, authz.RoleRevoke,
+		authz.TenantCreate, authz.TenantList, authz.TenantSet,
+		authz.NodeList, authz.StatusRead, authz.PolicyRead, authz.PolicyAsk, authz.PolicyReplay, authz.PolicyApply, authz.SandboxList,
 	}
 	var got strings.Builder
 	fmt.Fprintf(&got, "%-14s", "")

@@ -24,9 +24,17 @@ const (
 	AgentList    = "agent.list"
 	AgentRevoke  = "agent.revoke"
 	RoleGrant    = "role.grant"
+	RoleList     = "role.list"
+	RoleRevoke   = "role.revoke"
+	TenantCreate = "tenant.create"
+	TenantList   = "tenant.list"
+	TenantSet    = "tenant.set"
 	NodeList     = "node.list"
 	StatusRead   = "status.read"
 	PolicyRead   = "policy.read"
+	PolicyApply  = "policy.apply"
+	PolicyAsk    = "policy.explain"
+	PolicyReplay = "policy.replay"
 	SandboxList  = "sandbox.list"
 )
 

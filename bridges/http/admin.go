@@ -42,3 +42,43 @@ func (d *door) addAgent(ctx context.Context, by identity.Principal, r *http.Requ
 func (d *door) revokeAgent(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
 	return nil, d.cfg.Admin.RevokeAgent(ctx, by, r.PathValue("id"))
 }
+
+func (d *door) roles(ctx context.Context, _ identity.Principal, _ *http.Request) (any, error) {
+	return d.cfg.Admin.Roles(ctx)
+}
+
+func (d *door) grantRole(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
+	var req RoleRequest
+	if err := decode(r.Body, &req); err != nil {
+		return nil, err
+	}
+	return d.cfg.Admin.GrantRole(ctx, by, req)
+}
+
+func (d *door) revokeRole(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
+	var req RoleRequest
+	if err := decode(r.Body, &req); err != nil {
+		return nil, err
+	}
+	return d.cfg.Admin.RevokeRole(ctx, by, req)
+}
+
+func (d *door) tenants(ctx context.Context, _ identity.Principal, _ *http.Request) (any, error) {
+	return d.cfg.Admin.Tenants(ctx)
+}
+
+func (d *door) createTenant(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
+	var req TenantRequest
+	if err := decode(r.Body, &req); err != nil {
+		return nil, err
+	}
+	return d.cfg.Admin.CreateTenant(ctx, by, req.Name)
+}
+
+func (d *door) setTenant(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
+	var req TenantRequest
+	if err := decode(r.Body, &req); err != nil {
+		return nil, err
+	}
+	return d.cfg.Admin.SetTenant(ctx, by, r.PathValue("name"), req)
+}

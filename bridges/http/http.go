@@ -64,6 +64,12 @@ type Admin interface {
 	AddAgent(ctx context.Context, by identity.Principal, req AgentRequest) (any, error)
 	Agents(ctx context.Context) (any, error)
 	RevokeAgent(ctx context.Context, by identity.Principal, idOrName string) error
+	GrantRole(ctx context.Context, by identity.Principal, req RoleRequest) (any, error)
+	RevokeRole(ctx context.Context, by identity.Principal, req RoleRequest) (any, error)
+	Roles(ctx context.Context) (any, error)
+	CreateTenant(ctx context.Context, by identity.Principal, name string) (any, error)
+	SetTenant(ctx context.Context, by identity.Principal, name string, req TenantRequest) (any, error)
+	Tenants(ctx context.Context) (any, error)
 }
 
 // KeyRequest asks for a new API key.
@@ -89,6 +95,19 @@ type AgentRequest struct {
 	Role   string            `json:"role"`
 	Tenant string            `json:"tenant,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// RoleRequest gives a role to an agent or API key, or takes it away.
+type RoleRequest struct {
+	Principal string `json:"principal"`        // "agent:did:key:z…", "service:k3x…", an ID, or a name
+	Tenant    string `json:"tenant,omitempty"` // where a name is looked up; empty: the caller's own
+	Role      string `json:"role"`
+}
+
+// TenantRequest changes a tenant, or says the name of a new one.
+type TenantRequest struct {
+	Name      string `json:"name,omitempty"`
+	Suspended *bool  `json:"suspended,omitempty"`
 }
 
 // Config of the door. Every field is needed but Logger.

@@ -52,6 +52,12 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/agents":                {"agent.list", d.agents},
 		"POST /v1/agents":               {"agent.add", d.addAgent},
 		"DELETE /v1/agents/{id}":        {"agent.revoke", d.revokeAgent},
+		"GET /v1/roles":                 {"role.list", d.roles},
+		"POST /v1/roles/grant":          {"role.grant", d.grantRole},
+		"POST /v1/roles/revoke":         {"role.revoke", d.revokeRole},
+		"GET /v1/tenants":               {"tenant.list", d.tenants},
+		"POST /v1/tenants":              {"tenant.create", d.createTenant},
+		"PATCH /v1/tenants/{name}":      {"tenant.set", d.setTenant},
 	} {
 		mux.Handle(pattern, d.perform(route.action, route.do))
 	}

@@ -139,8 +139,9 @@ func (c *cluster) Prove(ctx context.Context, index uint64) (any, error) {
 	return entryProof{Index: index, Entry: leaf, Size: at.Size, Proof: proof, Checkpoint: string(note)}, nil
 }
 
-// watch acts on what the log says of the cluster: who was removed is cut off.
-func watch(ctx context.Context, store *audit.Store, node *mesh.Node) error {
+// watch acts on what the log says of the cluster: who was removed is cut off,
+// what was begun with an authority that has ended is stopped.
+func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent.Agent) error {
 	for entry, err := range store.Follow(ctx, store.Size()) {
 		if err != nil {
 			if ctx.Err() != nil {
@@ -148,8 +149,11 @@ func watch(ctx context.Context, store *audit.Store, node *mesh.Node) error {
 			}
 			return err
 		}
-		if entry.Entry.Kind == audit.KindMember {
+		switch entry.Entry.Kind {
+		case audit.KindMember:
 			node.Recheck()
+		case audit.KindAgent, audit.KindKey, audit.KindTenant:
+			path.Recheck()
 		}
 	}
 	return nil

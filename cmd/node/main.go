@@ -69,7 +69,7 @@ Start with:  agenticraft dev`,
 		a.devCommand(), a.initCommand(), a.serveCommand(),
 		a.execCommand(), a.taskCommand(), a.nodesCommand(), a.statusCommand(), a.findCommand(), a.doctorCommand(),
 		a.verifyCommand(), a.trustCommand(), a.auditCommand(),
-		a.keyCommand(), a.agentCommand(), a.mandateCommand(), a.policyCommand(),
+		a.keyCommand(), a.agentCommand(), a.mandateCommand(), a.roleCommand(), a.tenantCommand(), a.policyCommand(),
 		a.sandboxCommand(), a.runtimeCommand(), a.contextCommand(), a.versionCommand(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = false

@@ -140,3 +140,12 @@ func (c *testCluster) viewer() string {
 	file, _ := c.newAgent("viewer", "viewer")
 	return file
 }
+
+func agentOfFile(t testing.TB, file string) string {
+	t.Helper()
+	key, err := identity.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.ID().DID()
+}

@@ -276,7 +276,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return checkpointer.Run(ctx) })
 	work.Go(func() error { return path.Run(ctx, handler) })
 	work.Go(func() error { return checkHistory(ctx, store, group) })
-	work.Go(func() error { return watch(ctx, store, node) })
+	work.Go(func() error { return watch(ctx, store, node, path) })
 	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
 	if grpcListener != nil {
 		work.Go(func() error { return rpcGRPC.Serve(ctx, grpcListener, drainWait) })
