@@ -29,11 +29,6 @@ import (
 	"github.com/agenticraft/node/internal/durable"
 	"github.com/agenticraft/node/mesh"
 	"github.com/agenticraft/node/registry"
-	"github.com/agenticraft/node/sandbox"
-	"github.com/agenticraft/node/sandbox/jail"
-	"github.com/agenticraft/node/sandbox/process"
-	"github.com/agenticraft/node/sandbox/restricted"
-	"github.com/agenticraft/node/sandbox/runtime"
 )
 
 // drainWait is how long running executions may still end after a stop was
@@ -148,7 +143,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	node.SetPeers(peers)
+	node.SetPeers(withMembers(peers, key.ID(), begin))
 	links.node = node
 
 	// Raft over the mesh, with the log as its state machine.
@@ -327,37 +322,6 @@ func checkHistory(ctx context.Context, store *audit.Store, group *consensus.Grou
 // find its log wanting before it stops.
 const historyTries = 10
 
-// openSandboxes starts the jail's spawner and the backends on it.
-func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Manager, error) {
-	spawner, err := jail.Start(jail.Config{Node: jailName(id), Dir: filepath.Join(cfg.Data, "jails"), Log: log})
-	if err != nil {
-		return nil, err
-	}
-	runtimes, err := runtime.Open(cfg.Runtimes)
-	if err != nil {
-		return nil, errors.Join(err, spawner.Close())
-	}
-	python, err := process.New(process.Config{Spawner: spawner, Runtimes: runtimes, Log: log})
-	if err != nil {
-		return nil, errors.Join(err, spawner.Close())
-	}
-	starlark, err := restricted.New(restricted.Config{Spawner: spawner, Log: log})
-	if err != nil {
-		return nil, errors.Join(err, python.Close(), spawner.Close())
-	}
-	return sandbox.NewManager(sandbox.ManagerConfig{
-		Backends: map[string]sandbox.Backend{"process": python, "restricted": starlark},
-		Default:  cfg.Sandbox,
-		Order:    map[string][]string{"python": {"process"}, "starlark": {"restricted"}},
-		Defaults: cfg.limits(),
-		Slots:    cfg.Slots,
-		Log:      log,
-	})
-}
-
-// jailName is enough of an ID to keep the jails of nodes on one machine apart.
-func jailName(id identity.ID) string { return string(id)[len(id)-12:] }
-
 // drain lets running executions end, and cancels those that do not.
 func drain(ctx context.Context, h *server.Handler) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainWait)
@@ -379,6 +343,17 @@ func listen(ctx context.Context, name, addr string) (net.Listener, error) {
 		return nil, failed("%s: %v", name, err)
 	}
 	return l, nil
+}
+
+// withMembers adds the addresses that the genesis gives of members whom the
+// configuration does not name.
+func withMembers(peers map[identity.ID][]string, self identity.ID, g registry.GenesisBody) map[identity.ID][]string {
+	for _, m := range g.Members {
+		if _, named := peers[m.ID]; !named && m.ID != self && len(m.Addrs) > 0 {
+			peers[m.ID] = m.Addrs
+		}
+	}
+	return peers
 }
 
 func keepersOf(g registry.GenesisBody) []identity.ID {
