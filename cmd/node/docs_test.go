@@ -262,6 +262,11 @@ func TestTablesOfTheDocumentation(t *testing.T) {
 			t.Errorf("docs/operations.md lacks the default %q of %s", s.text, s.key)
 		}
 	}
+	for _, m := range regexp.MustCompile("`agenticraft_([a-z]+)_([a-z_]+)`").FindAllStringSubmatch(operations, -1) {
+		if source := readPage(t, filepath.Join("../..", m[1], "metrics.go")); !strings.Contains(source, m[2]) {
+			t.Errorf("docs/operations.md names the metric agenticraft_%s_%s, which does not exist", m[1], m[2])
+		}
+	}
 	formats := readPage(t, "../../docs/formats.md")
 	for _, k := range audit.Kinds() {
 		if !strings.Contains(formats, "| `"+string(k)+"` |") {
