@@ -261,8 +261,17 @@ func (m *Manager) Describe() []Description {
 // Load returns how busy the manager is now.
 func (m *Manager) Load() Load { return m.queue.load() }
 
-// Metrics returns the collectors of the manager, to be registered once.
-func (m *Manager) Metrics() []prometheus.Collector { return m.metrics.collectors() }
+// Metrics returns the collectors of the manager and of those backends that
+// have some, to be registered once.
+func (m *Manager) Metrics() []prometheus.Collector {
+	all := m.metrics.collectors()
+	for _, name := range slices.Sorted(maps.Keys(m.cfg.Backends)) {
+		if b, ok := m.cfg.Backends[name].(interface{ Metrics() []prometheus.Collector }); ok {
+			all = append(all, b.Metrics()...)
+		}
+	}
+	return all
+}
 
 // Close refuses new runs, kills the running ones, waits for them and closes
 // the backends. Later calls wait for the first and return the same error.

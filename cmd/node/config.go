@@ -14,6 +14,7 @@ import (
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/process"
 )
 
 // config is what a node runs with. Each value comes from a flag, else the
@@ -34,6 +35,7 @@ type config struct {
 	MemoryMB   int           // default memory limit
 	CPUPercent int           // default CPU limit, of one core
 	Timeout    time.Duration // default wall limit
+	Warm       int           // jails that wait with an interpreter for a run each
 	sources    map[string]string
 }
 
@@ -105,6 +107,14 @@ func settingsTable() []setting {
 			c.Timeout = time.Duration(n * float64(time.Second))
 			return nil
 		}, func(c *config) string { return strconv.FormatFloat(c.Timeout.Seconds(), 'f', -1, 64) })("sandbox_timeout", "AGENTICRAFT_SANDBOX_TIMEOUT", "30", "default wall limit in seconds"),
+		of(func(c *config, s string) error {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 0 || n > process.MaxWarm {
+				return fmt.Errorf("%q is not a whole number from 0 to %d", s, process.MaxWarm)
+			}
+			c.Warm = n
+			return nil
+		}, func(c *config) string { return strconv.Itoa(c.Warm) })("sandbox_warm", "AGENTICRAFT_SANDBOX_WARM", "1", "jails that wait with a started Python for one run each; about 10 MiB apiece"),
 	}
 }
 

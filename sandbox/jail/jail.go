@@ -42,7 +42,7 @@ type Jail struct {
 	control, stdin, stdout, stderr *os.File
 
 	started chan struct{} // closed when the worker runs or could not be made
-	done    chan struct{} // closed when the jail is gone
+	done    chan struct{} // closed when everything in the jail is dead
 
 	mu       sync.Mutex // guards the rest
 	work     *os.File
@@ -52,6 +52,7 @@ type Jail struct {
 	settled  bool        // started is closed
 	over     bool        // done is closed
 	hang     *time.Timer // runs from Kill to the end
+	limited  chan error  // takes the answer to a Lower under way, else nil
 }
 
 // Control is the private channel to the worker's descriptor 3: a stream that
@@ -86,15 +87,16 @@ func (j *Jail) Enforced() map[string]string {
 	return out
 }
 
-// Done is closed when everything in the jail is dead and removed.
+// Done is closed when everything in the jail is dead.
 func (j *Jail) Done() <-chan struct{} { return j.done }
 
 // Kill ends everything in the jail. It returns at once; [Jail.Wait] tells when
 // it is done. Calling it again, or after the end, does nothing.
 func (j *Jail) Kill() { j.spawner.kill(j) }
 
-// Wait returns when every process of the jail is dead and its cgroups are
-// removed, or when ctx is done. An error wrapping [ErrLost] or
+// Wait returns when every process of the jail is dead, or when ctx is done. Its
+// empty control groups are removed a moment later, at the latest when the
+// spawner is closed. An error wrapping [ErrLost] or
 // [sandbox.ErrUnavailable] means that how the worker ended is not known.
 func (j *Jail) Wait(ctx context.Context) (Exit, error) {
 	select {

@@ -176,6 +176,9 @@ func (l *life) handle(ev wire.Event, fds []int) {
 	case ev.Kind == wire.EventFailed && ev.Failure != nil:
 		closeAll(fds)
 		j.fail(failure(ev.Failure))
+	case ev.Kind == wire.EventLimited:
+		closeAll(fds)
+		j.answerLimit(ev.Failure)
 	case ev.Kind == wire.EventEnded && ev.Exit != nil:
 		closeAll(fds)
 		j.end(*ev.Exit)
@@ -295,6 +298,46 @@ func (j *Jail) run(work *os.File, enforced map[string]string) {
 	}
 	j.work, j.enforced, j.settled = work, enforced, true
 	close(j.started)
+}
+
+// Lower replaces the limits of the running jail by tighter ones; zero fields
+// mean the defaults of [Normalize], and those that the jail does not hold
+// itself (Output, Result) mean nothing. Files must stay as it was, and so must
+// Memory where no control group holds it; no limit may be higher than before.
+// After an error some limits may be lowered and others not: the jail should
+// then not be used. It must not be called twice at the same time.
+func (j *Jail) Lower(ctx context.Context, l sandbox.Limits) error {
+	answer := make(chan error, 1)
+	j.mu.Lock()
+	j.limited = answer
+	j.mu.Unlock()
+	limits := wireLimits(Normalize(l))
+	if err := j.spawner.send(wire.Request{Op: wire.OpLimit, ID: j.id, Limits: &limits}, nil); err != nil {
+		return fmt.Errorf("lower limits: %w", err)
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-j.done:
+		return fmt.Errorf("lower limits: %w", ErrLost)
+	case <-ctx.Done():
+		return fmt.Errorf("lower limits: %w", context.Cause(ctx))
+	}
+}
+
+// answerLimit hands the answer of a Lower to its caller.
+func (j *Jail) answerLimit(f *wire.Failure) {
+	j.mu.Lock()
+	answer := j.limited
+	j.limited = nil
+	j.mu.Unlock()
+	switch {
+	case answer == nil:
+	case f != nil:
+		answer <- failure(f)
+	default:
+		answer <- nil
+	}
 }
 
 // fail notes that the jail is gone and how it ended is unknown.

@@ -111,12 +111,16 @@ func (p Profile) start(minRoot string) (*wire.Start, error) {
 	}
 	return &wire.Start{
 		Name: p.ID, Root: root, Argv: p.Argv, Env: p.Env,
-		Limits: wire.Limits{
-			Memory: l.Memory, CPUPercent: l.CPUPercent, Wall: l.Wall,
-			FileSize: l.FileSize, Files: l.Files, Processes: l.Processes,
-		},
+		Limits: wireLimits(l),
 		Worker: p.Worker, Tight: tight, Proc: p.Proc, Files: len(p.Files), Require: p.Required,
 	}, nil
+}
+
+func wireLimits(l sandbox.Limits) wire.Limits {
+	return wire.Limits{
+		Memory: l.Memory, CPUPercent: l.CPUPercent, Wall: l.Wall,
+		FileSize: l.FileSize, Files: l.Files, Processes: l.Processes,
+	}
 }
 
 func checkFiles(files []sandbox.File, l sandbox.Limits) error {

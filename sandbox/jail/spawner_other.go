@@ -44,6 +44,9 @@ func (*Spawner) Start(context.Context, Profile) (*Jail, error) {
 // Close does nothing.
 func (*Spawner) Close() error { return nil }
 
+// Lower has nothing to lower.
+func (*Jail) Lower(context.Context, sandbox.Limits) error { return errors.ErrUnsupported }
+
 // Collect has nothing to collect.
 func (*Jail) Collect(CollectLimits) ([]sandbox.File, error) {
 	return nil, errors.ErrUnsupported

@@ -16,7 +16,10 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/jail"
@@ -52,6 +55,18 @@ type Config struct {
 	Spawner  *jail.Spawner
 	Runtimes Runtimes
 	Log      *slog.Logger
+
+	// Warm is how many complete jails wait for a run, each used once; default
+	// none, at most [MaxWarm]. A run gets one whose limits can be lowered to its
+	// own.
+	Warm int
+	// WarmLimits are the limits of these jails; a zero field means what
+	// [jail.Normalize] says.
+	WarmLimits sandbox.Limits
+	// WarmAge is how long a jail waits at most; default 10 min.
+	WarmAge time.Duration
+	// WarmIdle is after how long without a run none is kept; default 15 min.
+	WarmIdle time.Duration
 }
 
 // Backend is the backend "process". Its methods may be called concurrently.
@@ -62,7 +77,10 @@ type Backend struct {
 
 	mu     sync.Mutex // guards closed against wg.Add
 	closed bool
-	wg     sync.WaitGroup // one for each run
+	wg     sync.WaitGroup // one for each run, and one for the pool
+
+	pool   *pool
+	serial atomic.Uint64 // of warm jails
 }
 
 var _ sandbox.Backend = (*Backend)(nil)
@@ -77,14 +95,27 @@ func New(cfg Config) (*Backend, error) {
 	if cfg.Runtimes == nil {
 		faults = append(faults, errors.New("process backend: Runtimes is missing"))
 	}
+	if cfg.Warm < 0 || cfg.Warm > MaxWarm || cfg.WarmAge < 0 || cfg.WarmIdle < 0 {
+		faults = append(faults, fmt.Errorf("process backend: Warm is not 0 to %d, or WarmAge or WarmIdle is negative", MaxWarm))
+	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
+	}
+	if cfg.WarmAge == 0 {
+		cfg.WarmAge = 10 * time.Minute
+	}
+	if cfg.WarmIdle == 0 {
+		cfg.WarmIdle = 15 * time.Minute
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	b := &Backend{cfg: cfg}
 	b.ctx, b.stop = context.WithCancelCause(context.Background())
+	b.pool = newPool(cfg.Warm, cfg.WarmAge, cfg.WarmIdle, cfg.Log, b.makeWarm)
+	if cfg.Warm > 0 && cfg.Spawner.Probe().Tier != jail.Tier4 {
+		b.wg.Go(func() { b.pool.tend(b.ctx) })
+	}
 	return b, nil
 }
 
@@ -106,6 +137,9 @@ func (b *Backend) Describe() sandbox.Description {
 	return d
 }
 
+// Metrics returns the collectors of the backend, to be registered once.
+func (b *Backend) Metrics() []prometheus.Collector { return b.pool.metrics() }
+
 // Close implements [sandbox.Backend].
 func (b *Backend) Close() error {
 	b.mu.Lock()
@@ -113,6 +147,7 @@ func (b *Backend) Close() error {
 	b.mu.Unlock()
 	b.stop(sandbox.ErrClosed)
 	b.wg.Wait()
+	b.pool.wg.Wait()
 	return nil
 }
 
@@ -146,18 +181,35 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		return sandbox.Result{}, fmt.Errorf("find runtime: %w", err)
 	}
 	spec.Limits = jail.Normalize(spec.Limits)
+	finish := func(res sandbox.Result, err error) (sandbox.Result, error) {
+		res.Runtime, res.Tier = digest, b.cfg.Spawner.Probe().Tier
+		return res, err
+	}
+	if ctx.Err() != nil {
+		return finish(cancelled(), nil)
+	}
+	if w := b.pool.claim(ctx, b.key(digest), spec); w != nil {
+		defer b.pool.kick()
+		r := &run{spec: spec, jail: w.jail, log: b.cfg.Log, greeted: true}
+		res, err := r.do(ctx, ready)
+		if !errors.Is(err, errWarmLost) {
+			return finish(res, err)
+		}
+		ready = nil // said yes already
+	}
 	j, err := b.cfg.Spawner.Start(ctx, profile(spec, dir, argv))
 	if err != nil {
 		if ctx.Err() != nil {
-			return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, Runtime: digest, Message: "cancelled before it started"}, nil
+			return finish(cancelled(), nil)
 		}
 		return sandbox.Result{}, err
 	}
-	defer j.Release()
 	r := &run{spec: spec, jail: j, log: b.cfg.Log}
-	res, err := r.do(ctx, ready)
-	res.Runtime, res.Tier = digest, b.cfg.Spawner.Probe().Tier
-	return res, err
+	return finish(r.do(ctx, ready))
+}
+
+func cancelled() sandbox.Result {
+	return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, Message: "cancelled before it started"}
 }
 
 func profile(spec sandbox.Spec, dir string, argv []string) jail.Profile {
@@ -177,12 +229,17 @@ var (
 	errFlood   = errors.New("too much output")
 )
 
+// errWarmLost: a warm jail died before any code was sent to it.
+var errWarmLost = errors.New("the warm jail is gone")
+
 // run is one run, from the started interpreter to its result.
 type run struct {
 	spec sandbox.Spec
 	jail *jail.Jail
 	log  *slog.Logger
-	wg   sync.WaitGroup // readers and the writer of stdin
+	// greeted: the interpreter has asked for its program.
+	greeted bool
+	wg      sync.WaitGroup // readers and the writer of stdin
 
 	stdout, stderr capture
 	reply          reply
@@ -201,6 +258,13 @@ func (r *run) do(ctx context.Context, ready func(context.Context) error) (sandbo
 	if ready != nil {
 		if err := ready(ctx); err != nil {
 			return sandbox.Result{}, err
+		}
+	}
+	if r.greeted {
+		select {
+		case <-r.jail.Done():
+			return sandbox.Result{}, errWarmLost
+		default:
 		}
 	}
 	began := time.Now()
@@ -231,13 +295,13 @@ func (r *run) do(ctx context.Context, ready func(context.Context) error) (sandbo
 	return r.result(ctx, exit, err), nil
 }
 
-// begin waits until the interpreter asks for its program, and sends it.
-func (r *run) begin(ctx context.Context) error {
-	c := r.jail.Control()
-	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })()
+// awaitHello waits until the interpreter asks for its program.
+func awaitHello(ctx context.Context, j *jail.Jail) error {
+	c := j.Control()
 	if err := c.SetDeadline(time.Now().Add(bootTimeout)); err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })()
 	kind, payload, err := readFrame(c, 1)
 	if err != nil {
 		return fmt.Errorf("wait for interpreter: %w", err)
@@ -245,6 +309,18 @@ func (r *run) begin(ctx context.Context) error {
 	if kind != frameHello || len(payload) != 0 {
 		return errors.New("the interpreter greets wrongly")
 	}
+	return nil
+}
+
+// begin waits until the interpreter asks for its program, and sends it.
+func (r *run) begin(ctx context.Context) error {
+	if !r.greeted {
+		if err := awaitHello(ctx, r.jail); err != nil {
+			return err
+		}
+	}
+	c := r.jail.Control()
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })()
 	if err := c.SetDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (h *Host) Make(name string, l Limits) (_ *Group, err error) {
 			return nil, err
 		}
 	}
-	if err := g.limitMemory(l.Memory); err != nil {
+	if err := g.LimitMemory(l.Memory); err != nil {
 		return nil, err
 	}
 	return g, g.LimitProcesses(l.Processes)
@@ -128,7 +128,9 @@ func write(name, value string) error {
 	return nil
 }
 
-func (g *Group) limitMemory(bytes int64) error {
+// LimitMemory sets the memory limit in bytes, with swap. It can only be
+// lowered later, not raised.
+func (g *Group) LimitMemory(bytes int64) error {
 	c, ok := g.host.controllers[Memory]
 	if !ok || bytes <= 0 {
 		return nil

@@ -71,7 +71,7 @@ func TestVersion2Files(t *testing.T) {
 	if got := h.Mechanism(Memory); got != "cgroup2" {
 		t.Errorf("Mechanism = %q", got)
 	}
-	for _, err := range []error{g.limitMemory(1 << 20), g.LimitProcesses(7), g.LimitCPU(25), g.Attach(42)} {
+	for _, err := range []error{g.LimitMemory(1 << 20), g.LimitProcesses(7), g.LimitCPU(25), g.Attach(42)} {
 		if err != nil {
 			t.Error(err)
 		}

@@ -33,6 +33,8 @@ type jail struct {
 	spec   wire.Start
 	fds    []int // stdin, stdout, stderr, control, and files if there are any
 
+	reported bool // of live alone
+
 	once   sync.Once
 	killed chan struct{} // closed by kill
 
@@ -42,6 +44,10 @@ type jail struct {
 	pidfd  int
 	sync   int // packets to and from init
 	worker int // pid
+	own    int // threads of init that count against the limit of processes
+
+	running atomic.Bool                 // the worker runs under its limits, and worker and own are set
+	limits  atomic.Pointer[wire.Limits] // in force; written by live, later by the spawner's loop alone
 
 	overMemory atomic.Bool  // the watchdog found it so
 	peak       atomic.Int64 // bytes
@@ -60,10 +66,16 @@ func (j *jail) wasKilled() bool {
 	}
 }
 
-// live makes the jail, waits for its end, removes it and reports.
-func (j *jail) live() {
+// live makes the jail, waits for its end, reports it and removes what is left.
+func (j *jail) live() { j.report(j.run()) }
+
+// report tells the node of the jail's end, once.
+func (j *jail) report(ev wire.Event) {
+	if j.reported {
+		return
+	}
+	j.reported = true
 	s := j.server
-	ev := j.run()
 	s.mu.Lock()
 	delete(s.jails, j.id)
 	s.mu.Unlock()
@@ -82,11 +94,12 @@ func (j *jail) run() wire.Event {
 	}
 	j.slot = slot
 	clean := true
-	defer func() {
+	give := sync.OnceFunc(func() {
 		s.mu.Lock()
 		s.slots.give(slot, clean)
 		s.mu.Unlock()
-	}()
+	})
+	defer give()
 	if limit := s.unenforceable(j.spec); limit != "" {
 		return failed(&wire.Failure{Step: "check limits", Text: "this machine has no means to enforce it", Limit: limit})
 	}
@@ -116,10 +129,15 @@ func (j *jail) run() wire.Event {
 		exit.Fault = "processes of the jail could not be killed"
 	}
 	j.account(&exit, usage)
+	// Every process is gone and everything is counted: nobody need wait for the
+	// empty control groups to be removed.
+	give()
+	ended := wire.Event{Kind: wire.EventEnded, Exit: &exit}
+	j.report(ended)
 	if f := j.removed(nil); f != nil {
 		fmt.Fprintln(os.Stderr, f.Text)
 	}
-	return wire.Event{Kind: wire.EventEnded, Exit: &exit}
+	return ended
 }
 
 func failed(f *wire.Failure) wire.Event { return wire.Event{Kind: wire.EventFailed, Failure: f} }

@@ -82,16 +82,53 @@ func (j *jail) limitWorker() error {
 		}
 		return fmt.Errorf("prefer the worker when memory ends: %w", err)
 	}
-	host, l := j.server.host, j.spec.Limits
 	threads, err := threads(j.pid)
 	if err != nil {
 		return err
 	}
-	own := len(threads)
+	j.own = len(threads)
 	if j.group != nil {
-		own = j.group.Counted(threads)
+		j.own = j.group.Counted(threads)
 	}
-	set := map[int]uint64{}
+	if err := j.apply(j.spec.Limits, map[int]uint64{}); err != nil {
+		return err
+	}
+	j.running.Store(true)
+	return nil
+}
+
+// lower replaces the limits of a running jail by tighter ones. After an error
+// some may be lowered and others not.
+func (j *jail) lower(l wire.Limits) error {
+	old := *j.limits.Load()
+	if !j.running.Load() {
+		return errors.New("the worker does not run")
+	}
+	// The working folder keeps its size, for it is part of the worker's mounts;
+	// where memory has a control group, that counts what lies in it.
+	sameMemory := l.Memory == old.Memory || j.server.host.Mechanism(cgroup.Memory) != ""
+	if l.Memory > old.Memory || l.CPUPercent > old.CPUPercent || l.Wall > old.Wall || l.FileSize > old.FileSize ||
+		l.Processes > old.Processes || l.Files != old.Files || !sameMemory || min(l.Memory, l.FileSize) <= 0 || min(l.CPUPercent, l.Processes) <= 0 {
+		return errors.New("limits can only be lowered")
+	}
+	if j.group != nil {
+		if err := j.group.LimitMemory(l.Memory); err != nil {
+			return err
+		}
+	}
+	if err := j.apply(l, map[int]uint64{unix.RLIMIT_FSIZE: uint64(l.FileSize)}); err != nil {
+		return err
+	}
+	if ended(j.worker) {
+		return errors.New("the worker has ended")
+	}
+	j.limits.Store(&l)
+	return nil
+}
+
+// apply sets the limits that bind the worker alone, and those in set.
+func (j *jail) apply(l wire.Limits, set map[int]uint64) error {
+	host := j.server.host
 	if host.Mechanism(cgroup.Memory) == "" {
 		set[unix.RLIMIT_AS] = uint64(l.Memory)
 		if j.spec.Worker {
@@ -103,7 +140,7 @@ func (j *jail) limitWorker() error {
 		set[unix.RLIMIT_CPU] = uint64(l.Wall/time.Second) + 2
 	}
 	if host.Mechanism(cgroup.Pids) == "" {
-		set[unix.RLIMIT_NPROC] = uint64(l.Processes + own)
+		set[unix.RLIMIT_NPROC] = uint64(l.Processes + j.own)
 	}
 	for res, n := range set {
 		if err := unix.Prlimit(j.worker, res, &unix.Rlimit{Cur: n, Max: n}, nil); err != nil {
@@ -116,7 +153,7 @@ func (j *jail) limitWorker() error {
 	if j.group == nil {
 		return nil
 	}
-	return errors.Join(j.group.LimitProcesses(l.Processes+own), j.group.LimitCPU(l.CPUPercent))
+	return errors.Join(j.group.LimitProcesses(l.Processes+j.own), j.group.LimitCPU(l.CPUPercent))
 }
 
 // gone says that the process ended before we came to it.

@@ -153,6 +153,7 @@ func (s *server) handle(req wire.Request, fds []int) {
 			return
 		}
 		j := &jail{server: s, id: req.ID, spec: *req.Start, fds: fds, killed: make(chan struct{})}
+		j.limits.Store(&j.spec.Limits)
 		s.mu.Lock()
 		s.jails[req.ID] = j
 		s.count++
@@ -168,6 +169,23 @@ func (s *server) handle(req wire.Request, fds []int) {
 		if j != nil {
 			j.kill()
 		}
+	case wire.OpLimit:
+		closeAll(fds)
+		s.mu.Lock()
+		j := s.jails[req.ID]
+		s.mu.Unlock()
+		ev := wire.Event{Kind: wire.EventLimited, ID: req.ID}
+		switch {
+		case req.Limits == nil:
+			return
+		case j == nil:
+			ev.Failure = &wire.Failure{Step: "lower limits", Text: "the jail is gone"}
+		default:
+			if err := j.lower(*req.Limits); err != nil {
+				ev.Failure = &wire.Failure{Step: "lower limits", Text: err.Error()}
+			}
+		}
+		_ = s.send(ev, -1) // the node may have gone
 	default:
 		closeAll(fds)
 	}

@@ -71,7 +71,7 @@ func (j *jail) checkMemory(pids []int) {
 	if sum > j.peak.Load() {
 		j.peak.Store(sum)
 	}
-	if sum > j.spec.Limits.Memory && !j.wasKilled() {
+	if sum > j.limits.Load().Memory && !j.wasKilled() {
 		j.overMemory.Store(true)
 		j.kill()
 	}
@@ -110,10 +110,10 @@ func (w *cpuWindow) check(j *jail, pids []int) {
 		j.cpu.Add(int64(more))
 	}
 	w.used = used
-	if j.spec.Limits.CPUPercent >= 100*runtime.NumCPU() {
+	if j.limits.Load().CPUPercent >= 100*runtime.NumCPU() {
 		return // only counted
 	}
-	budget := window * time.Duration(j.spec.Limits.CPUPercent) / 100
+	budget := window * time.Duration(j.limits.Load().CPUPercent) / 100
 	if now.Sub(w.began) >= window {
 		// What was used too much is owed by the windows that follow.
 		passed := now.Sub(w.began) / window

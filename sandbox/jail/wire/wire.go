@@ -14,6 +14,7 @@ const MaxPacket = 128 << 10
 const (
 	OpStart = "start" // fds: stdin, stdout, stderr, control, and files if Start.Files > 0
 	OpKill  = "kill"
+	OpLimit = "limit" // lowers the limits of a jail that runs; answered by EventLimited
 )
 
 // Request is what the node asks of the spawner.
@@ -21,6 +22,8 @@ type Request struct {
 	Op    string `json:"op"`
 	ID    uint64 `json:"id"` // chosen by the node, names the jail in every event
 	Start *Start `json:"start,omitempty"`
+	// Limits of OpLimit: none may exceed the one in force, and Files must be the same.
+	Limits *Limits `json:"limits,omitempty"`
 }
 
 // Start describes one jail.
@@ -52,6 +55,7 @@ const (
 	EventHello   = "hello"   // once, before anything else
 	EventStarted = "started" // fds: the jail's working folder
 	EventFailed  = "failed"  // the jail could not be made; nothing of it is left
+	EventLimited = "limited" // the answer to OpLimit, with a Failure if not all of it was done
 	EventEnded   = "ended"   // the jail is gone
 )
 

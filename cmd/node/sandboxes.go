@@ -1,0 +1,51 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/process"
+	"github.com/agenticraft/node/sandbox/restricted"
+	"github.com/agenticraft/node/sandbox/runtime"
+)
+
+// openSandboxes starts the jail's spawner and the backends on it.
+func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Manager, error) {
+	spawner, err := jail.Start(jail.Config{Node: jailName(id), Dir: filepath.Join(cfg.Data, "jails"), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	runtimes, err := runtime.Open(cfg.Runtimes)
+	if err != nil {
+		return nil, errors.Join(err, spawner.Close())
+	}
+	warm := cfg.Warm
+	if cfg.NoRun {
+		warm = 0
+	}
+	python, err := process.New(process.Config{
+		Spawner: spawner, Runtimes: runtimes, Log: log, Warm: warm, WarmLimits: cfg.limits(),
+	})
+	if err != nil {
+		return nil, errors.Join(err, spawner.Close())
+	}
+	starlark, err := restricted.New(restricted.Config{Spawner: spawner, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, python.Close(), spawner.Close())
+	}
+	return sandbox.NewManager(sandbox.ManagerConfig{
+		Backends: map[string]sandbox.Backend{"process": python, "restricted": starlark},
+		Default:  cfg.Sandbox,
+		Order:    map[string][]string{"python": {"process"}, "starlark": {"restricted"}},
+		Defaults: cfg.limits(),
+		Slots:    cfg.Slots,
+		Log:      log,
+	})
+}
+
+// jailName is enough of an ID to keep the jails of nodes on one machine apart.
+func jailName(id identity.ID) string { return string(id)[len(id)-12:] }
