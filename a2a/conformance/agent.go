@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/identity"
+)
+
+// anyone is every caller: the suites send no credentials.
+var anyone = identity.Principal{Kind: identity.Service, Name: "anyone"}
+
+// modes are the media types that the agent takes.
+var modes = []string{"text/plain", "application/json", "application/octet-stream"}
+
+// longest is how long an agent works that waits to be cancelled.
+const longest = time.Minute
+
+// agent is a path that behaves as a suite asks: by the prefix of a message's
+// id (the TCK) or of its text (ACTS).
+type agent struct {
+	mu      sync.Mutex // guards working
+	working map[string]context.CancelFunc
+}
+
+func newAgent() *agent { return &agent{working: map[string]context.CancelFunc{}} }
+
+var _ server.Conversation = (*agent)(nil)
+
+// turn is one turn of a behaviour.
+type turn struct {
+	ctx  context.Context
+	task *sdk.Task
+	say  func(sdk.Event)
+}
+
+// status says a status with a word of explanation.
+func (t turn) status(state sdk.TaskState, text string) {
+	var m *sdk.Message
+	if text != "" {
+		m = sdk.NewMessageForTask(sdk.MessageRoleAgent, t.task, sdk.NewTextPart(text))
+	}
+	t.say(sdk.NewStatusUpdateEvent(t.task, state, m))
+}
+
+func (t turn) artifact(id string, grows, last bool, parts ...*sdk.Part) {
+	t.say(&sdk.TaskArtifactUpdateEvent{
+		TaskID: t.task.ID, ContextID: t.task.ContextID, Append: grows, LastChunk: last,
+		Artifact: &sdk.Artifact{ID: sdk.ArtifactID(id), Name: id, Parts: parts},
+	})
+}
+
+// pause works for a while; false means that it was cancelled.
+func (t turn) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-t.ctx.Done():
+		t.status(sdk.TaskStateCanceled, "")
+		return false
+	}
+}
+
+// works is a behaviour that takes d, makes the parts and completes.
+func works(d time.Duration, parts func() []*sdk.Part) func(turn) {
+	return func(t turn) {
+		t.status(sdk.TaskStateWorking, "")
+		if !t.pause(d) {
+			return
+		}
+		if parts != nil {
+			t.artifact("output", false, true, parts()...)
+		}
+		t.status(sdk.TaskStateCompleted, "Hello from the conformance agent")
+	}
+}
+
+func says(state sdk.TaskState, text string) func(turn) {
+	return func(t turn) { t.status(state, text) }
+}
+
+func chunked(t turn) {
+	t.status(sdk.TaskStateWorking, "")
+	for i, text := range []string{"chunk 1 ", "chunk 2 ", "chunk 3"} {
+		if !t.pause(10 * time.Millisecond) {
+			return
+		}
+		t.artifact("chunks", i > 0, i == 2, sdk.NewTextPart(text))
+	}
+	t.status(sdk.TaskStateCompleted, "")
+}
+
+func text() []*sdk.Part { return []*sdk.Part{sdk.NewTextPart("Generated text content")} }
+
+func data() []*sdk.Part {
+	return []*sdk.Part{sdk.NewDataPart(map[string]any{"key": "value", "count": 42.0})}
+}
+
+func file() []*sdk.Part {
+	p := sdk.NewRawPart([]byte("file content"))
+	p.Filename, p.MediaType = "output.txt", "text/plain"
+	return []*sdk.Part{p}
+}
+
+func fileURL() []*sdk.Part {
+	p := sdk.NewFileURLPart("https://example.com/output.txt", "text/plain")
+	p.Filename = "output.txt"
+	return []*sdk.Part{p}
+}
+
+// behaviours are what the prefixes ask for; the longest that fits counts.
+var behaviours = map[string]func(turn){
+	"tck-complete-task":           says(sdk.TaskStateCompleted, "Hello from the conformance agent"),
+	"tck-artifact-text":           works(0, text),
+	"tck-artifact-file":           works(0, file),
+	"tck-artifact-file-url":       works(0, fileURL),
+	"tck-artifact-data":           works(0, data),
+	"tck-input-required":          says(sdk.TaskStateInputRequired, "What else?"),
+	"tck-multi-turn":              says(sdk.TaskStateInputRequired, "Say done when it is."),
+	"tck-auth-required":           says(sdk.TaskStateAuthRequired, "This needs an approval."),
+	"tck-reject-task":             says(sdk.TaskStateRejected, "The agent does not do this."),
+	"tck-task-failure":            says(sdk.TaskStateFailed, "It went wrong, as it was asked to."),
+	"tck-cancel":                  works(longest, nil),
+	"tck-long-running":            works(time.Second, text),
+	"tck-stream-basic":            works(50*time.Millisecond, text),
+	"tck-stream-chunked":          chunked,
+	"tck-stream":                  works(50*time.Millisecond, text),
+	"tck-stream-001":              works(50*time.Millisecond, text),
+	"tck-stream-002":              works(50*time.Millisecond, nil),
+	"tck-stream-003":              works(50*time.Millisecond, text),
+	"tck-stream-artifact-text":    works(0, text),
+	"tck-stream-artifact-file":    works(0, file),
+	"tck-stream-artifact-chunked": chunked,
+	"tck-stream-ordering-001":     works(50*time.Millisecond, text),
+	"test-resubscribe-message-id": works(4*time.Second, text),
+}
+
+const messageReply = "tck-message-response"
+
+// prefixOf finds the behaviour that a message asks for.
+func prefixOf(m *sdk.Message) string {
+	best := ""
+	for _, s := range []string{m.ID, textOf(m)} {
+		for prefix := range behaviours {
+			if strings.HasPrefix(s, prefix) && len(prefix) > len(best) {
+				best = prefix
+			}
+		}
+		if strings.HasPrefix(s, messageReply) {
+			best = messageReply
+		}
+		if best != "" {
+			return best
+		}
+	}
+	return "tck-complete-task"
+}
+
+func textOf(m *sdk.Message) string {
+	var b strings.Builder
+	for _, p := range m.Parts {
+		b.WriteString(p.Text())
+	}
+	return b.String()
+}
+
+// Submit implements server.Path.
+func (a *agent) Submit(_ context.Context, in server.Inbound) (server.Admitted, error) {
+	m := in.Request.Message
+	if err := check(m); err != nil {
+		return server.Admitted{}, err
+	}
+	prefix := prefixOf(m)
+	if prefix == messageReply {
+		return server.Admitted{Reply: sdk.NewMessage(sdk.MessageRoleAgent, sdk.NewTextPart("A message, and no task"))}, nil
+	}
+	return server.Admitted{Task: a2a.NewJTI(), Owner: anyone.String(), Talk: a.talk(behaviours[prefix])}, nil
+}
+
+// Continue implements server.Conversation.
+func (a *agent) Continue(_ context.Context, in server.Inbound, task *sdk.Task) (server.Admitted, error) {
+	m := in.Request.Message
+	if err := check(m); err != nil {
+		return server.Admitted{}, err
+	}
+	do := says(sdk.TaskStateCompleted, "Thank you.")
+	if prefixOf(task.History[0]) == "tck-multi-turn" && !strings.Contains(textOf(m), "done") {
+		do = says(sdk.TaskStateInputRequired, "What else?")
+	}
+	return server.Admitted{Task: string(task.ID), Owner: anyone.String(), Talk: a.talk(do)}, nil
+}
+
+func (a *agent) talk(do func(turn)) server.Talk {
+	return func(ctx context.Context, task *sdk.Task, say func(sdk.Event)) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		a.mu.Lock()
+		a.working[string(task.ID)] = cancel
+		a.mu.Unlock()
+		defer func() {
+			a.mu.Lock()
+			delete(a.working, string(task.ID))
+			a.mu.Unlock()
+		}()
+		do(turn{ctx, task, say})
+		return nil
+	}
+}
+
+// Cancel implements server.Path.
+func (a *agent) Cancel(_ context.Context, task string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if cancel := a.working[task]; cancel != nil {
+		cancel()
+	}
+	return nil
+}
+
+// Fetch implements server.Path: there are no other nodes.
+func (a *agent) Fetch(context.Context, string, identity.Principal) (*sdk.Task, error) {
+	return nil, a2a.Errorf(a2a.CodeNotFound, "there is no such task")
+}
+
+// check refuses what the agent does not take.
+func check(m *sdk.Message) error {
+	if len(m.Parts) == 0 {
+		return a2a.Errorf(a2a.CodeInvalidRequest, "the message has no parts")
+	}
+	for i, p := range m.Parts {
+		kind := p.MediaType
+		if kind == "" {
+			kind, _ = p.Metadata["contentType"].(string) // where ACTS puts it
+		}
+		if kind != "" && !slices.Contains(modes, kind) {
+			return a2a.Errorf(a2a.CodeContentType, "part %d: %s", i, fmt.Sprintf("%.80q is not a media type that this agent takes", kind))
+		}
+	}
+	return nil
+}
