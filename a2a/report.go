@@ -144,12 +144,14 @@ func reportFrom(artifact *sdk.Artifact) (Report, error) {
 	if !ok {
 		return Report{}, Errorf(CodeInvalidRequest, "the report is not data")
 	}
-	raw, err := json.Marshal(data.Value)
-	if err != nil {
+	var raw bytes.Buffer
+	enc := json.NewEncoder(&raw)
+	enc.SetEscapeHTML(false) // the result is for people to read, too
+	if err := enc.Encode(data.Value); err != nil {
 		return Report{}, Errorf(CodeInvalidRequest, "report: %s", clip(err.Error()))
 	}
 	var r Report
-	if err := json.Unmarshal(raw, &r); err != nil {
+	if err := json.Unmarshal(raw.Bytes(), &r); err != nil {
 		return Report{}, Errorf(CodeInvalidRequest, "report: %s", clip(err.Error()))
 	}
 	if meta, ok := artifact.Metadata[ExecutionURI].(map[string]any); ok {

@@ -125,6 +125,10 @@ type Agent struct {
 	log     *slog.Logger
 	denials *denials
 
+	// stopping is done when Run ends.
+	stopping context.Context
+	stop     context.CancelFunc
+
 	mu      sync.Mutex // guards running
 	running map[string]*run
 }
@@ -154,17 +158,20 @@ func New(cfg Config) *Agent {
 	if cfg.Lead == nil {
 		cfg.Lead = func() bool { return false }
 	}
+	stopping, stop := context.WithCancel(context.Background())
 	return &Agent{
 		cfg:     cfg,
 		log:     cfg.Logger,
 		denials: newDenials(cfg.Recorder, cfg.Logger),
-		running: map[string]*run{},
+		running: map[string]*run{}, stopping: stopping, stop: stop,
 	}
 }
 
 // Run writes denials to the log, and gives an end to the tasks that a crash
 // here or elsewhere left without one, until ctx is done.
+// It may be called once.
 func (a *Agent) Run(ctx context.Context, tasks Tasks) error {
+	defer a.stop()
 	var work sync.WaitGroup
 	work.Go(func() { a.denials.run(ctx) })
 	work.Go(func() { a.sweep(ctx, tasks) })

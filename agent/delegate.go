@@ -148,7 +148,7 @@ func (a *Agent) settle(ctx context.Context, req *request, executor identity.ID) 
 		}
 		sleep(ctx, settlePoll)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeWait)
+	ctx, cancel := a.owed(ctx)
 	defer cancel()
 	return a.abandon(ctx, req, executor)
 }

@@ -218,7 +218,7 @@ func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Repo
 	rep := a.report(req, res, err)
 	ev.hold(res)
 	// The outcome is owed even to a caller who has gone, and to a cancelled run.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeWait)
+	ctx, cancel := a.owed(ctx)
 	defer cancel()
 	entry := a.outcomeEntry(req, ev, &rep) // draws the last salts: evidence is whole from here on
 	saved := make(chan error, 1)
@@ -273,6 +273,18 @@ func (a *Agent) conclude(ctx context.Context, req *request, entry audit.Entry, r
 	}
 }
 
+// owed is a context for what must be done although the caller has gone. Once
+// the node stops it ends soon: what is still owed then, the keepers give, or
+// this node after its next start.
+func (a *Agent) owed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeWait)
+	unhook := context.AfterFunc(a.stopping, func() {
+		sleep(ctx, stopGrace)
+		cancel()
+	})
+	return ctx, func() { unhook(); cancel() }
+}
+
 // late keeps a result that came after somebody else had ended the task. The
 // first outcome stands, and the report says so.
 func (a *Agent) late(ctx context.Context, req *request, entry audit.Entry, rep *a2a.Report, first uint64) {
@@ -291,6 +303,7 @@ func (a *Agent) late(ctx context.Context, req *request, entry audit.Entry, rep *
 const (
 	outcomeWait  = 60 * time.Second
 	outcomeRetry = 100 * time.Millisecond
+	stopGrace    = 5 * time.Second
 )
 
 // The refusals of the path itself.

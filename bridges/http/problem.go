@@ -23,6 +23,12 @@ type Problem struct {
 	RetryAfter time.Duration `json:"-"`
 }
 
+// denial is a no of policy, whose code is the first reason's.
+type denial struct{ reason *a2a.Error }
+
+func (d *denial) Error() string { return d.reason.Error() }
+func (d *denial) Unwrap() error { return d.reason }
+
 var (
 	errNoCredential = &a2a.Error{Code: "unauthenticated", Message: "this needs a credential", Hint: "send an API key as Authorization: Bearer ac_…"}
 	errScheme       = &a2a.Error{Code: "unauthenticated", Message: "the Authorization header is not of the Bearer scheme", Hint: "send an API key as Authorization: Bearer ac_…"}
@@ -63,6 +69,9 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if !ok {
 		status = http.StatusBadRequest
 	}
+	if _, refused := errors.AsType[*denial](err); refused {
+		status = http.StatusForbidden
+	}
 	problem(w, &Problem{Status: status, Code: known.Code, Message: known.Message, Hint: known.Hint, RetryAfter: known.RetryAfter})
 }
 
@@ -88,7 +97,15 @@ func writeJSON(w http.ResponseWriter, v any) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v)
+	// What is JSON already goes out as it is: a receipt or a leaf of the log is
+	// canonical, and escaping a single character would break it.
+	if raw, ok := v.(json.RawMessage); ok {
+		_, _ = w.Write(raw)
+		return
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v)
 }
 
 func writeText(w http.ResponseWriter, text string) {

@@ -41,7 +41,7 @@ func (d *door) run(ctx context.Context, _ identity.Principal, r *http.Request) (
 	}
 	rep, err := a2a.Describe(task)
 	if err == nil && rep.Status == a2a.Denied {
-		return nil, &a2a.Error{Code: a2a.CodeDenied, Message: rep.Error.Message}
+		return nil, &denial{&a2a.Error{Code: rep.Error.Code, Message: rep.Error.Message}}
 	}
 	return rep, err
 }

@@ -42,7 +42,7 @@ type devNode struct {
 const (
 	maxDevNodes = 7
 	devReady    = 30 * time.Second
-	devStop     = 8 * time.Second
+	devStop     = 12 * time.Second
 	devContext  = "dev"
 )
 

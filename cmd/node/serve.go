@@ -33,7 +33,7 @@ import (
 
 // drainWait is how long running executions may still end after a stop was
 // asked for.
-const drainWait = 5 * time.Second
+const drainWait = 3 * time.Second
 
 func (a *app) serveCommand() *cobra.Command {
 	var file string
@@ -168,6 +168,11 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("policy", policy.Close)
+	rules := &policies{
+		policy: policy, directory: members, store: store, log: log,
+		admin: &admin{recorder: recorder, registry: members.Registry, policy: policy},
+	}
+	rules.activate(ctx)
 	keys, err := authz.NewAPIKeys(authz.APIKeysConfig{Lookup: members.apiKey, Log: log})
 	if err != nil {
 		return err
@@ -226,7 +231,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	// Doors.
 	status := &cluster{
 		begun: began, name: begin.Cluster, self: key.ID(), store: store, group: group, node: node,
-		directory: members, policy: policy, manager: manager, path: path, trust: trust, noRun: cfg.NoRun,
+		directory: members, policy: policy, policies: rules, manager: manager, path: path, trust: trust, noRun: cfg.NoRun,
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -260,8 +265,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Authenticator: known,
 		Gate:          &gate{policy: policy, directory: members},
 		Log:           currentLog{store, seen}, Cluster: status,
-		Admin:  &admin{recorder: recorder, registry: members.Registry, policy: policy},
-		Logger: log,
+		Admin:    rules.admin,
+		Policies: rules,
+		Logger:   log,
 	})
 
 	work, ctx := errgroup.WithContext(ctx)
@@ -271,7 +277,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return checkpointer.Run(ctx) })
 	work.Go(func() error { return path.Run(ctx, handler) })
 	work.Go(func() error { return checkHistory(ctx, store, group) })
-	work.Go(func() error { return watch(ctx, store, node, path) })
+	work.Go(func() error { return watch(ctx, store, node, path, rules) })
 	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
 	if grpcListener != nil {
 		work.Go(func() error { return rpcGRPC.Serve(ctx, grpcListener, drainWait) })

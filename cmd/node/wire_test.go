@@ -275,7 +275,7 @@ func TestHTTPInterface(t *testing.T) {
 		"viewer may look":   {"GET", "/v1/status", viewer.Key, "", 200, ""},
 		"viewer no keys":    {"POST", "/v1/keys", viewer.Key, `{"name":"x","role":"admin"}`, 403, "denied"},
 		"viewer no log":     {"GET", "/log/checkpoint", viewer.Key, "", 403, "denied"},
-		"viewer no run":     {"POST", "/v1/runs", viewer.Key, `{"language":"starlark","code":"result = 1"}`, 403, "denied"},
+		"viewer no run":     {"POST", "/v1/runs", viewer.Key, `{"language":"starlark","code":"result = 1"}`, 403, "role_missing"},
 		"log needs a key":   {"GET", "/log/checkpoint", "", "", 401, "unauthenticated"},
 		"log with key":      {"GET", "/log/checkpoint", c.APIKey, "", 200, ""},
 		"run":               {"POST", "/v1/runs", c.APIKey, `{"language":"starlark","code":"result = 1"}`, 200, ""},
@@ -381,4 +381,47 @@ func rss(t testing.TB, pid int) int {
 		t.Fatal(err)
 	}
 	return pages * os.Getpagesize()
+}
+
+// A receipt is what it was when it was made, whatever characters the program
+// holds.
+func TestReceiptsSurviveEveryDoor(t *testing.T) {
+	c := startCluster(t, 3)
+	for i, on := range []string{"local", string(c.Nodes[1].ID)} {
+		file := filepath.Join(c.dir, "receipt"+strconv.Itoa(i)+".json")
+		rep, r := c.exec(0, "--lang", "starlark", "--on", on, "--receipt", file, "-c", "# <b>&amp;\u2028 é \\u003c\nresult = \"a<b>&c\"")
+		if r.code != exitOK || string(rep.Result) != `"a<b>&c"` {
+			t.Fatalf("exit %d, %+v", r.code, rep)
+		}
+		if r := c.run("verify", file, "--trust", c.Trust); r.code != exitOK {
+			t.Errorf("on %s: exit %d:\n%s%s", on, r.code, r.stdout, r.stderr)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text[len(text)/2] ^= 1
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := c.run("verify", file, "--trust", c.Trust); r.code != exitUnverified {
+			t.Errorf("a changed receipt: exit %d:\n%s", r.code, r.stdout)
+		}
+	}
+}
+
+// An interrupt stops the cluster soon, whatever still runs.
+func TestInterruptWithARunningTask(t *testing.T) {
+	needPython(t)
+	c := startCluster(t, 3)
+	for _, n := range c.Nodes {
+		if r := c.run("exec", "--detach", "--on", string(n.ID), "-c", "import time; time.sleep(60)"); r.code != exitOK {
+			t.Fatal(r.stderr)
+		}
+	}
+	began := time.Now()
+	c.stop() // fails the test if dev did not end well
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
 }
