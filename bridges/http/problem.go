@@ -48,7 +48,6 @@ var statuses = map[string]int{
 	"conflict":          http.StatusConflict,
 	"too_large":         http.StatusRequestEntityTooLarge,
 	"busy":              http.StatusTooManyRequests,
-	"throttled":         http.StatusTooManyRequests,
 	"unavailable":       http.StatusServiceUnavailable,
 	"internal":          http.StatusInternalServerError,
 }

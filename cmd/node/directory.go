@@ -63,7 +63,7 @@ func (c *credentials) prove(ctx context.Context, bearer, source string) (identit
 	}
 	p, err := c.keys.Authenticate(ctx, source, bearer)
 	if throttled := new(authz.ThrottledError); errors.As(err, &throttled) {
-		return identity.Principal{}, &a2a.Error{Code: "throttled", Message: "too many failures from this address", RetryAfter: throttled.RetryAfter}
+		return identity.Principal{}, &a2a.Error{Code: a2a.CodeBusy, Message: "too many failures from this address", RetryAfter: throttled.RetryAfter}
 	}
 	if err != nil {
 		return identity.Principal{}, refused

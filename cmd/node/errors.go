@@ -36,7 +36,6 @@ var exits = map[string]int{
 	"not_yet_valid":     exitDenied,
 	"unavailable":       exitUnavailable,
 	"busy":              exitUnavailable,
-	"throttled":         exitUnavailable,
 	"unverified":        exitUnverified,
 }
 
