@@ -19,6 +19,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 )
 
@@ -66,6 +67,8 @@ type bundle struct {
 	modules  map[string]string
 	digest   string
 	roles    []string // as data.roles.table names them, sorted
+	compiler *ast.Compiler
+	store    storage.Store
 	decision rego.PreparedEvalQuery
 	reasons  rego.PreparedEvalQuery
 }
@@ -73,7 +76,12 @@ type bundle struct {
 // compile checks the modules and prepares the two queries.
 func compile(ctx context.Context, modules map[string]string) (*bundle, error) {
 	modules = maps.Clone(modules)
-	parsed, data, err := parse(modules)
+	if len(modules) > maxModules {
+		return nil, fmt.Errorf("%w: %d files, at most %d", ErrPolicy, len(modules), maxModules)
+	}
+	deciding := maps.Clone(modules)
+	maps.DeleteFunc(deciding, func(name, _ string) bool { return isTest(name) })
+	parsed, data, err := parse(deciding)
 	if err != nil {
 		return nil, err
 	}
@@ -81,11 +89,11 @@ func compile(ctx context.Context, modules map[string]string) (*bundle, error) {
 	if compiler.Compile(parsed); compiler.Failed() {
 		return nil, fmt.Errorf("%w: %w", ErrPolicy, compiler.Errors)
 	}
-	b := &bundle{modules: modules, digest: digest(modules), roles: roleNames(data)}
-	store := inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
+	b := &bundle{modules: modules, digest: digest(modules), roles: roleNames(data), compiler: compiler}
+	b.store = inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
 	for query, prepared := range map[string]*rego.PreparedEvalQuery{decisionQuery: &b.decision, reasonsQuery: &b.reasons} {
 		*prepared, err = rego.New(
-			rego.Query(query), rego.Compiler(compiler), rego.Store(store),
+			rego.Query(query), rego.Compiler(compiler), rego.Store(b.store),
 			rego.Capabilities(capabilities()), rego.StrictBuiltinErrors(true),
 		).PrepareForEval(ctx)
 		if err != nil {

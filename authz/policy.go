@@ -166,7 +166,8 @@ func (p *Policy) Close() error {
 	return nil
 }
 
-// try compiles the modules and asks what every policy must answer with no.
+// try compiles the modules, asks what every policy must answer with no, and runs
+// the tests that they bring.
 func (p *Policy) try(ctx context.Context, modules map[string]string) (*bundle, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*p.timeout)
 	defer cancel()
@@ -174,16 +175,31 @@ func (p *Policy) try(ctx context.Context, modules map[string]string) (*bundle, e
 	if err != nil {
 		return nil, err
 	}
+	if err := b.deniesNobody(ctx); err != nil {
+		return nil, err
+	}
+	report, err := b.test(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(report.Failures) > 0 {
+		return nil, fmt.Errorf("%w: its own tests fail: %s", ErrPolicy, strings.Join(report.Failures, "; "))
+	}
+	return b, nil
+}
+
+// deniesNobody holds a policy to what every policy must deny.
+func (b *bundle) deniesNobody(ctx context.Context) error {
 	for _, q := range []Query{{}, {Action: ExecRun, Execution: &ExecutionFacts{Language: "python"}}, {Action: RoleGrant}} {
 		d, err := b.decide(ctx, q)
 		if err != nil {
-			return nil, fmt.Errorf("%w: trial query: %w", ErrPolicy, err)
+			return fmt.Errorf("%w: trial query: %w", ErrPolicy, err)
 		}
 		if d.Allow {
-			return nil, fmt.Errorf("%w: it lets nobody do %q", ErrPolicy, q.Action)
+			return fmt.Errorf("%w: it lets nobody do %q", ErrPolicy, q.Action)
 		}
 	}
-	return b, nil
+	return nil
 }
 
 func (p *Policy) work() {

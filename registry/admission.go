@@ -62,6 +62,8 @@ func (Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.En
 		return project(c, c.setTenant)
 	case audit.KindRole:
 		return project(c, c.role)
+	case audit.KindPolicy:
+		return project(c, c.policy)
 	}
 	return refuse("kind", "this version admits no entries of that kind")
 }
@@ -126,6 +128,7 @@ func (c *change) spend(b audit.IntentBody) error {
 	if len(b.Mandate) > 0 && c.entry.OnBehalf == "" {
 		return refuse("mandate", "a mandate needs somebody on whose behalf it is")
 	}
+	sums := map[string]spent{} // written only once all blocks hold it
 	for _, m := range b.Mandate {
 		if m.Runs == 0 && m.WallMS == 0 {
 			continue
@@ -140,7 +143,10 @@ func (c *change) spend(b audit.IntentBody) error {
 		if m.Runs != 0 && sum.Runs > m.Runs || m.WallMS != 0 && sum.WallMS > m.WallMS {
 			return refuse("mandate_spent", "the mandate's budget is spent")
 		}
-		if err := put(c.tx, key, sum); err != nil {
+		sums[key] = sum
+	}
+	for _, key := range slices.Sorted(maps.Keys(sums)) {
+		if err := put(c.tx, key, sums[key]); err != nil {
 			return err
 		}
 	}
@@ -405,6 +411,32 @@ func (c *change) role(b RoleBody) error {
 		return err
 	}
 	return c.keepAdmin()
+}
+
+// policy holds that only an admin changes it, and knows what he replaces.
+// Whether the bundle is a policy at all is judged by each node, which keeps the
+// one before if it is not: compiling is not for the state machine.
+func (c *change) policy(b PolicyBody) error {
+	own, err := rolesOf(c.tx, c.entry.Actor)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(own, RoleAdmin) {
+		return refuse("role", "only an admin changes the policy")
+	}
+	old, err := get[Policy](c.tx, policyKey)
+	row := Policy{Digest: b.Digest, Since: c.index}
+	switch {
+	case err == nil && b.Before != old.Digest:
+		return refuse("conflict", "the policy has changed meanwhile; look at the one in force first")
+	case err == nil && b.Digest == old.Digest:
+		return refuse("exists", "this policy is in force already")
+	case err == nil:
+		row.Before = &old.Since
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	return put(c.tx, policyKey, row)
 }
 
 // begin writes a new principal and its roles.

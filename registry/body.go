@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,6 +34,7 @@ const (
 	Rotate = "rotate" // key: another secret under the same id
 	Set    = "set"    // tenant
 	Grant  = "grant"  // role
+	Apply  = "apply"  // policy
 )
 
 const (
@@ -41,7 +43,8 @@ const (
 	maxAddrs  = 32
 	maxRoles  = 32
 	maxLabels = 32
-	maxFirst  = 256 // rows of each table in entry 0
+	maxBundle = 48 << 10 // bytes of a packed policy
+	maxFirst  = 256      // rows of each table in entry 0
 )
 
 // MemberBody adds a node to the cluster or removes it.
@@ -90,6 +93,14 @@ type RoleBody struct {
 	Tenant    string `json:"tenant"` // the principal's
 }
 
+// PolicyBody puts a policy in force in place of another.
+type PolicyBody struct {
+	Action string `json:"action"`           // [Apply]
+	Before string `json:"before,omitempty"` // digest of the policy in force, as the applier saw it
+	Bundle string `json:"bundle"`           // its files, packed, base64
+	Digest string `json:"digest"`           // hex SHA-256
+}
+
 // body is one of the types above.
 type body interface {
 	kind() audit.Kind
@@ -100,7 +111,7 @@ type body interface {
 // NewEntry makes the entry that carries a body; actor is the principal who asks
 // for the change, as identity.Principal.String writes it. The recorder adds ID,
 // time and author.
-func NewEntry[B MemberBody | AgentBody | KeyBody | TenantBody | RoleBody](actor string, b B) (audit.Entry, error) {
+func NewEntry[B MemberBody | AgentBody | KeyBody | TenantBody | RoleBody | PolicyBody](actor string, b B) (audit.Entry, error) {
 	of := any(b).(body)
 	if err := of.check(); err != nil {
 		return audit.Entry{}, err
@@ -118,11 +129,24 @@ func (KeyBody) kind() audit.Kind    { return audit.KindKey }
 func (TenantBody) kind() audit.Kind { return audit.KindTenant }
 func (RoleBody) kind() audit.Kind   { return audit.KindRole }
 
+func (PolicyBody) kind() audit.Kind { return audit.KindPolicy }
+
 func (MemberBody) tenant() string   { return "" }
 func (b AgentBody) tenant() string  { return b.Tenant }
 func (b KeyBody) tenant() string    { return b.Tenant }
 func (b TenantBody) tenant() string { return b.Name }
 func (b RoleBody) tenant() string   { return b.Tenant }
+
+func (PolicyBody) tenant() string { return "" }
+
+func (b PolicyBody) check() error {
+	if b.Action != Apply {
+		return errAction
+	}
+	packed, err := base64.StdEncoding.Strict().DecodeString(b.Bundle)
+	return fault(checkHash(b.Digest), when(b.Before != "" && checkHash(b.Before) != "", "before is malformed"),
+		when(err != nil || len(packed) == 0 || len(packed) > maxBundle, "the bundle is missing, malformed or too large"))
+}
 
 func (b MemberBody) check() error {
 	switch b.Action {

@@ -102,6 +102,13 @@ type Tenant struct {
 	Since     uint64 `json:"since"`
 }
 
+// Policy is the policy that the cluster agreed on.
+type Policy struct {
+	Digest string  `json:"digest"`
+	Since  uint64  `json:"since"`            // index of its entry, which holds its files
+	Before *uint64 `json:"before,omitempty"` // index of the entry of the one before; nil: the built-in one
+}
+
 // Registry reads the tables. Each call sees the state as of one index. It may
 // be used concurrently.
 type Registry struct {
@@ -207,6 +214,10 @@ func (r *Registry) Tenants() ([]Tenant, error) { return list[Tenant](r, tenantPr
 
 // Tenant returns a tenant, or [ErrNotFound].
 func (r *Registry) Tenant(name string) (Tenant, error) { return one[Tenant](r, tenantPrefix+name) }
+
+// Policy returns the policy in force, or [ErrNotFound] while it is the built-in
+// one.
+func (r *Registry) Policy() (Policy, error) { return one[Policy](r, policyKey) }
 
 func one[T any](r *Registry, key string) (row T, err error) {
 	err = r.state.View(func(tx audit.Tx) error {

@@ -152,6 +152,21 @@ func TestAdmission(t *testing.T) {
 	ops := "service:" + opsKey
 	vouched := behalf(actor(intent(t), "node:"+keeper.ID().DID()), ops)
 
+	policyOf := func(digest, before string) registry.PolicyBody {
+		b := registry.PolicyBody{Action: registry.Apply, Digest: strings.Repeat(digest, 64), Bundle: "AAAA"}
+		if before != "" {
+			b.Before = strings.Repeat(before, 64)
+		}
+		return b
+	}
+	policy := func(b registry.PolicyBody) audit.Entry {
+		e, err := registry.NewEntry(admin(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.V, e.ID, e.Time = 1, "x", audit.FormatTime(start)
+		return e
+	}
 	for _, c := range []struct {
 		name   string
 		author *identity.Key
@@ -241,7 +256,13 @@ func TestAdmission(t *testing.T) {
 		{name: "stranger leaves", author: keeper, entry: member(registry.MemberBody{Action: registry.Remove, ID: carol.ID()}), want: "not_found"},
 
 		{name: "second genesis", author: keeper, entry: audit.Entry{V: 1, Kind: audit.KindGenesis, ID: "x", Time: audit.FormatTime(start), Body: []byte(`{}`)}, want: "genesis"},
-		{name: "policy", author: keeper, entry: audit.Entry{V: 1, Kind: audit.KindPolicy, ID: "x", Time: audit.FormatTime(start), Actor: admin(), Body: []byte(`{}`)}, want: "kind"},
+		{name: "policy of no action", author: keeper, entry: audit.Entry{V: 1, Kind: audit.KindPolicy, ID: "x", Time: audit.FormatTime(start), Actor: admin(), Body: []byte(`{}`)}, want: "malformed"},
+		{name: "policy", author: keeper, entry: policy(policyOf("1", ""))},
+		{name: "policy by a runner", author: keeper, entry: actor(policy(policyOf("1", "")), "agent:"+bob.ID().DID()), want: "role"},
+		{name: "policy by a worker", author: worker, entry: policy(policyOf("1", "")), want: "author"},
+		{name: "policy after one that was not seen", author: keeper, before: []audit.Entry{policy(policyOf("1", ""))}, entry: policy(policyOf("2", "")), want: "conflict"},
+		{name: "policy after another", author: keeper, before: []audit.Entry{policy(policyOf("1", ""))}, entry: policy(policyOf("2", "1"))},
+		{name: "policy twice", author: keeper, before: []audit.Entry{policy(policyOf("1", ""))}, entry: policy(policyOf("1", "1")), want: "exists"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tables := genesisTables(t)

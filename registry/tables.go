@@ -19,6 +19,7 @@ const (
 	agentPrefix  = "agent/"  // + peer ID
 	keyPrefix    = "key/"    // + key ID
 	tenantPrefix = "tenant/" // + name
+	policyKey    = "policy"
 	// What was spent of each block of a mandate, by its id.
 	mandatePrefix = "mandate/"
 	rolePrefix    = "role/" // + principal; the only place that holds an agent's or key's roles

@@ -18,6 +18,7 @@ import (
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
 
 	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
 	"github.com/agenticraft/node/identity"
 )
 
@@ -97,6 +98,27 @@ type AgentRequest struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
+// Policies asks about policies and changes the one in force.
+type Policies interface {
+	Explain(ctx context.Context, by identity.Principal, req ExplainRequest) (any, error)
+	Apply(ctx context.Context, by identity.Principal, req PolicyRequest) (any, error)
+	Replay(ctx context.Context, req PolicyRequest) (any, error)
+}
+
+// ExplainRequest asks why something would be allowed or denied. Who asks it is a
+// registered principal, or what the question says.
+type ExplainRequest struct {
+	Principal string         `json:"principal,omitempty"` // as in [RoleRequest]; empty: what the question says
+	Question  authz.Question `json:"question"`
+}
+
+// PolicyRequest carries a policy's files.
+type PolicyRequest struct {
+	Modules  map[string]string `json:"modules,omitempty"`
+	Rollback bool              `json:"rollback,omitempty"` // apply: the policy before the one in force
+	Last     int               `json:"last,omitempty"`     // replay: how many logged requests
+}
+
 // RoleRequest gives a role to an agent or API key, or takes it away.
 type RoleRequest struct {
 	Principal string `json:"principal"`        // "agent:did:key:z…", "service:k3x…", an ID, or a name
@@ -124,6 +146,7 @@ type Config struct {
 	Log           Log
 	Cluster       Cluster
 	Admin         Admin
+	Policies      Policies
 	Logger        *slog.Logger
 }
 

@@ -36,6 +36,9 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/nodes":                 {"node.list", d.nodes},
 		"GET /v1/sandboxes":             {"sandbox.list", d.sandboxes},
 		"GET /v1/policy":                {"policy.read", d.policy},
+		"POST /v1/policy":               {"policy.apply", d.applyPolicy},
+		"POST /v1/policy/explain":       {"policy.explain", d.explainPolicy},
+		"POST /v1/policy/replay":        {"policy.replay", d.replayPolicy},
 		"GET /v1/trust":                 {"trust.read", d.trust},
 		"POST /v1/runs":                 {"", d.run}, // the path asks policy about what is to be run
 		"GET /v1/tasks":                 {"task.list", d.tasks},

@@ -26,6 +26,7 @@ type cluster struct {
 	node      *mesh.Node
 	directory directory
 	policy    *authz.Policy
+	policies  *policies
 	manager   *sandbox.Manager
 	path      *agent.Agent
 	trust     audit.Trust
@@ -37,7 +38,7 @@ func (c *cluster) Status(ctx context.Context) any {
 	view := statusView{
 		ID: c.self, Cluster: c.name, Version: buildVersion().Version, Ready: true,
 		Role: raft.Role, Leader: raft.Leader, Term: raft.Term, Keepers: raft.Keepers, Quorum: c.trust.Quorum,
-		LogSize: c.store.Size(), Policy: c.policy.Digest(),
+		LogSize: c.store.Size(), Policy: c.policy.Digest(), PolicyError: c.policies.problem(),
 		Slots: load.Slots, Busy: load.Busy, Queued: load.Queued,
 		UptimeSec: time.Since(c.begun).Seconds(),
 	}
@@ -141,8 +142,10 @@ func (c *cluster) Prove(ctx context.Context, index uint64) (any, error) {
 
 // watch acts on what the log says of the cluster: who was removed is cut off,
 // what was begun with an authority that has ended is stopped.
-func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent.Agent) error {
-	for entry, err := range store.Follow(ctx, store.Size()) {
+func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent.Agent, policies *policies) error {
+	from := store.Size()
+	policies.activate(ctx) // what came since the start
+	for entry, err := range store.Follow(ctx, from) {
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -154,6 +157,8 @@ func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent
 			node.Recheck()
 		case audit.KindAgent, audit.KindKey, audit.KindTenant:
 			path.Recheck()
+		case audit.KindPolicy:
+			policies.activate(ctx)
 		}
 	}
 	return nil

@@ -45,11 +45,13 @@ type statusView struct {
 	LogSize    uint64        `json:"log_size"`
 	LogRoot    string        `json:"log_root"`
 	Checkpoint uint64        `json:"checkpoint_size"`
-	Policy     string        `json:"policy"`
-	Slots      int           `json:"slots"`
-	Busy       int           `json:"busy"`
-	Queued     int           `json:"queued"`
-	UptimeSec  float64       `json:"uptime_s"`
+	Policy     string        `json:"policy"` // digest of the one in force here
+	// PolicyError is why the policy that the log says is not.
+	PolicyError string  `json:"policy_error,omitempty"`
+	Slots       int     `json:"slots"`
+	Busy        int     `json:"busy"`
+	Queued      int     `json:"queued"`
+	UptimeSec   float64 `json:"uptime_s"`
 }
 
 // policyView is what `policy show` shows.
@@ -110,33 +112,14 @@ func (a *app) statusCommand() *cobra.Command {
 			fmt.Fprintf(a.stdout, "node      %s (%s)\ncluster   %s, %s\n", s.ID, s.Role, s.Cluster, ready)
 			fmt.Fprintf(a.stdout, "leader    %s, term %d, quorum %d of %d keepers\n", s.Leader, s.Term, s.Quorum, len(s.Keepers))
 			fmt.Fprintf(a.stdout, "log       %d entries, %d of them under a quorum's checkpoint\n", s.LogSize, s.Checkpoint)
+			if s.PolicyError != "" {
+				fmt.Fprintf(a.stdout, "policy    not the one that the log says: %s\n", s.PolicyError)
+			}
 			fmt.Fprintf(a.stdout, "policy    %s\nsandbox   %d of %d slots busy, %d waiting\n", s.Policy, s.Busy, s.Slots, s.Queued)
 			fmt.Fprintf(a.stdout, "up        %v\n", time.Duration(s.UptimeSec*float64(time.Second)).Round(time.Second))
 			return nil
 		},
 	}
-}
-
-func (a *app) policyCommand() *cobra.Command {
-	show := &cobra.Command{
-		Use: "show", Short: "Show the policy in force", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var p policyView
-			if err := a.fetch(cmd.Context(), "/v1/policy", &p); err != nil {
-				return err
-			}
-			if a.json {
-				a.print(p)
-				return nil
-			}
-			fmt.Fprintf(a.stdout, "# policy %s\n", p.Digest)
-			for _, name := range sortedKeys(p.Modules) {
-				fmt.Fprintf(a.stdout, "\n# ---- %s\n%s\n", name, strings.TrimSpace(p.Modules[name]))
-			}
-			return nil
-		},
-	}
-	return group("policy", "Look at the policy", show)
 }
 
 func (a *app) sandboxCommand() *cobra.Command {
