@@ -58,7 +58,7 @@ func measureAfterLoad(ctx context.Context, c *cluster, t *Table) error {
 	if err != nil {
 		return err
 	}
-	t.Sections = append(t.Sections, Group{Name: "the same " + settle.String() + " after the executions below", Rows: memoryRows(after)})
+	t.Sections = append(t.Sections, Group{Name: "three nodes, " + settle.String() + " after these executions", Rows: memoryRows(after)})
 	return nil
 }
 

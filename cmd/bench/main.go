@@ -80,12 +80,13 @@ func bench(ctx context.Context, each time.Duration, starts int, asJSON bool) (er
 		{"the binary", func() error { return l.binarySize(t) }},
 	} {
 		fmt.Fprintf(os.Stderr, "bench: %s …\n", part.name)
-		if e := part.do(); e != nil {
+		e := part.do()
+		if ctx.Err() != nil {
+			return errors.Join(errors.New("interrupted"), e)
+		}
+		if e != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", part.name, e))
 			t.Problems = append(t.Problems, fmt.Sprintf("%s: %v", part.name, e))
-		}
-		if ctx.Err() != nil {
-			return errors.Join(append(faults, ctx.Err())...)
 		}
 	}
 	t.Machine = machine(ctx, l, time.Since(begun))
