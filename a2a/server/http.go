@@ -150,7 +150,10 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 	if body, err = normalize(body, out); err != nil {
 		return nil, nil, err
 	}
-	ctx := b.prepare(r.Context(), out)
+	ctx, err := b.prepare(r, out)
+	if err != nil {
+		return nil, nil, err
+	}
 	if delegation != nil {
 		ctx = context.WithValue(ctx, delegationKey, delegation)
 	}
@@ -158,11 +161,11 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 }
 
 // prepare makes the context in which the codec runs.
-func (b *binding) prepare(ctx context.Context, out *reply) context.Context {
+func (b *binding) prepare(r *http.Request, out *reply) (context.Context, *rpcError) {
 	out.failure.log = b.cfg.Log
 	// What the codec itself logs is about clients that have gone.
-	ctx = log.AttachLogger(ctx, slog.New(slog.DiscardHandler))
-	return context.WithValue(ctx, failureKey, out.failure)
+	ctx := log.AttachLogger(r.Context(), slog.New(slog.DiscardHandler))
+	return withResume(context.WithValue(ctx, failureKey, out.failure), r, &out.numbers)
 }
 
 // Refuse answers a request whose credential the door did not accept.

@@ -83,6 +83,8 @@ const (
 	callerKey contextKey = iota
 	delegationKey
 	failureKey
+	numbersKey
+	resumeKey
 )
 
 // WithCaller notes whom the door proved.

@@ -127,6 +127,8 @@ type reply struct {
 	asEvent bool // the client reads nothing but a stream, not even for an error
 	rest    bool // errors are a google.rpc.Status, with an HTTP status of their own
 	written int
+	numbers numbers // of the events to come
+	pending []byte  // the id line of the event that comes next
 }
 
 var (
@@ -163,8 +165,12 @@ func (r *reply) Write(p []byte) (int, error) {
 		return len(p), nil // what the codec makes of an error that is answered
 	}
 	streaming := r.Header().Get("Content-Type") == eventStream
-	if streaming && bytes.HasPrefix(p, frameID) {
-		return len(p), nil // random, good for nothing
+	if streaming && bytes.HasPrefix(p, frameID) { // random, good for nothing: ours goes with the data
+		r.pending = r.pending[:0]
+		if n, ok := r.numbers.pop(); ok {
+			r.pending = append(strconv.AppendUint(append(r.pending, frameID...), n, 10), '\n')
+		}
+		return len(p), nil
 	}
 	if e := r.failure.err.Load(); (e != nil || r.rest && !r.begun) && isError(bytes.TrimPrefix(p, frameData)) {
 		if e == nil { // the codec refused it before the handler saw it
@@ -175,6 +181,11 @@ func (r *reply) Write(p []byte) (int, error) {
 	}
 	if r.rest && !r.begun && !streaming {
 		r.Header().Set("Content-Type", "application/a2a+json")
+	}
+	if streaming && len(r.pending) > 0 && bytes.HasPrefix(p, frameData) {
+		n, err := r.write(append(r.pending, p...))
+		r.pending = r.pending[:0]
+		return min(n, len(p)), err
 	}
 	return r.write(p)
 }

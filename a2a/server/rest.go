@@ -68,7 +68,11 @@ func (b *restBinding) acceptREST(w http.ResponseWriter, r *http.Request, out *re
 	if err := checkVersion(versionOf(r)); err != nil {
 		return nil, nil, &rpcError{0, err}
 	}
-	inner := r.Clone(b.prepare(r.Context(), out))
+	ctx, err := b.prepare(r, out)
+	if err != nil {
+		return nil, nil, err
+	}
+	inner := r.Clone(ctx)
 	inner.Body, inner.ContentLength = http.NoBody, 0
 	if r.Method == http.MethodPost && (route.body != nil || r.ContentLength != 0) {
 		body, err := b.readREST(w, r, route)

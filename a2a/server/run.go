@@ -97,7 +97,7 @@ func (r *run) snapshot() *reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	task := *r.task
-	follow := &reader{run: r, first: &task, begun: make(map[string]bool), next: len(r.chunks)}
+	follow := &reader{run: r, first: &task, begun: make(map[string]bool), next: len(r.chunks), at: r.length()}
 	if task.Status.State.Terminal() {
 		return follow
 	}
@@ -149,23 +149,24 @@ type reader struct {
 	// oneTurn ends the reading where the task waits for input. One that waits for
 	// authorization goes on by itself.
 	oneTurn bool
+	at      uint64 // number of what was read last, see [numbered]
 }
 
 // read gives what is new, the task as it stands, and what to wait on for more.
-func (f *reader) read() ([]sdk.Event, *sdk.Task, <-chan struct{}) {
+func (f *reader) read() ([]numbered, *sdk.Task, <-chan struct{}) {
 	r := f.run
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var events []sdk.Event
+	var events []numbered
 	for ; f.next < len(r.chunks); f.next, f.taken = f.next+1, 0 {
 		c := r.chunks[f.next]
-		if c.event != nil {
-			if f.taken == 0 {
-				events, f.taken = append(events, c.event), 1
+		if n := c.size() - f.taken; n > 0 {
+			f.at += uint64(n)
+			e := c.event
+			if e == nil {
+				e = f.update(r.task, c, slices.Clone(c.data[f.taken:]))
 			}
-		} else if rest := c.data[f.taken:]; len(rest) > 0 {
-			events = append(events, f.update(r.task, c, slices.Clone(rest)))
-			f.taken = len(c.data)
+			events, f.taken = append(events, numbered{f.at, e}), c.size()
 		}
 		if f.next == len(r.chunks)-1 {
 			break // it may still grow

@@ -147,17 +147,26 @@ func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
 		report = a2a.Report{Task: report.Task, Node: report.Node, Status: a2a.Failed, Intent: report.Intent, Outcome: report.Outcome, Error: &a2a.ReportError{Code: a2a.CodeInternal, Message: "the report could not be written"}}
 		task, _ = ended(r.task, report, nil) // without a result it can
 	}
-	if err := h.keep(task, r.owner); err != nil {
-		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
-	}
+	h.keepRun(ctx, r, task)
 	r.end(task)
 	h.mu.Lock()
 	delete(h.runs, task.ID)
 	h.mu.Unlock()
 }
 
-func (h *Handler) keep(task *sdk.Task, owner string) error {
-	_, err := h.store.Update(task, *task.Status.Timestamp)
+// keepRun stores a task with the log of its run and what comes next. The run goes on if it cannot.
+func (h *Handler) keepRun(ctx context.Context, r *run, task *sdk.Task, more ...sdk.Event) {
+	events, err := r.log(more...)
+	if err != nil {
+		h.log.ErrorContext(ctx, "log of a task", "task", task.ID, "err", err)
+	}
+	if err := h.keep(task, r.owner, events...); err != nil {
+		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
+	}
+}
+
+func (h *Handler) keep(task *sdk.Task, owner string, events ...taskstore.Event) error {
+	_, err := h.store.Update(task, *task.Status.Timestamp, events...)
 	if errors.Is(err, taskstore.ErrNotFound) {
 		_, err = h.store.Create(task, owner, *task.Status.Timestamp)
 	}
@@ -172,14 +181,17 @@ func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller
 	appeared := time.Now().Add(appearWait)
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
 		if r := h.running(id); r != nil && r.owner == admitted.Owner {
-			return nil, r.snapshot(), nil
+			return nil, r.reader(ctx), nil
 		}
 		task, err := h.stored(id, func(owner string) bool { return owner == admitted.Owner })
 		if isNotFound(err) {
 			task, err = h.path.Fetch(ctx, admitted.Task, admitted.asker(caller))
 		}
 		switch {
-		case err == nil && (immediately || task.Status.State.Terminal()):
+		case err == nil && task.Status.State.Terminal():
+			follow, err := h.replay(ctx, task)
+			return task, follow, err
+		case err == nil && immediately:
 			return task, nil, nil
 		case err != nil && (!isNotFound(err) || time.Now().After(appeared)):
 			return nil, nil, err
@@ -210,19 +222,23 @@ func (r *run) wait(ctx context.Context) error {
 // follow yields the task as it stood, then everything until its end. The pace
 // is the reader's: the run never waits for him.
 func (f *reader) follow(ctx context.Context, history *int, yield func(sdk.Event, error) bool) {
-	if !yield(trimHistory(f.first, history), nil) || f.first.Status.State.Terminal() {
-		return
+	if f.first != nil {
+		number(ctx, f.at)
+		if !yield(trimHistory(f.first, history), nil) || f.first.Status.State.Terminal() {
+			return
+		}
 	}
 	for {
 		events, task, changed := f.read()
 		for _, e := range events {
-			if !yield(e, nil) {
+			number(ctx, e.number)
+			if !yield(e.event, nil) {
 				return
 			}
 		}
 		switch state := task.Status.State; {
 		case state.Terminal() && !f.run.talks:
-			farewell(task, yield)
+			f.farewell(ctx, task, yield)
 			return
 		case state.Terminal(), f.oneTurn && state == sdk.TaskStateInputRequired:
 			return
@@ -234,6 +250,22 @@ func (f *reader) follow(ctx context.Context, history *int, yield func(sdk.Event,
 			return
 		}
 	}
+}
+
+// farewell yields the end of what the reader has not seen, the last word in any
+// case.
+func (f *reader) farewell(ctx context.Context, task *sdk.Task, yield func(sdk.Event, error) bool) {
+	f.run.mu.Lock()
+	n := f.run.length()
+	f.run.mu.Unlock()
+	farewell(task, func(e sdk.Event, err error) bool {
+		n++
+		if _, last := e.(*sdk.TaskStatusUpdateEvent); !last && n <= f.at {
+			return true
+		}
+		number(ctx, n)
+		return yield(e, err)
+	})
 }
 
 // farewell yields the report and the terminal status.

@@ -61,7 +61,11 @@ func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, c
 	if admitted.Talk == nil {
 		return nil, fmt.Errorf("path continued task %s without a talk", id)
 	}
-	r, err := h.nextTurn(task, req.Message)
+	before, err := h.storedRun(task)
+	if err != nil {
+		return nil, err
+	}
+	r, err := h.nextTurn(before, req.Message)
 	if err != nil {
 		return nil, err
 	}
@@ -71,15 +75,15 @@ func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, c
 }
 
 // nextTurn is the run of a task that works again, with the message in its
-// history. Of two messages at the same time one finds the task at work.
-func (h *Handler) nextTurn(task *sdk.Task, message *sdk.Message) (*run, error) {
+// history. Of two messages at the same time one finds the task at work. The run
+// from before is used if the task waited since before a restart.
+func (h *Handler) nextTurn(before *run, message *sdk.Message) (*run, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r := h.runs[task.ID]
-	if r == nil { // it waited since before a restart
-		r = newRun(task, ownerOf(task))
-		r.talks = true
-		h.runs[task.ID] = r
+	r := h.runs[before.task.ID]
+	if r == nil {
+		before.talks = true
+		r, h.runs[before.task.ID] = before, before
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -128,9 +132,7 @@ func (h *Handler) say(ctx context.Context, r *run, e sdk.Event) {
 		e.Status.Timestamp = &at
 		next.Status = e.Status
 		if next.Status.State.Terminal() || interrupted(next.Status.State) {
-			if err := h.keep(&next, r.owner); err != nil {
-				h.log.ErrorContext(ctx, "store task", "task", next.ID, "err", err)
-			}
+			h.keepRun(ctx, r, &next, e)
 		}
 	default:
 		h.log.ErrorContext(ctx, "talk said what is no update", "task", next.ID)
@@ -151,7 +153,11 @@ func (h *Handler) say(ctx context.Context, r *run, e sdk.Event) {
 func (h *Handler) hush(ctx context.Context, task *sdk.Task) {
 	r := h.running(task.ID)
 	if r == nil {
-		r = newRun(task, ownerOf(task))
+		var err error
+		if r, err = h.storedRun(task); err != nil {
+			h.log.ErrorContext(ctx, "log of a task", "task", task.ID, "err", err)
+			r = newRun(task, ownerOf(task))
+		}
 		r.talks = true
 	}
 	if interrupted(r.now().Status.State) {

@@ -128,12 +128,20 @@ func (h *Handler) SubscribeToTask(ctx context.Context, req *sdk.SubscribeToTaskR
 			return
 		}
 		if task.Status.State.Terminal() {
+			switch follow, err := h.replay(ctx, task); {
+			case err != nil:
+				yield(nil, err)
+				return
+			case follow != nil:
+				follow.follow(ctx, nil, yield)
+				return
+			}
 			yield(nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; get it instead"))
 			return
 		}
 		r := h.running(req.ID)
 		if r != nil {
-			r.snapshot().follow(ctx, nil, yield)
+			r.reader(ctx).follow(ctx, nil, yield)
 			return
 		}
 		if !yield(task, nil) {

@@ -43,6 +43,7 @@ var (
 	bucketOwners     = []byte("owners")     // owner 0x00 order id -> summary
 	bucketTimes      = []byte("times")      // order id -> summary
 	bucketUnfinished = []byte("unfinished") // id -> nothing
+	bucketEvents     = []byte("events")     // id 0x00 number -> event
 	bucketMeta       = []byte("meta")
 	keyFormat        = []byte("format")
 	format           = []byte("1")
@@ -85,7 +86,7 @@ func Open(cfg Config) (*Store, error) {
 }
 
 func prepare(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketTimes, bucketUnfinished, bucketMeta} {
+	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketTimes, bucketUnfinished, bucketEvents, bucketMeta} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -127,8 +128,8 @@ func (s *Store) Create(task *sdk.Task, owner string, now time.Time) (Record, err
 }
 
 // Update replaces a task that exists; its owner stays and its generation grows
-// by one.
-func (s *Store) Update(task *sdk.Task, now time.Time) (Record, error) {
+// by one. The events are added to the task's log, in the same moment.
+func (s *Store) Update(task *sdk.Task, now time.Time, events ...Event) (Record, error) {
 	var r Record
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		old, err := get(tx, task.ID)
@@ -139,7 +140,7 @@ func (s *Store) Update(task *sdk.Task, now time.Time) (Record, error) {
 			return err
 		}
 		r = Record{Task: task, Owner: old.Owner, Generation: old.Generation + 1, Updated: now.UTC()}
-		return put(tx, r)
+		return errors.Join(put(tx, r), putEvents(tx, task.ID, events))
 	})
 	if err != nil {
 		return Record{}, fmt.Errorf("update task %s: %w", task.ID, err)
