@@ -110,7 +110,7 @@ func execGroup(runs []*governed, plain, jailed *contender) Group {
 
 func execTargets(runs []*governed, jailed *contender) []Target {
 	starlark := Target{Name: "governed Starlark, at a follower, p50", Unit: "ms", Most: 10, Got: runs[0].row().P50}
-	python := Target{Name: "Python p50, over that of bubblewrap and python3", Unit: "x", Most: 3, Got: percentile(nil, 50)}
+	python := Target{Name: "Python p50 as dev configures it (jails may wait warm), over that of bubblewrap and python3", Unit: "x", Most: 3, Got: percentile(nil, 50)}
 	if jailed != nil {
 		python.Got = times(&runs[3].contender, jailed)
 	}
