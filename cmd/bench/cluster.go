@@ -24,6 +24,7 @@ import (
 type lab struct {
 	bin, dir string
 	clusters int // started so far
+	warm     int // jails that nodes started from now on keep waiting
 }
 
 const binary = "bin/agenticraft"
@@ -40,7 +41,7 @@ func newLab() (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lab{bin: bin, dir: dir}, nil
+	return &lab{bin: bin, dir: dir, warm: 1}, nil
 }
 
 // command is the binary with settings and runtimes of its own, so that the
@@ -49,7 +50,7 @@ func (l *lab) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(context.Background(), l.bin, args...) // stopped one way only, by process.stop
 	cmd.Env = append(os.Environ(),
 		"XDG_CONFIG_HOME="+filepath.Join(l.dir, "config"), "AGENTICRAFT_RUNTIMES="+filepath.Join(l.dir, "runtimes"),
-		"AGENTICRAFT_SERVER=", "AGENTICRAFT_API_KEY=")
+		"AGENTICRAFT_SERVER=", "AGENTICRAFT_API_KEY=", "AGENTICRAFT_SANDBOX_WARM="+strconv.Itoa(l.warm))
 	return cmd
 }
 

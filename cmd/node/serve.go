@@ -168,6 +168,15 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("policy", policy.Close)
+	var users *authz.OIDC
+	if cfg.OIDCIssuer != "" {
+		users, err = authz.NewOIDC(authz.OIDCConfig{
+			Issuer: cfg.OIDCIssuer, Audience: cfg.OIDCAudience, Tenant: cfg.OIDCTenant, Groups: cfg.OIDCGroups, Roles: cfg.OIDCRoles, Log: log,
+		})
+		if err != nil {
+			return usage("configuration: %v", err)
+		}
+	}
 	rules := &policies{
 		policy: policy, directory: members, store: store, log: log,
 		admin: &admin{recorder: recorder, registry: members.Registry, policy: policy},
@@ -220,6 +229,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	checkpointer, err := audit.NewCheckpointer(audit.CheckpointerConfig{
 		Store: store, Key: key, Trust: func() audit.Trust { return trust },
 		Client: links.logClient, Lead: group.Lead, Log: log,
+		// Each checkpoint costs every keeper two flushes of the disk that its
+		// entries wait for, too; a receipt can wait this long.
+		Spacing: checkpointSpacing,
 		Alarm: func(a audit.Alarm) {
 			log.ErrorContext(ctx, "logs differ", "peer", a.Peer, "size", a.Size, "what", a.Text)
 		},
@@ -239,7 +251,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		metrics.MustRegister(own...)
 	}
 	rpc := server.HTTP(server.HTTPConfig{Handler: handler, Log: log})
-	known := &credentials{keys: keys, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated}
+	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated}
 	rpcGRPC, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Authenticate: httpdoor.Callers(known), Log: log})
 	if err != nil {
 		return err
@@ -323,6 +335,9 @@ func checkHistory(ctx context.Context, store *audit.Store, group *consensus.Grou
 		}
 	}
 }
+
+// checkpointSpacing is the least time between two checkpoints.
+const checkpointSpacing = 200 * time.Millisecond
 
 // historyTries is how often in a row, a second apart, a caught-up node must
 // find its log wanting before it stops.
