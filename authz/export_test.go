@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -27,4 +28,11 @@ func InputsAgree(tb testing.TB, q Query) bool {
 		tb.Fatal(err)
 	}
 	return ast.Compare(hashed, newInput(q).value()) == 0
+}
+
+// ForgetPause lets the next unknown key be asked for at once.
+func ForgetPause(o *OIDC) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked = time.Time{}
 }

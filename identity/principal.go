@@ -7,13 +7,14 @@ type PrincipalKind string
 const (
 	Agent   PrincipalKind = "agent"   // a registered Ed25519 key that signs requests
 	Service PrincipalKind = "service" // an API key
+	User    PrincipalKind = "user"    // a person, proved by a token of an OpenID provider
 	Node    PrincipalKind = "node"    // a member of the mesh, proved by its connection
 )
 
 // Principal is who a credential proved. The zero value is nobody.
 type Principal struct {
 	Kind   PrincipalKind     `json:"kind"`
-	Name   string            `json:"name"` // agent and node: did:key; service: API key id
+	Name   string            `json:"name"` // agent and node: did:key; service: API key id; user: made of issuer and subject
 	Tenant string            `json:"tenant,omitempty"`
 	Roles  []string          `json:"roles,omitempty"` // sorted
 	Labels map[string]string `json:"labels,omitempty"`

@@ -156,18 +156,22 @@ func (c *change) spend(b audit.IntentBody) error {
 // principal holds that one is in force and, unless it is a node, belongs to the
 // entry's tenant, which is not suspended.
 func (c *change) principal(name string) error {
-	s, err := standingOf(c.tx, name, c.time)
-	if err != nil {
-		return missing(err, "principal", "a principal is not registered")
-	}
-	if !s.inForce {
-		return refuse("principal", "a principal is revoked or expired")
-	}
-	if s.principal.Kind == identity.Node {
-		return nil
-	}
-	if s.principal.Tenant != c.entry.Tenant {
-		return refuse("tenant", "a principal belongs to another tenant than the entry")
+	// Users are their provider's: the door vouches for who they are and where
+	// they belong. Whether it may is asked in vouching.
+	if !isUser(name) {
+		s, err := standingOf(c.tx, name, c.time)
+		if err != nil {
+			return missing(err, "principal", "a principal is not registered")
+		}
+		if !s.inForce {
+			return refuse("principal", "a principal is revoked or expired")
+		}
+		if s.principal.Kind == identity.Node {
+			return nil
+		}
+		if s.principal.Tenant != c.entry.Tenant {
+			return refuse("tenant", "a principal belongs to another tenant than the entry")
+		}
 	}
 	t, err := get[Tenant](c.tx, tenantPrefix+c.entry.Tenant)
 	if err != nil {
@@ -179,12 +183,17 @@ func (c *change) principal(name string) error {
 	return nil
 }
 
+func isUser(name string) bool {
+	rest, ok := strings.CutPrefix(name, string(identity.User)+":")
+	return ok && rest != ""
+}
+
 // vouching holds that a node stands behind an execution only where the cluster
 // lets nodes speak for callers, and always says for whom.
 func (c *change) vouching() error {
 	byNode := strings.HasPrefix(c.entry.Actor, string(identity.Node)+":")
 	byKey := strings.HasPrefix(c.entry.Actor, string(identity.Service)+":")
-	if !byNode && !byKey {
+	if !byNode && !byKey && !isUser(c.entry.Actor) {
 		return nil
 	}
 	if byNode && c.entry.OnBehalf == "" {

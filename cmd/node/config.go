@@ -31,6 +31,12 @@ type config struct {
 	Slots    int      // executions at the same time; 0: twice the cores
 	LogLevel string   // debug, info, warn, error
 
+	OIDCIssuer   string            // URL of the OpenID provider whose users may ask; empty: none
+	OIDCAudience string            // that their tokens must name
+	OIDCTenant   string            // to which they belong
+	OIDCGroups   string            // the claim that holds their groups
+	OIDCRoles    map[string]string // group -> role
+
 	Sandbox    string        // backend for requests that name none
 	MemoryMB   int           // default memory limit
 	CPUPercent int           // default CPU limit, of one core
@@ -89,6 +95,27 @@ func settingsTable() []setting {
 			return err
 		}, func(c *config) string { return strconv.FormatBool(c.NoRun) })("no_run", "AGENTICRAFT_NO_RUN", "false", "take no executions"),
 		of(num(func(c *config) *int { return &c.Slots }, 0))("slots", "AGENTICRAFT_SLOTS", "0", "executions at the same time (0: twice the cores)"),
+		of(str(func(c *config) *string { return &c.OIDCIssuer }))("oidc_issuer", "AGENTICRAFT_OIDC_ISSUER", "", "URL of the OpenID provider whose users may ask"),
+		of(str(func(c *config) *string { return &c.OIDCAudience }))("oidc_audience", "AGENTICRAFT_OIDC_AUDIENCE", "", "audience that their tokens must name"),
+		of(str(func(c *config) *string { return &c.OIDCTenant }))("oidc_tenant", "AGENTICRAFT_OIDC_TENANT", "default", "tenant to which its users belong"),
+		of(str(func(c *config) *string { return &c.OIDCGroups }))("oidc_groups", "AGENTICRAFT_OIDC_GROUPS", "groups", "claim that holds their groups"),
+		of(func(c *config, s string) error {
+			c.OIDCRoles = map[string]string{}
+			for _, pair := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == '\n' }) {
+				group, role, ok := cutLast(pair, "=")
+				if !ok || group == "" || role == "" {
+					return fmt.Errorf("%q is not GROUP=ROLE", pair)
+				}
+				c.OIDCRoles[group] = role
+			}
+			return nil
+		}, func(c *config) string {
+			var pairs []string
+			for _, group := range sortedKeys(c.OIDCRoles) {
+				pairs = append(pairs, group+"="+c.OIDCRoles[group])
+			}
+			return strings.Join(pairs, ",")
+		})("oidc_roles", "AGENTICRAFT_OIDC_ROLES", "", "roles of their groups: GROUP=ROLE,…"),
 		of(func(c *config, s string) error {
 			if _, err := logLevel(s); err != nil {
 				return err

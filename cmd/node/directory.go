@@ -35,6 +35,7 @@ func (d directory) apiKey(id string) (authz.KeyRecord, bool) {
 // agents sign themselves.
 type credentials struct {
 	keys      *authz.APIKeys
+	users     *authz.OIDC // nil: no OpenID provider is configured
 	directory directory
 	audience  string
 	noted     func(code string) // counts refusals for the log
@@ -51,6 +52,13 @@ func (c *credentials) Authenticate(ctx context.Context, bearer, source string) (
 func (c *credentials) prove(ctx context.Context, bearer, source string) (identity.Principal, error) {
 	refused := &a2a.Error{Code: a2a.CodeUnauthenticated, Message: "the credentials were refused"}
 	if a2a.IsToken(bearer) {
+		if c.users != nil && !a2a.IsOwnToken(bearer) {
+			p, err := c.users.Authenticate(ctx, bearer)
+			if err != nil {
+				return identity.Principal{}, refused
+			}
+			return p, nil
+		}
 		token, err := a2a.VerifyToken(bearer, a2a.VerifyOptions{Audiences: []string{c.audience}})
 		if err != nil {
 			return identity.Principal{}, err
