@@ -261,6 +261,8 @@ func TestGarbageBodies(t *testing.T) {
 }
 
 // The /v1 interface: credentials, policy and bad input.
+//
+// INVARIANT: I5, a door decides nothing: what policy refuses is refused here.
 func TestHTTPInterface(t *testing.T) {
 	c := startCluster(t, 1)
 	var viewer struct{ Key string }
