@@ -58,7 +58,7 @@ var floors = map[string]string{
 	"sandbox/process":     "sandbox sandbox/jail sandbox/jail/wire sandbox/runtime",
 	"sandbox/restricted":  "sandbox sandbox/jail sandbox/jail/wire sandbox/restricted/protocol sandbox/runtime",
 	"sandbox/wasm":        "sandbox sandbox/jail sandbox/jail/wire sandbox/runtime",
-	"sandbox/docker":      "sandbox sandbox/jail sandbox/runtime",
+	"sandbox/docker":      "sandbox sandbox/jail sandbox/jail/seccomp sandbox/process sandbox/runtime",
 	"sandbox/sandboxtest": "sandbox/...",
 	"sandbox/jail":        "sandbox sandbox/jail/wire",
 	// The small helper: what runs inside knows nothing of the manager outside.
@@ -103,7 +103,7 @@ var homes = map[string]string{
 	"github.com/modelcontextprotocol":      "bridges/mcp",
 	"github.com/spf13":                     "cmd/node cmd/demo",
 	"golang.org/x/mod/sumdb":               "audit",
-	"github.com/elastic/go-seccomp-bpf":    "sandbox/jail/...",
+	"github.com/elastic/go-seccomp-bpf":    "sandbox/docker sandbox/jail/...",
 	"github.com/landlock-lsm/go-landlock":  "sandbox/jail/...",
 	"github.com/coreos/go-oidc":            "authz",
 	"github.com/stretchr/testify":          "",

@@ -42,6 +42,7 @@ type config struct {
 	CPUPercent int           // default CPU limit, of one core
 	Timeout    time.Duration // default wall limit
 	Warm       int           // jails that wait with an interpreter for a run each
+	Docker     string        // the engine's socket; "off": no sandbox docker
 	sources    map[string]string
 }
 
@@ -94,7 +95,6 @@ func settingsTable() []setting {
 			c.NoRun = b
 			return err
 		}, func(c *config) string { return strconv.FormatBool(c.NoRun) })("no_run", "AGENTICRAFT_NO_RUN", "false", "take no executions"),
-		of(num(func(c *config) *int { return &c.Slots }, 0))("slots", "AGENTICRAFT_SLOTS", "0", "executions at the same time (0: twice the cores)"),
 		of(str(func(c *config) *string { return &c.OIDCIssuer }))("oidc_issuer", "AGENTICRAFT_OIDC_ISSUER", "", "URL of the OpenID provider whose users may ask"),
 		of(str(func(c *config) *string { return &c.OIDCAudience }))("oidc_audience", "AGENTICRAFT_OIDC_AUDIENCE", "", "audience that their tokens must name"),
 		of(str(func(c *config) *string { return &c.OIDCTenant }))("oidc_tenant", "AGENTICRAFT_OIDC_TENANT", "default", "tenant to which its users belong"),
@@ -116,6 +116,7 @@ func settingsTable() []setting {
 			}
 			return strings.Join(pairs, ",")
 		})("oidc_roles", "AGENTICRAFT_OIDC_ROLES", "", "roles of their groups: GROUP=ROLE,…"),
+		of(num(func(c *config) *int { return &c.Slots }, 0))("slots", "AGENTICRAFT_SLOTS", "0", "executions at the same time (0: twice the cores)"),
 		of(func(c *config, s string) error {
 			if _, err := logLevel(s); err != nil {
 				return err
@@ -134,6 +135,13 @@ func settingsTable() []setting {
 			c.Timeout = time.Duration(n * float64(time.Second))
 			return nil
 		}, func(c *config) string { return strconv.FormatFloat(c.Timeout.Seconds(), 'f', -1, 64) })("sandbox_timeout", "AGENTICRAFT_SANDBOX_TIMEOUT", "30", "default wall limit in seconds"),
+		of(func(c *config, s string) error {
+			if s != dockerOff && !filepath.IsAbs(s) {
+				return fmt.Errorf("%q is neither an absolute path nor %q", s, dockerOff)
+			}
+			c.Docker = s
+			return nil
+		}, func(c *config) string { return c.Docker })("docker_socket", "AGENTICRAFT_DOCKER_SOCKET", defaultDocker, "socket of the Docker engine for the sandbox docker, or off"),
 		of(func(c *config, s string) error {
 			n, err := strconv.Atoi(s)
 			if err != nil || n < 0 || n > process.MaxWarm {

@@ -13,6 +13,9 @@ import (
 	"github.com/agenticraft/node/sandbox/runtime"
 )
 
+// dockerOff is the docker_socket that means no engine.
+const dockerOff = "off"
+
 // openSandboxes starts the jail's spawner and the backends on it.
 func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Manager, error) {
 	spawner, err := jail.Start(jail.Config{Node: jailName(id), Dir: filepath.Join(cfg.Data, "jails"), Log: log})
@@ -37,8 +40,16 @@ func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Mana
 	if err != nil {
 		return nil, errors.Join(err, python.Close(), spawner.Close())
 	}
+	backends := map[string]sandbox.Backend{"process": python, "restricted": starlark}
+	if cfg.Docker != dockerOff {
+		containers, err := openDocker(cfg, id, runtimes, log)
+		if err != nil {
+			return nil, errors.Join(err, starlark.Close(), python.Close(), spawner.Close())
+		}
+		backends["docker"] = containers
+	}
 	return sandbox.NewManager(sandbox.ManagerConfig{
-		Backends: map[string]sandbox.Backend{"process": python, "restricted": starlark},
+		Backends: backends,
 		Default:  cfg.Sandbox,
 		Order:    map[string][]string{"python": {"process"}, "starlark": {"restricted"}},
 		Defaults: cfg.limits(),

@@ -37,7 +37,12 @@ func (j *Jail) Collect(l CollectLimits) ([]sandbox.File, error) {
 	if j.work == nil {
 		return nil, errors.New("collect files: the jail is released")
 	}
-	fd, err := unix.Openat(int(j.work.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return CollectFrom(j.work, l)
+}
+
+// CollectFrom is [Jail.Collect] for another folder in which nothing moves.
+func CollectFrom(work *os.File, l CollectLimits) ([]sandbox.File, error) {
+	fd, err := unix.Openat(int(work.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open working folder: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/agenticraft/node/sandbox"
 )
@@ -46,6 +47,9 @@ func (*Spawner) Close() error { return nil }
 
 // Lower has nothing to lower.
 func (*Jail) Lower(context.Context, sandbox.Limits) error { return errors.ErrUnsupported }
+
+// CollectFrom has nothing to collect.
+func CollectFrom(*os.File, CollectLimits) ([]sandbox.File, error) { return nil, errors.ErrUnsupported }
 
 // Collect has nothing to collect.
 func (*Jail) Collect(CollectLimits) ([]sandbox.File, error) {

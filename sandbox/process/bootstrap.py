@@ -1,10 +1,10 @@
 # Runs one program as if it were started as a script, then sends the value of
-# its variable "result" as JSON. Descriptor 3 is the node: frames of a 32-bit
-# length, a letter and a payload go out; one frame with the program comes in.
+# its variable "result" as JSON. Two descriptors, which may be one, are the node:
+# frames of a 32-bit length, a letter and a payload go out; the program comes in.
 import sys, os, json
 
 
-def boot():
+def boot(inlet, outlet):
     read, write, getpid, leave = os.read, os.write, os.getpid, os._exit
     dumps, modules = json.dumps, sys.modules
     me = getpid()
@@ -15,12 +15,12 @@ def boot():
             return
         data = (len(payload) + 1).to_bytes(4, "big") + kind + payload
         while data:
-            data = data[write(3, data):]
+            data = data[write(outlet, data):]
 
     def receive(n):
         out = b""
         while len(out) < n:
-            part = read(3, min(n - len(out), 65536))
+            part = read(inlet, min(n - len(out), 65536))
             if not part:
                 leave(0)
             out += part
@@ -86,10 +86,13 @@ def boot():
         raise SystemExit(code)
 
     send(b"H", b"")
-    os.set_inheritable(3, False)
+    os.set_inheritable(inlet, False)
+    os.set_inheritable(outlet, False)
     head = receive(8)
     most = int.from_bytes(head[4:], "big")
     source = receive(int.from_bytes(head[:4], "big"))
+    if inlet != outlet:
+        os.close(inlet)
 
     main = type(sys)("__main__")
     main.__file__ = "/work/" + name
@@ -140,6 +143,3 @@ def boot():
         write(2, b"MemoryError\n")
         leave(137)
     leave(status)
-
-
-boot()

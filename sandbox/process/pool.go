@@ -285,7 +285,7 @@ func (b *Backend) makeWarm(ctx context.Context) (*warm, error) {
 		return nil, err
 	}
 	w := &warm{jail: j, key: k, born: time.Now()}
-	if err := awaitHello(ctx, j); err != nil {
+	if err := awaitHello(ctx, j.Control()); err != nil {
 		w.destroy(b.cfg.Log)
 		return nil, err
 	}

@@ -25,8 +25,11 @@ import (
 	"github.com/agenticraft/node/sandbox/jail"
 )
 
+// Bootstrap is a Python program that defines boot(inlet, outlet), which runs one
+// program that comes in through descriptor inlet, as [Execute] sends it.
+//
 //go:embed bootstrap.py
-var bootstrap string
+var Bootstrap string
 
 // Python is the language of this backend.
 const Python = "python"
@@ -173,14 +176,14 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if spec.Language != Python {
 		return sandbox.Result{}, fmt.Errorf("%w: the process backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
 	}
-	if len(spec.Code) > maxCode || len(spec.Stdin) > maxStdin {
-		return sandbox.Result{}, fmt.Errorf("%w: code over %d or stdin over %d bytes", sandbox.ErrSpec, maxCode, maxStdin)
+	spec, err := Complete(spec)
+	if err != nil {
+		return sandbox.Result{}, err
 	}
 	dir, digest, argv, err := b.cfg.Runtimes.Lookup(spec.Language)
 	if err != nil {
 		return sandbox.Result{}, fmt.Errorf("find runtime: %w", err)
 	}
-	spec.Limits = jail.Normalize(spec.Limits)
 	finish := func(res sandbox.Result, err error) (sandbox.Result, error) {
 		res.Runtime, res.Tier = digest, b.cfg.Spawner.Probe().Tier
 		return res, err
@@ -190,7 +193,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	}
 	if w := b.pool.claim(ctx, b.key(digest), spec); w != nil {
 		defer b.pool.kick()
-		r := &run{spec: spec, jail: w.jail, log: b.cfg.Log, greeted: true}
+		r := &run{spec: spec, jail: jailed{w.jail}, log: b.cfg.Log, greeted: true}
 		res, err := r.do(ctx, ready)
 		if !errors.Is(err, errWarmLost) {
 			return finish(res, err)
@@ -204,8 +207,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		}
 		return sandbox.Result{}, err
 	}
-	r := &run{spec: spec, jail: j, log: b.cfg.Log}
-	return finish(r.do(ctx, ready))
+	return finish(Execute(ctx, spec, jailed{j}, b.cfg.Log, ready))
 }
 
 func cancelled() sandbox.Result {
@@ -213,7 +215,7 @@ func cancelled() sandbox.Result {
 }
 
 func profile(spec sandbox.Spec, dir string, argv []string) jail.Profile {
-	argv = append(append([]string(nil), argv...), "-I", "-S", "-B", "-X", "utf8", "-c", bootstrap)
+	argv = append(append([]string(nil), argv...), "-I", "-S", "-B", "-X", "utf8", "-c", Bootstrap+"\nboot(3, 3)\n")
 	return jail.Profile{
 		ID: spec.ID, Root: dir, Argv: argv,
 		Env:      []string{"HOME=/work", "TMPDIR=/tmp", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"},
@@ -235,7 +237,7 @@ var errWarmLost = errors.New("the warm jail is gone")
 // run is one run, from the started interpreter to its result.
 type run struct {
 	spec sandbox.Spec
-	jail *jail.Jail
+	jail Vessel
 	log  *slog.Logger
 	// greeted: the interpreter has asked for its program.
 	greeted bool
@@ -259,6 +261,11 @@ func (r *run) do(ctx context.Context, ready func(context.Context) error) (sandbo
 		if err := ready(ctx); err != nil {
 			return sandbox.Result{}, err
 		}
+	}
+	if ctx.Err() != nil {
+		res := cancelled()
+		res.Enforced = r.jail.Enforced()
+		return res, nil
 	}
 	if r.greeted {
 		select {
@@ -296,8 +303,7 @@ func (r *run) do(ctx context.Context, ready func(context.Context) error) (sandbo
 }
 
 // awaitHello waits until the interpreter asks for its program.
-func awaitHello(ctx context.Context, j *jail.Jail) error {
-	c := j.Control()
+func awaitHello(ctx context.Context, c Channel) error {
 	if err := c.SetDeadline(time.Now().Add(bootTimeout)); err != nil {
 		return err
 	}
@@ -315,7 +321,7 @@ func awaitHello(ctx context.Context, j *jail.Jail) error {
 // begin waits until the interpreter asks for its program, and sends it.
 func (r *run) begin(ctx context.Context) error {
 	if !r.greeted {
-		if err := awaitHello(ctx, r.jail); err != nil {
+		if err := awaitHello(ctx, r.jail.Control()); err != nil {
 			return err
 		}
 	}

@@ -102,3 +102,34 @@ func TestTableNamesEachCallOnce(t *testing.T) {
 		}
 	}
 }
+
+// The rules for other filters and the program for the kernel are two forms of
+// one table: they agree on every call and every argument that the table names.
+func TestRulesAgreeWithTheFilter(t *testing.T) {
+	pass, absent := Rules()
+	values := []uint32{0, 1, 2, unix.AF_UNIX, unix.AF_INET, unix.S_IFIFO, unix.S_IFIFO | 0o600, unix.S_IFCHR, unix.S_IFBLK | 0o777, unix.CLONE_THREAD | unix.CLONE_VM, unix.CLONE_NEWUSER, 1 << 31}
+	for _, r := range pass {
+		values = append(values, r.Value, r.Value+1, r.Mask)
+	}
+	for nr := range uint32(firstUnknown) {
+		tried := values[:2]
+		if slices.ContainsFunc(pass, func(r Rule) bool { return r.Call == nr && r.Mask != 0 }) {
+			tried = values
+		}
+		for _, v := range tried {
+			args := []uint64{uint64(v), uint64(v), uint64(v)}
+			want := retEPERM
+			if slices.Contains(absent, nr) {
+				want = retNoSys
+			}
+			for _, r := range pass {
+				if r.Call == nr && v&r.Mask == r.Value {
+					want = retAllow
+				}
+			}
+			if got := decide(t, Interpreter, arch, nr, args...); got != want {
+				t.Fatalf("call %d with %#x: the filter answers %#x, the rules %#x", nr, v, got, want)
+			}
+		}
+	}
+}

@@ -1,0 +1,405 @@
+//go:build linux
+
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/go-units"
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/process"
+)
+
+const (
+	worker    = 65534 // uid and gid in the container
+	pipesAt   = "/run/agenticraft"
+	openFiles = 256
+	// startThreads are those that the engine's own start of the program needs.
+	startThreads = 16
+	waiters      = 1 // process 1, see prologue
+)
+
+// prologue takes the named pipes before the program comes, and leaves process
+// 1, to which no signal means anything, to wait for the program.
+const prologue = `
+import os as _os
+_os.environ.pop("HOSTNAME", None)
+_pid = _os.fork()
+if _pid:
+    while True:
+        _done, _status = _os.wait()
+        if _done == _pid:
+            _os._exit(_os.WEXITSTATUS(_status) if _os.WIFEXITED(_status) else 128 + _os.WTERMSIG(_status))
+def _open(name, flags, at=None):
+    fd = _os.open("` + pipesAt + `/" + name, flags)
+    if at is not None:
+        _os.dup2(fd, at)
+        _os.close(fd)
+    return fd
+_open("stdin", _os.O_RDONLY, 0)
+_open("stdout", _os.O_WRONLY, 1)
+_open("stderr", _os.O_WRONLY, 2)
+_outlet = _open("outlet", _os.O_WRONLY)
+boot(_open("inlet", _os.O_RDONLY), _outlet)
+`
+
+// contained is one container and its named pipes: a [process.Vessel].
+type contained struct {
+	backend  *Backend
+	id       string
+	dir      string
+	enforced map[string]string
+	work     *os.File // the working folder, or nil where the node may not reach it
+
+	stdin, stdout, stderr *os.File
+	inlet, outlet         *os.File
+	keepers               []*os.File // writers that keep the outputs open until the end
+
+	kill   sync.Once
+	killed atomic.Bool
+	ctx    context.Context // done when the engine is no longer waited for
+	giveUp context.CancelFunc
+	wg     sync.WaitGroup
+	done   chan struct{}
+	exit   jail.Exit // after done
+	err    error
+}
+
+var _ process.Vessel = (*contained)(nil)
+
+// start makes a container whose interpreter waits for a program.
+func (b *Backend) start(ctx context.Context, spec sandbox.Spec, enforced map[string]string) (_ *contained, digest string, err error) {
+	dir, digest, argv, err := b.cfg.Runtimes.Lookup(spec.Language)
+	if err != nil {
+		return nil, "", fmt.Errorf("find runtime: %w", err)
+	}
+	image, err := b.ensureImage(ctx, dir, digest)
+	if err != nil {
+		return nil, "", err
+	}
+	c := &contained{backend: b, enforced: enforced, done: make(chan struct{})}
+	c.ctx, c.giveUp = context.WithCancel(context.Background())
+	started := false
+	defer func() {
+		if err != nil && !started {
+			c.remove()
+			c.close()
+			c.giveUp()
+		}
+	}()
+	if err := c.pipes(filepath.Join(b.cfg.Dir, "run-"+spec.ID)); err != nil {
+		return nil, "", fmt.Errorf("%w: make pipes: %w", sandbox.ErrUnavailable, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	config, host := b.describe(spec, c.dir, image, argv)
+	made, err := b.api.ContainerCreate(ctx, config, host, nil, nil, "")
+	if err != nil {
+		return nil, "", b.failed(ctx, "make container", err)
+	}
+	c.id = made.ID
+	if err := b.api.ContainerStart(ctx, c.id, container.StartOptions{}); err != nil {
+		return nil, "", b.failed(ctx, "start container", err)
+	}
+	if n := int64(spec.Limits.Processes + waiters); n < startThreads {
+		// Before the program comes, and with it whatever might use the rest.
+		update := container.UpdateConfig{Resources: container.Resources{PidsLimit: &n}}
+		if _, err := b.api.ContainerUpdate(ctx, c.id, update); err != nil {
+			return nil, "", b.failed(ctx, "limit processes", err)
+		}
+	}
+	started = true
+	c.wg.Go(c.watch)
+	if err := c.enter(ctx, spec.Files); err != nil {
+		c.Kill()
+		c.Release()
+		return nil, "", b.failed(ctx, "enter container", err)
+	}
+	return c, digest, nil
+}
+
+func (b *Backend) failed(ctx context.Context, doing string, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: %s: %w", sandbox.ErrUnavailable, doing, err)
+}
+
+// describe is the container of one run.
+func (b *Backend) describe(spec sandbox.Spec, dir, image string, argv []string) (*container.Config, *container.HostConfig) {
+	l := spec.Limits
+	scratch := fmt.Sprintf("rw,nosuid,nodev,size=%d,nr_inodes=%d,uid=%d,gid=%d", l.Memory/4, l.Files+8, worker, worker)
+	pids := int64(max(l.Processes+waiters, startThreads))
+	limit := func(name string, n int64) *units.Ulimit { return &units.Ulimit{Name: name, Soft: n, Hard: n} }
+	return &container.Config{
+		Image:           image,
+		User:            fmt.Sprintf("%d:%d", worker, worker),
+		Entrypoint:      append(append([]string(nil), argv...), "-I", "-S", "-B", "-X", "utf8", "-c", process.Bootstrap+prologue),
+		Env:             []string{"HOME=/work", "TMPDIR=/tmp", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"},
+		WorkingDir:      "/work",
+		Hostname:        "jail",
+		NetworkDisabled: true,
+		Labels:          map[string]string{label: b.cfg.Node},
+	}, &container.HostConfig{
+		NetworkMode:    "none",
+		ReadonlyRootfs: true,
+		CapDrop:        []string{"ALL"},
+		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.profile},
+		IpcMode:        "none",
+		LogConfig:      container.LogConfig{Type: "none"},
+		Tmpfs:          map[string]string{"/work": scratch + ",mode=0700", "/tmp": scratch + ",mode=1777", "/sys": "ro,nosuid,nodev,noexec,size=4k,nr_inodes=2"},
+		Mounts:         []mount.Mount{{Type: mount.TypeBind, Source: dir, Target: pipesAt, ReadOnly: true}},
+		Resources: container.Resources{
+			Memory: l.Memory, MemorySwap: l.Memory, NanoCPUs: int64(l.CPUPercent) * 1e7, PidsLimit: &pids,
+			Ulimits: []*units.Ulimit{
+				limit("fsize", l.FileSize), limit("nofile", openFiles), limit("core", 0), limit("memlock", 0),
+				limit("msgqueue", 0), limit("sigpending", 256),
+			},
+		},
+	}
+}
+
+// pipes makes the named pipes of a run in dir.
+func (c *contained) pipes(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	c.dir = dir
+	open := func(name string, flags int) (*os.File, error) {
+		return os.OpenFile(filepath.Join(dir, name), flags|unix.O_NONBLOCK, 0)
+	}
+	for _, p := range []struct {
+		name string
+		at   **os.File
+		in   bool
+	}{
+		{"stdin", &c.stdin, true},
+		{"stdout", &c.stdout, false},
+		{"stderr", &c.stderr, false},
+		{"inlet", &c.inlet, true},
+		{"outlet", &c.outlet, false},
+	} {
+		full := filepath.Join(dir, p.name)
+		// The worker is nobody of this machine; the folder above is closed to others.
+		if err := errors.Join(unix.Mkfifo(full, 0o600), os.Chmod(full, 0o666)); err != nil {
+			return err
+		}
+		var err error
+		if p.in {
+			// Open for reading as well, so that neither side waits for the other.
+			*p.at, err = open(p.name, os.O_RDWR)
+		} else {
+			*p.at, err = open(p.name, os.O_RDONLY)
+		}
+		if err != nil {
+			return err
+		}
+		if !p.in {
+			keeper, err := open(p.name, os.O_WRONLY)
+			if err != nil {
+				return err
+			}
+			c.keepers = append(c.keepers, keeper)
+		}
+	}
+	return nil
+}
+
+// enter opens the working folder of the container, in which nothing but the
+// waiting interpreter runs, and places the files.
+func (c *contained) enter(ctx context.Context, files []sandbox.File) error {
+	state, err := c.backend.api.ContainerInspect(ctx, c.id)
+	if err != nil {
+		return err
+	}
+	if state.State == nil || state.State.Pid <= 0 {
+		return errors.New("it has ended")
+	}
+	proc := "/proc/" + strconv.Itoa(state.State.Pid)
+	c.work, err = os.Open(proc + "/root/work")
+	if err == nil {
+		// The number might be another's by now.
+		group, readErr := os.ReadFile(proc + "/cgroup")
+		if readErr != nil || !strings.Contains(string(group), c.id) {
+			err = errors.Join(errors.New("the process is not the container's"), c.work.Close())
+			c.work = nil
+			return err
+		}
+	}
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		if len(files) > 0 {
+			return errors.New("files can be placed in a container only by root")
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", c.work.Fd()))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := place(root, f); err != nil {
+			return errors.Join(err, root.Close())
+		}
+	}
+	return root.Close()
+}
+
+func place(root *os.Root, f sandbox.File) error {
+	var dirs []string
+	for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+		dirs = append([]string{dir}, dirs...)
+	}
+	for _, dir := range dirs {
+		err := root.Mkdir(dir, 0o755)
+		if err == nil {
+			err = root.Lchown(dir, worker, worker)
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	if err := root.WriteFile(f.Path, f.Content, 0o644); err != nil {
+		return err
+	}
+	return root.Lchown(f.Path, worker, worker)
+}
+
+// watch waits for the end of the container, and removes it.
+func (c *contained) watch() {
+	defer c.giveUp()
+	wait, fault := c.backend.api.ContainerWait(c.ctx, c.id, container.WaitConditionNotRunning)
+	select {
+	case w := <-wait:
+		c.exit.Code = int(w.StatusCode)
+	case err := <-fault:
+		c.err = fmt.Errorf("%w: the engine lost the container: %w", jail.ErrLost, err)
+	}
+	if c.err == nil {
+		short, cancel := context.WithTimeout(c.ctx, callTimeout)
+		state, err := c.backend.api.ContainerInspect(short, c.id)
+		cancel()
+		if err == nil && state.State != nil {
+			c.exit.OOM = state.State.OOMKilled && c.exit.Code == 128+int(unix.SIGKILL)
+		}
+	}
+	c.exit.Killed = c.killed.Load() && c.exit.Code == 128+int(unix.SIGKILL)
+	const last = 64 // signal
+	if c.exit.Code > 128 && c.exit.Code <= 128+last {
+		c.exit.Signal = c.exit.Code - 128
+	}
+	c.remove()
+	// What was printed last is read before the pipes end.
+	for _, k := range c.keepers {
+		_ = k.Close() // only kept open
+	}
+	past := time.Unix(1, 0)
+	_ = errors.Join(c.stdin.SetWriteDeadline(past), c.inlet.SetDeadline(past)) // closed already: as well
+	close(c.done)
+}
+
+// remove removes the container, running or not.
+func (c *contained) remove() {
+	if c.id == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if err := c.backend.api.ContainerRemove(ctx, c.id, container.RemoveOptions{Force: true}); err != nil {
+		c.backend.cfg.Log.Warn("cannot remove a container", "container", c.id, "err", err)
+	}
+}
+
+// close closes and removes the pipes.
+func (c *contained) close() {
+	for _, f := range append([]*os.File{c.work, c.stdin, c.stdout, c.stderr, c.inlet, c.outlet}, c.keepers...) {
+		if f != nil {
+			_ = f.Close() // may be closed already
+		}
+	}
+	if c.dir != "" {
+		if err := os.RemoveAll(c.dir); err != nil {
+			c.backend.cfg.Log.Warn("cannot remove pipes", "dir", c.dir, "err", err)
+		}
+	}
+}
+
+type channel struct{ in, out *os.File }
+
+func (c channel) Read(p []byte) (int, error)  { return c.out.Read(p) }
+func (c channel) Write(p []byte) (int, error) { return c.in.Write(p) }
+func (c channel) SetDeadline(t time.Time) error {
+	return errors.Join(c.in.SetDeadline(t), c.out.SetDeadline(t))
+}
+
+func (c *contained) Control() process.Channel    { return channel{c.inlet, c.outlet} }
+func (c *contained) Stdin() *os.File             { return c.stdin }
+func (c *contained) Stdout() *os.File            { return c.stdout }
+func (c *contained) Stderr() *os.File            { return c.stderr }
+func (c *contained) Done() <-chan struct{}       { return c.done }
+func (c *contained) Enforced() map[string]string { return c.enforced }
+
+// Kill ends the container. It does not wait.
+func (c *contained) Kill() {
+	select {
+	case <-c.done:
+		return
+	default:
+	}
+	c.kill.Do(func() {
+		c.backend.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+			defer cancel()
+			c.killed.Store(true)
+			// One that has ended cannot be killed, which is as well.
+			_ = c.backend.api.ContainerKill(ctx, c.id, "KILL")
+			select {
+			case <-c.done:
+			case <-ctx.Done():
+				c.giveUp() // the engine hangs
+			}
+		})
+	})
+}
+
+// Wait returns when the container is gone.
+func (c *contained) Wait(ctx context.Context) (jail.Exit, error) {
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return jail.Exit{}, context.Cause(ctx)
+	}
+	return c.exit, c.err
+}
+
+// Release closes everything once the container is gone.
+func (c *contained) Release() {
+	c.Kill()
+	c.wg.Wait()
+	c.close()
+}
+
+// Collect reads the working folder.
+func (c *contained) Collect(l jail.CollectLimits) ([]sandbox.File, error) {
+	if c.work == nil {
+		return nil, errors.New("files of a container can be read only by root")
+	}
+	return jail.CollectFrom(c.work, l)
+}

@@ -1,0 +1,286 @@
+//go:build linux
+
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+
+	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/process"
+)
+
+const (
+	// DefaultSocket is where an engine listens unless told otherwise.
+	DefaultSocket = "/var/run/docker.sock"
+	// label marks the containers of a node, with the node's name.
+	label = "dev.agenticraft.node"
+
+	callTimeout   = 20 * time.Second // of one call that makes or ends a container
+	probeTimeout  = 2 * time.Second
+	importTimeout = 5 * time.Minute
+	probeEvery    = 10 * time.Second
+	tier          = "container"
+)
+
+// Runtimes finds language trees. package runtime has one.
+type Runtimes interface {
+	// Lookup returns the folder of the tree on the host, its digest, and the
+	// interpreter's path and arguments in it.
+	Lookup(language string) (dir, digest string, argv []string, err error)
+}
+
+// Config of a [Backend].
+type Config struct {
+	Node     string // names the node's containers; one node of that name per engine
+	Dir      string // state folder, made if missing; the engine must see it under the same path
+	Socket   string // of the engine; default [DefaultSocket]
+	Runtimes Runtimes
+	Log      *slog.Logger
+}
+
+// Backend is the backend "docker". Its methods may be called concurrently.
+type Backend struct {
+	cfg     Config
+	api     *client.Client
+	profile string // of system calls, as JSON
+
+	ctx  context.Context // done when closed
+	stop context.CancelFunc
+	wg   sync.WaitGroup // runs and probes
+
+	importing sync.Mutex // one image at a time
+
+	mu      sync.Mutex // guards the rest
+	closed  bool
+	probed  time.Time
+	probing bool
+	reason  string // why the engine cannot be used, or ""
+	hint    string
+	swept   bool
+	enforce map[string]string
+}
+
+var _ sandbox.Backend = (*Backend)(nil)
+
+// New returns a backend for the engine. That there is none, or that it does not
+// answer, is no error: Describe says so, and finds out when that changes.
+func New(cfg Config) (*Backend, error) {
+	var faults []error
+	if cfg.Node == "" || cfg.Dir == "" || cfg.Runtimes == nil {
+		faults = append(faults, errors.New("docker backend: Node, Dir or Runtimes is missing"))
+	}
+	if cfg.Socket == "" {
+		cfg.Socket = DefaultSocket
+	}
+	if !filepath.IsAbs(cfg.Socket) {
+		faults = append(faults, fmt.Errorf("docker backend: Socket %q is not an absolute path", cfg.Socket))
+	}
+	text, err := encodedProfile()
+	if err := errors.Join(append(faults, err)...); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("find state folder: %w", err)
+	}
+	// What runs of an earlier life left there is of no use.
+	if err := errors.Join(os.RemoveAll(cfg.Dir), os.MkdirAll(cfg.Dir, 0o700)); err != nil {
+		return nil, fmt.Errorf("make state folder: %w", err)
+	}
+	api, err := client.NewClientWithOpts(client.WithHost("unix://"+cfg.Socket), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, fmt.Errorf("make engine client: %w", err)
+	}
+	b := &Backend{cfg: cfg, api: api, profile: text}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	b.probe()
+	return b, nil
+}
+
+// Describe implements [sandbox.Backend]. It never waits for the engine.
+func (b *Backend) Describe() sandbox.Description {
+	b.mu.Lock()
+	if !b.closed && !b.probing && time.Since(b.probed) > probeEvery {
+		b.probing = true
+		b.wg.Go(b.probe)
+	}
+	d := sandbox.Description{Name: "docker", Reason: b.reason, Hint: b.hint, Enforces: maps.Clone(b.enforce)}
+	b.mu.Unlock()
+	if d.Reason != "" {
+		d.Enforces = nil
+		return d
+	}
+	d.Tier = tier
+	_, digest, _, err := b.cfg.Runtimes.Lookup(process.Python)
+	if err != nil {
+		d.Reason, d.Hint = err.Error(), "agenticraft runtime add python"
+		return d
+	}
+	d.Available = true
+	d.Languages = []string{process.Python}
+	d.Runtimes = map[string]string{process.Python: digest}
+	return d
+}
+
+// probe asks the engine what it can do, and removes what an earlier life of
+// this node left in it.
+func (b *Backend) probe() {
+	ctx, cancel := context.WithTimeout(b.ctx, probeTimeout)
+	defer cancel()
+	enforce, err := b.ask(ctx)
+	b.mu.Lock()
+	b.probed, b.probing, b.reason, b.hint = time.Now(), false, "", ""
+	b.enforce = enforce
+	sweep := err == nil && !b.swept
+	b.swept = b.swept || sweep
+	if err != nil {
+		b.reason = cut("the Docker engine at " + b.cfg.Socket + " cannot be used: " + err.Error())
+		b.hint = "start the engine, or set docker_socket to where it listens"
+	}
+	b.mu.Unlock()
+	if sweep {
+		b.sweep()
+	}
+}
+
+// ask returns what of the limits the engine holds.
+func (b *Backend) ask(ctx context.Context) (map[string]string, error) {
+	if _, err := os.Stat(b.cfg.Socket); err != nil {
+		return nil, err
+	}
+	info, err := b.api.Info(ctx)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("no answer within %v", probeTimeout)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info.OSType != "linux" {
+		return nil, fmt.Errorf("it runs %s containers, not linux ones", info.OSType)
+	}
+	m := map[string]string{
+		sandbox.LimitFileSize: "rlimit_fsize",
+		sandbox.LimitFiles:    "mountns",
+		sandbox.LimitNetwork:  "netns+seccomp",
+		sandbox.LimitWall:     "monitor",
+		sandbox.LimitOutput:   "monitor",
+	}
+	group := "cgroup" + info.CgroupVersion
+	for limit, held := range map[string]bool{
+		sandbox.LimitMemory: info.MemoryLimit, sandbox.LimitProcesses: info.PidsLimit, sandbox.LimitCPUPercent: info.CPUCfsQuota,
+	} {
+		if held {
+			m[limit] = group
+		}
+	}
+	for _, option := range info.SecurityOptions {
+		if strings.Contains(option, "seccomp") {
+			m[sandbox.LimitSyscalls] = "seccomp"
+		}
+	}
+	if m[sandbox.LimitSyscalls] == "" {
+		return nil, errors.New("it was built without seccomp")
+	}
+	return m, nil
+}
+
+// sweep removes the node's containers.
+func (b *Backend) sweep() {
+	ctx, cancel := context.WithTimeout(b.ctx, callTimeout)
+	defer cancel()
+	list, err := b.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", label+"="+b.cfg.Node))})
+	if err != nil {
+		b.cfg.Log.Warn("cannot list left containers", "err", err)
+		return
+	}
+	for _, c := range list {
+		if err := b.api.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}); err != nil {
+			b.cfg.Log.Warn("cannot remove a left container", "container", c.ID, "err", err)
+		}
+	}
+}
+
+// Run implements [sandbox.Backend].
+func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context.Context) error) (sandbox.Result, error) {
+	if err := b.enter(); err != nil {
+		return sandbox.Result{}, err
+	}
+	defer b.wg.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.ctx, cancel)()
+	d := b.Describe()
+	if !d.Available {
+		return sandbox.Result{}, fmt.Errorf("%w: %s", sandbox.ErrUnavailable, d.Reason)
+	}
+	if spec.Language != process.Python {
+		return sandbox.Result{}, fmt.Errorf("%w: the docker backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
+	}
+	// INVARIANT: I6, a limit that cannot be enforced refuses the run.
+	for _, limit := range spec.Required {
+		if d.Enforces[limit] == "" {
+			return sandbox.Result{}, fmt.Errorf("%w: %s: the Docker engine has no means to enforce it", sandbox.ErrUnenforceable, limit)
+		}
+	}
+	spec, err := process.Complete(spec)
+	if err != nil {
+		return sandbox.Result{}, err
+	}
+	c, digest, err := b.start(ctx, spec, d.Enforces)
+	if err != nil {
+		if ctx.Err() != nil {
+			return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, Message: "cancelled before it started"}, nil
+		}
+		return sandbox.Result{}, err
+	}
+	res, err := process.Execute(ctx, spec, c, b.cfg.Log, ready)
+	res.Tier, res.Runtime = tier, digest
+	return res, err
+}
+
+func (b *Backend) enter() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return fmt.Errorf("docker backend: %w", sandbox.ErrClosed)
+	}
+	b.wg.Add(1)
+	return nil
+}
+
+// Close implements [sandbox.Backend].
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.stop()
+	b.wg.Wait()
+	if err := b.api.Close(); err != nil {
+		return fmt.Errorf("close engine client: %w", err)
+	}
+	return nil
+}
+
+// cut keeps what the engine says short.
+func cut(s string) string {
+	const most = 500 // bytes
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
