@@ -38,6 +38,9 @@ type inputPrincipal struct {
 	Tenant string            `json:"tenant"`
 	Roles  map[string]bool   `json:"roles"`
 	Labels map[string]string `json:"labels"`
+	// What follows from the above, so that policies need not search for it.
+	OnlyRole   string `json:"only_role"`  // if there is exactly one
+	Registered bool   `json:"registered"` // kind, name and tenant are there
 }
 
 type inputNode struct {
@@ -77,6 +80,10 @@ func newInput(q Query) input {
 	for _, role := range q.Principal.Roles {
 		in.Principal.Roles[role] = true
 	}
+	if len(in.Principal.Roles) == 1 {
+		in.Principal.OnlyRole = q.Principal.Roles[0]
+	}
+	in.Principal.Registered = in.Principal.Kind != "" && in.Principal.Name != "" && in.Principal.Tenant != ""
 	if e := q.Execution; e != nil {
 		in.Execution = &inputExecution{
 			Language: e.Language, Sandbox: or(e.Sandbox, "auto"), Network: or(e.Network, "none"),
@@ -106,35 +113,37 @@ func (in input) digest() (string, error) {
 // JSON.
 func (in input) value() ast.Value {
 	members := [][2]*ast.Term{
-		member("action", ast.StringTerm(in.Action)),
+		member("action", text(in.Action)),
 		member("principal", ast.ObjectTerm(
-			member("kind", ast.StringTerm(in.Principal.Kind)),
-			member("name", ast.StringTerm(in.Principal.Name)),
-			member("tenant", ast.StringTerm(in.Principal.Tenant)),
+			member("kind", text(in.Principal.Kind)),
+			member("name", text(in.Principal.Name)),
+			member("tenant", text(in.Principal.Tenant)),
 			member("roles", flags(in.Principal.Roles)),
 			member("labels", texts(in.Principal.Labels)),
+			member("only_role", text(in.Principal.OnlyRole)),
+			member("registered", boolean(in.Principal.Registered)),
 		)),
-		member("tenant", ast.StringTerm(in.Tenant)),
+		member("tenant", text(in.Tenant)),
 		member("suspended", boolean(in.Suspended)),
 		member("vouched", boolean(in.Vouched)),
-		member("via", ast.StringTerm(in.Via)),
+		member("via", text(in.Via)),
 		member("labels", texts(in.Labels)),
 		member("now", integer(in.Now)),
 		member("node", ast.ObjectTerm(
-			member("id", ast.StringTerm(in.Node.ID)),
-			member("tier", ast.StringTerm(in.Node.Tier)),
+			member("id", text(in.Node.ID)),
+			member("tier", text(in.Node.Tier)),
 			member("run_allowed", boolean(in.Node.RunAllowed)),
 		)),
 	}
 	if e := in.Execution; e != nil {
 		require := make([]*ast.Term, len(e.Require))
 		for i, name := range e.Require {
-			require[i] = ast.StringTerm(name)
+			require[i] = text(name)
 		}
 		members = append(members, member("execution", ast.ObjectTerm(
-			member("language", ast.StringTerm(e.Language)),
-			member("sandbox", ast.StringTerm(e.Sandbox)),
-			member("network", ast.StringTerm(e.Network)),
+			member("language", text(e.Language)),
+			member("sandbox", text(e.Sandbox)),
+			member("network", text(e.Network)),
 			member("memory_bytes", integer(e.MemoryBytes)),
 			member("timeout_ms", integer(e.TimeoutMS)),
 			member("cpu_percent", integer(e.CPUPercent)),
@@ -149,13 +158,69 @@ func (in input) value() ast.Value {
 	return ast.NewObject(members...)
 }
 
+// known are the terms of texts that stand in every document, made once: OPA does
+// not change terms.
+var known = func() map[string]*ast.Term {
+	terms := make(map[string]*ast.Term)
+	for _, text := range []string{
+		"action",
+		"code_bytes",
+		"cpu_percent",
+		"execution",
+		"file_size_bytes",
+		"id",
+		"kind",
+		"labels",
+		"language",
+		"least",
+		"memory_bytes",
+		"name",
+		"network",
+		"node",
+		"now",
+		"only_role",
+		"output_bytes",
+		"principal",
+		"processes",
+		"registered",
+		"require",
+		"roles",
+		"run_allowed",
+		"sandbox",
+		"suspended",
+		"tenant",
+		"tier",
+		"timeout_ms",
+		"via",
+		"vouched",
+		"", "agent", "service", "user", "http", "mesh", "python", "starlark", "auto", "none",
+	} {
+		terms[text] = ast.StringTerm(text)
+	}
+	return terms
+}()
+
 func member(key string, value *ast.Term) [2]*ast.Term {
-	return [2]*ast.Term{ast.InternedTerm(key), value}
+	return [2]*ast.Term{text(key), value}
+}
+
+func text(s string) *ast.Term {
+	if term, ok := known[s]; ok {
+		return term
+	}
+	return ast.StringTerm(s)
 }
 
 func boolean(b bool) *ast.Term { return ast.InternedTerm(b) }
 
-func integer(n int64) *ast.Term { return ast.NumberTerm(json.Number(strconv.FormatInt(n, 10))) }
+func integer(n int64) *ast.Term {
+	if n == 0 {
+		return zero
+	}
+	return ast.NumberTerm(json.Number(strconv.FormatInt(n, 10)))
+}
+
+var zero = ast.NumberTerm("0")
 
 func texts(m map[string]string) *ast.Term {
 	o := ast.NewObject()

@@ -48,7 +48,7 @@ func TestInputDocument(t *testing.T) {
 		Node:      authz.NodeFacts{ID: "n1", Tier: "T2", RunAllowed: true},
 	}
 	const want = `{"action":"exec.run",` +
-		`"principal":{"kind":"agent","name":"did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp","tenant":"acme","roles":{"runner":true},"labels":{}},` +
+		`"principal":{"kind":"agent","name":"did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp","tenant":"acme","roles":{"runner":true},"labels":{},"only_role":"runner","registered":true},` +
 		`"tenant":"acme","suspended":false,"vouched":true,"via":"http","labels":{},"now":1800000000,` +
 		`"node":{"id":"n1","tier":"T2","run_allowed":true},` +
 		`"execution":{"language":"python","sandbox":"auto","network":"none","memory_bytes":5,"timeout_ms":0,"cpu_percent":0,` +
