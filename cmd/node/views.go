@@ -152,7 +152,7 @@ func (a *app) sandboxCommand() *cobra.Command {
 			return nil
 		},
 	}
-	return group("sandbox", "Look at the sandboxes", list)
+	return group("sandbox", "Look at the sandboxes", list, a.sandboxProbeCommand(), a.sandboxBenchCommand())
 }
 
 func (a *app) trustCommand() *cobra.Command {

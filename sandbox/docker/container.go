@@ -146,7 +146,7 @@ func (b *Backend) describe(spec sandbox.Spec, dir, image string, argv []string) 
 	scratch := fmt.Sprintf("rw,nosuid,nodev,size=%d,nr_inodes=%d,uid=%d,gid=%d", l.Memory/4, l.Files+8, worker, worker)
 	pids := int64(max(l.Processes+waiters, startThreads))
 	limit := func(name string, n int64) *units.Ulimit { return &units.Ulimit{Name: name, Soft: n, Hard: n} }
-	return &container.Config{
+	config := &container.Config{
 		Image:           image,
 		User:            fmt.Sprintf("%d:%d", worker, worker),
 		Entrypoint:      append(append([]string(nil), argv...), "-I", "-S", "-B", "-X", "utf8", "-c", process.Bootstrap+prologue),
@@ -155,7 +155,8 @@ func (b *Backend) describe(spec sandbox.Spec, dir, image string, argv []string) 
 		Hostname:        "jail",
 		NetworkDisabled: true,
 		Labels:          map[string]string{label: b.cfg.Node},
-	}, &container.HostConfig{
+	}
+	host := &container.HostConfig{
 		NetworkMode:    "none",
 		ReadonlyRootfs: true,
 		CapDrop:        []string{"ALL"},
@@ -172,6 +173,7 @@ func (b *Backend) describe(spec sandbox.Spec, dir, image string, argv []string) 
 			},
 		},
 	}
+	return config, host
 }
 
 // pipes makes the named pipes of a run in dir.

@@ -271,6 +271,24 @@ func (p *pool) empty() {
 	}
 }
 
+// AwaitWarm waits until as many jails are warm as the configuration says. It is
+// for those who measure.
+func (b *Backend) AwaitWarm(ctx context.Context) error {
+	for {
+		b.pool.mu.Lock()
+		full := len(b.pool.ready) >= b.pool.size
+		b.pool.mu.Unlock()
+		if full {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 // makeWarm makes a jail of the configured class and waits until its
 // interpreter asks for a program.
 func (b *Backend) makeWarm(ctx context.Context) (*warm, error) {
