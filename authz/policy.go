@@ -169,7 +169,7 @@ func (p *Policy) Close() error {
 // try compiles the modules, asks what every policy must answer with no, and runs
 // the tests that they bring.
 func (p *Policy) try(ctx context.Context, modules map[string]string) (*bundle, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*p.timeout)
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	b, err := compile(ctx, modules)
 	if err != nil {

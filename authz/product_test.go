@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -73,6 +74,17 @@ func TestPolicyTestsItself(t *testing.T) {
 				t.Errorf("Replace = %v, digest %s", err, p.Digest())
 			}
 		})
+	}
+}
+
+// A policy whose tests never end is refused, and soon.
+func TestEndlessPolicyIsRefused(t *testing.T) {
+	modules := authz.DefaultModules()
+	modules["x_test.rego"] = "package agenticraft.x_test\n\nimport rego.v1\n\ntest_a if {\n\tsome i in numbers.range(1, 100000)\n\tsome j in numbers.range(1, 100000)\n\ti + j < 0\n}\n"
+	began := time.Now()
+	report, err := authz.Test(t.Context(), modules)
+	if took := time.Since(began); err == nil && len(report.Failures) == 0 || took > 12*time.Second {
+		t.Errorf("Test = %+v, %v after %v", report, err, took)
 	}
 }
 

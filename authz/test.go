@@ -33,8 +33,9 @@ type Golden struct {
 }
 
 const (
-	goldenNow    = 1_800_000_000 // Unix seconds
-	testTimeout  = 5 * time.Second
+	goldenNow    = 1_800_000_000    // Unix seconds
+	testTimeout  = 5 * time.Second  // of one Rego test
+	trialTimeout = 10 * time.Second // of all that a policy is put to before it activates
 	maxGolden    = 10_000
 	maxTestFault = 20
 )
@@ -49,8 +50,11 @@ type TestReport struct {
 
 // Test compiles the modules, holds them to what every policy must deny, and
 // runs their own tests: rules test_… of files …_test.rego, and golden.json. An
-// error says that they make no policy; failed tests are in the report.
+// error says that they make no policy, or that all of it takes longer than a
+// node gives it; failed tests are in the report.
 func Test(ctx context.Context, modules map[string]string) (TestReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
+	defer cancel()
 	b, err := compile(ctx, modules)
 	if err != nil {
 		return TestReport{}, err
