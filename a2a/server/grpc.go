@@ -115,6 +115,9 @@ func (g *GRPC) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next
 	if err != nil {
 		return nil, err
 	}
+	if err := checkProto(req); err != nil {
+		return nil, err
+	}
 	out, err := next(ctx, req)
 	return out, withInfo(err)
 }
@@ -133,6 +136,26 @@ type admitted struct {
 }
 
 func (a admitted) Context() context.Context { return a.ctx }
+
+func (a admitted) RecvMsg(m any) error {
+	if err := a.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return checkProto(m)
+}
+
+// checkProto refuses what the codec would drop without a word.
+func checkProto(req any) error {
+	if r, ok := req.(interface {
+		GetConfiguration() *a2apb.SendMessageConfiguration
+	}); ok {
+		req = r.GetConfiguration()
+	}
+	if r, ok := req.(interface{ GetHistoryLength() int32 }); ok && r.GetHistoryLength() < 0 {
+		return grpcError(errHistory, codes.OK)
+	}
+	return nil
+}
 
 // admit checks the version and proves the caller.
 func (g *GRPC) admit(ctx context.Context) (context.Context, error) {

@@ -138,10 +138,12 @@ func TestReaderResumesWhereHeLeftOff(t *testing.T) {
 	if len(first) != 1 || first[0].id != 9 || first[0].text != "TASK_STATE_WORKING zero one " {
 		t.Fatalf("first = %+v", first)
 	}
-	live := make(chan []frame)
-	go func() { live <- subscribe(t, s, task, token, "4", nil) }() // in the middle of a piece
-	close(more)
-	got := <-live
+	got := subscribe(t, s, task, token, "4", func(f frame) bool { // in the middle of a piece
+		if f.kind == "task" {
+			close(more)
+		}
+		return false
+	})
 	if all, text := kinds(got); all != "task report status" || text != whole[4:] || got[0].id != 4 {
 		t.Errorf("live = %+v", got)
 	}

@@ -105,6 +105,8 @@ func checkRequest(req *sdk.SendMessageRequest) error {
 		return a2a.Errorf(a2a.CodeInvalidRequest, "contextId is longer than %d bytes", maxContextID)
 	case req.Config != nil && req.Config.PushConfig != nil:
 		return errPush
+	case req.Config != nil && req.Config.HistoryLength != nil && *req.Config.HistoryLength < 0:
+		return errHistory
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 var (
 	errNotFound = a2a.Errorf(a2a.CodeNotFound, "there is no such task")
 	errPush     = a2a.Errorf(a2a.CodePushUnsupported, "push notifications are not supported")
+	errHistory  = a2a.Errorf(a2a.CodeInvalidRequest, "historyLength is negative")
 	errExtended = a2a.Errorf(a2a.CodeUnsupported, "there is no extended agent card")
 )
 
@@ -26,7 +27,7 @@ func (h *Handler) GetTask(ctx context.Context, req *sdk.GetTaskRequest) (*sdk.Ta
 		return nil, err
 	}
 	if req.HistoryLength != nil && *req.HistoryLength < 0 {
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "historyLength is negative")
+		return nil, errHistory
 	}
 	task, err := h.lookUp(ctx, req.ID, caller)
 	if err != nil {
@@ -50,7 +51,7 @@ func (h *Handler) ListTasks(ctx context.Context, req *sdk.ListTasksRequest) (*sd
 		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "pageSize must be 1 to %d", maxPage)
 	}
 	if req.HistoryLength != nil && *req.HistoryLength < 0 {
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "historyLength is negative")
+		return nil, errHistory
 	}
 	filter := taskstore.Filter{
 		Owner:   caller.Principal.String(),
