@@ -12,7 +12,7 @@ TESTENV     := $(if $(RACE),CGO_ENABLED=1,CGO_ENABLED=0)
 TESTFLAGS   := $(if $(RACE),-race)
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-long check bench fuzz clean
+.PHONY: help build demo test test-long check bench escape fuzz clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,11 @@ check: ## format, vet, lint and floors
 
 bench: build ## figures that a user waits for, beside their peers
 	@$(GO) run ./cmd/bench
+
+escape: build ## hold every sandbox to the cases of abuse, and write docs/isolation.md
+	@set -e; new=$$(mktemp); trap 'rm -f "$$new"' EXIT; cp deploy/isolation.md.head "$$new"; \
+	  AGENTICRAFT_ISOLATION_REPORT="$$new" $(GO) test -count=1 -p 1 -run '^(TestProcess|TestConformance|TestDocker)$$' ./sandbox/sandboxtest ./sandbox/restricted ./sandbox/docker; \
+	  cat "$$new" > docs/isolation.md; grep -E '^(## |Tier )' docs/isolation.md
 
 fuzz: ## each fuzz test for FUZZTIME
 	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz || true); do \

@@ -14,6 +14,22 @@ import (
 // The other backends call the suite from their own tests; this one needs a
 // runtime as well, which its package does not know.
 func TestProcess(t *testing.T) {
+	sandboxtest.Test(t, open(t, process.Config{}), sandboxtest.Options{})
+}
+
+// The same cases in jails that waited. Those that need what such a jail cannot
+// give run cold here, too.
+func TestProcessWarm(t *testing.T) {
+	b := open(t, process.Config{Warm: 1, WarmLimits: sandboxtest.Limits()})
+	if err := b.AwaitWarm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// A jail that waits has two processes, and so has one that is being made.
+	sandboxtest.Test(t, b, sandboxtest.Options{Residents: 4})
+}
+
+func open(t *testing.T, cfg process.Config) *process.Backend {
+	t.Helper()
 	store, err := runtime.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +39,8 @@ func TestProcess(t *testing.T) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	b, err := process.New(process.Config{Spawner: jailtest.Start(t), Runtimes: store})
+	cfg.Spawner, cfg.Runtimes = jailtest.Start(t), store
+	b, err := process.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,5 +49,5 @@ func TestProcess(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	sandboxtest.Test(t, b, sandboxtest.Options{})
+	return b
 }

@@ -47,6 +47,7 @@ func Test(t *testing.T, b sandbox.Backend, o Options) {
 	t.Run("sequence", s.sequences)
 	t.Run("stories", s.stories)
 	s.nothingLeft(t)
+	s.report(t, d)
 }
 
 type suite struct {
@@ -54,6 +55,8 @@ type suite struct {
 	options Options
 	before  traces
 	serial  int
+
+	findings []finding // of the cases
 }
 
 // spec is a run of code with modest limits.
@@ -61,10 +64,15 @@ func (s *suite) spec(code string) sandbox.Spec {
 	s.serial++
 	return sandbox.Spec{
 		ID: fmt.Sprintf("case-%d", s.serial), Owner: "tester", Language: s.options.Language, Code: []byte(code),
-		Limits: sandbox.Limits{
-			Memory: 128 << 20, CPUPercent: 100, Wall: 10 * time.Second, Output: 64 << 10,
-			FileSize: 1 << 20, Files: 64, Processes: 16, Result: 64 << 10,
-		},
+		Limits: Limits(),
+	}
+}
+
+// Limits are those of a case that asks for no others.
+func Limits() sandbox.Limits {
+	return sandbox.Limits{
+		Memory: 128 << 20, CPUPercent: 100, Wall: 10 * time.Second, Output: 64 << 10,
+		FileSize: 1 << 20, Files: 64, Processes: 16, Result: 64 << 10,
 	}
 }
 
@@ -75,7 +83,7 @@ func (s *suite) cases(t *testing.T) {
 		if !speaks {
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) {
+		held := t.Run(c.name, func(t *testing.T) {
 			spec := s.spec(code)
 			if c.prepare != nil {
 				c.prepare(&spec)
@@ -112,6 +120,7 @@ func (s *suite) cases(t *testing.T) {
 			}
 			s.nothingLeft(t)
 		})
+		s.findings = append(s.findings, finding{c.name, c.must(), held})
 	}
 }
 
