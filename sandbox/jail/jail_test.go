@@ -202,6 +202,10 @@ func TestSpawnerThatDiesIsReplacedAndSweptUpAfter(t *testing.T) {
 		t.Error(err)
 	}
 	next.Release()
+	// Those of the jail that just ended go a moment after its end is told.
+	for end := time.Now().Add(5 * time.Second); len(jailtest.Cgroups(t, node)) > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // nothing tells when a group is gone
+	}
 	if left := jailtest.Cgroups(t, node); len(left) > 0 {
 		t.Errorf("control groups of the dead spawner are left: %v", left)
 	}
