@@ -43,8 +43,8 @@ type CardInterface struct {
 
 // Card makes the bytes that a node serves at [CardPath]: canonical JSON, with a
 // signature (JWS, kid = did:key) over all of it but the signatures. Every value
-// in it is non-empty, because implementations differ in how they canonicalise
-// empty ones; for the same reason, and since the Go SDK cannot decode
+// in it is non-empty and no member has its proto's default, because the
+// canonical form drops those (8.4.1) and implementations differ in how; for the same reason, and since the Go SDK cannot decode
 // securityRequirements as the specification writes them, the card declares
 // securitySchemes and leaves the requirement to policy.
 func Card(cfg CardConfig) ([]byte, error) {
@@ -200,7 +200,6 @@ func (cfg CardConfig) extensions(schema map[string]any) []map[string]any {
 		{
 			"uri":         SignedMessageURI,
 			"description": "Requests signed by the agent's own key: a detached JWS over the canonical request.",
-			"required":    false,
 			"params": map[string]any{
 				"algs":           algorithms,
 				"didMethods":     []string{"did:key"},
@@ -214,7 +213,6 @@ func (cfg CardConfig) extensions(schema map[string]any) []map[string]any {
 		{
 			"uri":         ExecutionURI,
 			"description": "What this node runs, and the JSON Schema of the data part that asks for it.",
-			"required":    false,
 			"params": map[string]any{
 				"schema":    schema,
 				"languages": cfg.Languages,
