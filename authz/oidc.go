@@ -66,7 +66,7 @@ var oidcAlgorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS51
 func NewOIDC(cfg OIDCConfig) (*OIDC, error) {
 	var faults []error
 	u, err := url.Parse(cfg.Issuer)
-	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, u.Hostname())) {
+	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, u.Hostname())) {
 		faults = append(faults, fmt.Errorf("oidc issuer %q is not an https URL", cfg.Issuer))
 	}
 	if cfg.Audience == "" {

@@ -238,7 +238,7 @@ func (p *play) step(ctx context.Context, s step) error {
 	}
 	for _, a := range s.Assertions {
 		source := p.answers[strings.TrimSuffix(strings.Trim(a.Source, "{}"), ".response")]
-		var last error = fmt.Errorf("nothing at %s", a.Any.Path)
+		last := fmt.Errorf("nothing at %s", a.Any.Path)
 		for _, v := range lookUp(source, a.Any.Path) {
 			if last = match(v, p.fill(a.Any.Match), a.Any.Path); last == nil {
 				break
@@ -317,13 +317,12 @@ func (p *play) expect(s step, got answer) error {
 		var err error
 		switch name {
 		case "status":
-			if w == "error" {
-				if got.err == nil {
-					err = errors.New("no error")
-				}
-				continue
+			switch {
+			case w != "error":
+				err = match(got.status, w, "status")
+			case got.err == nil:
+				err = errors.New("no error")
 			}
-			err = match(got.status, w, "status")
 		case "body":
 			err = match(got.body, w, "body")
 		case "error":

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -237,7 +238,7 @@ func stream[In any, PIn message[In]](ctx context.Context, read func(proto.Messag
 	out := answer{status: http.StatusOK}
 	for {
 		res, err := s.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out, nil
 		}
 		if err != nil {

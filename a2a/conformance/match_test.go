@@ -192,7 +192,7 @@ func show(v any) string {
 // lookUp follows a path such as "tasks[*].parts[0]"; [*] gives many values.
 func lookUp(v any, path string) []any {
 	found := []any{v}
-	for _, step := range strings.Split(strings.ReplaceAll(path, "[", ".["), ".") {
+	for step := range strings.SplitSeq(strings.ReplaceAll(path, "[", ".["), ".") {
 		var next []any
 		for _, v := range found {
 			switch v := v.(type) {

@@ -16,7 +16,7 @@ import (
 func (h *Handler) Unfinished() []string {
 	ids, err := h.store.Unfinished()
 	if err != nil {
-		h.log.Error("list unfinished tasks", "err", err) //nolint:sloglint // recovery runs outside any request
+		h.log.Error("list unfinished tasks", "err", err)
 		return nil
 	}
 	out := make([]string, 0, len(ids))

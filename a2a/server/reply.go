@@ -10,6 +10,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -108,7 +109,7 @@ func note(ctx context.Context, err error) {
 // told.
 func internalError(ctx context.Context, log *slog.Logger, err error) *a2a.Error {
 	var ref [4]byte
-	rand.Read(ref[:]) //nolint:errcheck // never fails
+	rand.Read(ref[:])
 	log.ErrorContext(ctx, "request failed", "reference", hex.EncodeToString(ref[:]), "err", err)
 	return a2a.Errorf(a2a.CodeInternal, "internal error (reference %x)", ref)
 }
@@ -206,7 +207,7 @@ func (r *reply) fail(e *rpcError) {
 	switch {
 	case r.begun && h.Get("Content-Type") == eventStream, !r.begun && r.asEvent:
 		h.Set("Content-Type", eventStream)
-		body = append(append(frameData[:len(frameData):len(frameData)], body...), "\n\n"...)
+		body = append(append(slices.Clip(frameData), body...), "\n\n"...)
 	default:
 		h.Set("Content-Type", "application/json")
 		h.Del("X-Accel-Buffering")

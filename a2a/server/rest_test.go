@@ -136,7 +136,7 @@ func stockClient(t *testing.T, w *house, started chan struct{}, at []*sdk.AgentI
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Destroy() //nolint:errcheck // a client of a test
+	defer c.Destroy()
 	signed := func(immediately bool) *sdk.SendMessageRequest {
 		req := request(t)
 		req.Config = &sdk.SendMessageConfig{ReturnImmediately: immediately}

@@ -130,10 +130,10 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	}
 	h.inProgress.Go(func() {
 		// The run is owed an outcome even if the caller has gone.
-		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		owed, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
 		defer context.AfterFunc(h.stop, cancel)()
-		h.finish(ctx, r, admitted.Run(ctx, r))
+		h.finish(owed, r, admitted.Run(owed, r))
 	})
 	return fromTheStart
 }

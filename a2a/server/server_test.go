@@ -168,7 +168,7 @@ func (w *house) caller(r *http.Request) server.Caller {
 func (w *house) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	w.Handler.Close(ctx)
+	w.Close(ctx)
 	w.http.CloseClientConnections()
 	w.http.Close()
 	w.store.Close()

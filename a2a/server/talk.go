@@ -103,17 +103,17 @@ func (h *Handler) nextTurn(before *run, message *sdk.Message) (*run, error) {
 // talk runs one turn.
 func (h *Handler) talk(ctx context.Context, r *run, do Talk) {
 	h.inProgress.Go(func() {
-		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		turn, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
 		defer context.AfterFunc(h.stop, cancel)()
 		task := r.now()
-		err := do(ctx, task, func(e sdk.Event) { h.say(ctx, r, e) })
+		err := do(turn, task, func(e sdk.Event) { h.say(turn, r, e) })
 		if state := r.now().Status.State; err == nil && !state.Terminal() && !interrupted(state) {
 			err = errors.New("the talk ended without a last word")
 		}
 		if err != nil {
-			h.log.ErrorContext(ctx, "talk", "task", task.ID, "err", err)
-			h.say(ctx, r, sdk.NewStatusUpdateEvent(task, sdk.TaskStateFailed, sdk.NewMessageForTask(sdk.MessageRoleAgent, task, sdk.NewTextPart("the agent failed"))))
+			h.log.ErrorContext(turn, "talk", "task", task.ID, "err", err)
+			h.say(turn, r, sdk.NewStatusUpdateEvent(task, sdk.TaskStateFailed, sdk.NewMessageForTask(sdk.MessageRoleAgent, task, sdk.NewTextPart("the agent failed"))))
 		}
 	})
 }

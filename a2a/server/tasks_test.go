@@ -145,9 +145,10 @@ func TestSubscribeGoesOnFromTheTaskAsItStands(t *testing.T) {
 			t.Fatal(err)
 		}
 		take := func(a *sdk.Artifact) {
-			if a.ID == "stdout" {
+			switch a.ID {
+			case "stdout":
 				stdout += a.Parts[0].Text()
-			} else if a.ID == "stderr" {
+			case "stderr":
 				stderr = append(stderr, a.Parts[0].Raw()...)
 			}
 		}
@@ -295,7 +296,7 @@ func TestADeniedRequestIsRejectedAndNotKept(t *testing.T) {
 	}
 	events := 0
 	for e, err := range c.Stream(t.Context(), request(t), nil) {
-		if task, ok := e.(*sdk.Task); err != nil || !ok || task.Status.State != sdk.TaskStateRejected {
+		if got, ok := e.(*sdk.Task); err != nil || !ok || got.Status.State != sdk.TaskStateRejected {
 			t.Errorf("event = %+v, %v", e, err)
 		}
 		events++
@@ -389,7 +390,7 @@ func TestCloseWaitsThenCancels(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	for range 2 {
-		if err := w.Handler.Close(ctx); err != nil {
+		if err := w.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -70,7 +70,7 @@ func parse(text string) ([]block, error) {
 	for i := 1; i < len(parts); i += 2 {
 		b, err := readBlock(parts[i], parts[i+1])
 		if err != nil {
-			return nil, fmt.Errorf("%w: block %d: %s", ErrMalformed, len(blocks), err)
+			return nil, fmt.Errorf("%w: block %d: %w", ErrMalformed, len(blocks), err)
 		}
 		blocks = append(blocks, b)
 	}

@@ -100,8 +100,8 @@ func openDoors(t *testing.T) map[string]*a2aclient.Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	closing := []func() error{store.Close, func() error {
-		end, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
+		end, done := context.WithTimeout(context.Background(), time.Second)
+		defer done()
 		return handler.Close(end)
 	}}
 	t.Cleanup(func() {

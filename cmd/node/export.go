@@ -251,9 +251,17 @@ func cef(index uint64, e audit.Entry) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CEF:0|AgentiCraft|node|%d|%s|%s|%d|", audit.EntryVersion, e.Kind, e.Kind, severity)
 	fields := []struct{ key, value string }{
-		{"rt", strconv.FormatInt(at.UnixMilli(), 10)}, {"externalId", strconv.FormatUint(index, 10)},
-		{"suser", e.Actor}, {"dvchost", string(e.Author)}, {"act", verdict}, {"outcome", statusOf(e)},
-		{"reason", strings.Join(reasons, " ")}, {"cs1Label", "task"}, {"cs1", e.Task}, {"cs2Label", "tenant"}, {"cs2", e.Tenant},
+		{"rt", strconv.FormatInt(at.UnixMilli(), 10)},
+		{"externalId", strconv.FormatUint(index, 10)},
+		{"suser", e.Actor},
+		{"dvchost", string(e.Author)},
+		{"act", verdict},
+		{"outcome", statusOf(e)},
+		{"reason", strings.Join(reasons, " ")},
+		{"cs1Label", "task"},
+		{"cs1", e.Task},
+		{"cs2Label", "tenant"},
+		{"cs2", e.Tenant},
 	}
 	for i, f := range fields {
 		if i > 0 {

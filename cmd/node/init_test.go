@@ -45,8 +45,11 @@ func TestInitOnThreeMachines(t *testing.T) {
 	}
 	// What init refuses.
 	for _, args := range [][]string{
-		{"init"}, {"init", "--data", data(0)}, {"init", "--data", data(9), "--keeper", "nobody"},
-		{"init", "--data", data(9), "--genesis", genesis}, {"init", "--data", data(8), "--genesis", "/dev/null"},
+		{"init"},
+		{"init", "--data", data(0)},
+		{"init", "--data", data(9), "--keeper", "nobody"},
+		{"init", "--data", data(9), "--genesis", genesis},
+		{"init", "--data", data(8), "--genesis", "/dev/null"},
 		{"init", "--data", data(8), "--genesis", genesis, "--keeper", b + "@" + addr(1)},
 	} {
 		if r := c.run(args...); r.code == exitOK {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,7 +49,7 @@ func (a *app) policyShowCommand() *cobra.Command {
 	return show
 }
 
-func writePolicy(dir string, modules map[string]string) error {
+func writePolicy(dir string, modules map[string]string) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func writePolicy(dir string, modules map[string]string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { err = errors.Join(err, root.Close()) }()
 	for _, name := range sortedKeys(modules) {
 		if err := root.WriteFile(name, []byte(modules[name]), 0o644); err != nil {
 			return err

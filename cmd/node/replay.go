@@ -54,7 +54,7 @@ func (p *policies) Replay(ctx context.Context, req httpdoor.PolicyRequest) (any,
 	if err != nil {
 		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "%s", err)
 	}
-	defer candidate.Close()
+	defer func() { _ = candidate.Close() }() // its workers end; nothing can be lost
 	view := replayView{
 		Candidate: candidate.Digest(), Active: p.policy.Digest(), Differences: []replayDifference{}, NotDecided: map[string]int{}, Note: replayNote,
 	}
