@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ type testCluster struct {
 	dir  string
 	data string
 	dev  *exec.Cmd
-	out  *bytes.Buffer // what dev printed; to be read after it was announced
+	out  *printout // what dev printed
 
 	restarted []func() // end the nodes that were started again
 }
@@ -89,7 +90,7 @@ const (
 func startCluster(t testing.TB, nodes int) *testCluster {
 	t.Helper()
 	dir := t.TempDir()
-	c := &testCluster{t: t, dir: dir, data: filepath.Join(dir, "data"), out: new(bytes.Buffer)}
+	c := &testCluster{t: t, dir: dir, data: filepath.Join(dir, "data"), out: new(printout)}
 	c.startDev(nodes)
 	t.Cleanup(func() { c.stop() })
 	return c
@@ -301,6 +302,24 @@ func freeTestPorts(t testing.TB, n int) int {
 	}
 	t.Fatal("no free ports")
 	return 0
+}
+
+// printout is what a process printed so far.
+type printout struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (p *printout) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+func (p *printout) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
 }
 
 // runShell runs a line as a user would paste it.

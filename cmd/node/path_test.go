@@ -38,6 +38,7 @@ var candidates = []string{"/usr/bin/python3", "/usr/local/bin/python3"}
 func TestDevPrintsCommandsThatWork(t *testing.T) {
 	needPython(t)
 	c := startCluster(t, 3)
+	c.await("dev to have printed all", func() bool { return strings.Contains(c.out.String(), "Interrupt") })
 	lines := regexp.MustCompile(`(?m)^[A-Z][a-z ]+: +(\S+/agenticraft .*)$`).FindAllStringSubmatch(c.out.String(), -1)
 	if len(lines) != 5 {
 		t.Fatalf("dev printed %d commands, want 5:\n%s", len(lines), c.out)
