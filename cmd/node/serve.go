@@ -219,7 +219,6 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closing("requests", func() error { return drain(ctx, handler) })
 
 	// Checkpoints: every keeper cosigns, the leader collects.
 	trust, err := audit.NewTrust(store.Origin(), 1, keepers)
@@ -284,6 +283,10 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return node.Run(ctx) })
+	work.Go(func() error {
+		<-ctx.Done()
+		return drain(ctx, handler) // the doors' open streams end with the runs
+	})
 	work.Go(func() error { return serveMesh(ctx, node, rpc, path, log) })
 	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, checkpointer), log) })
 	work.Go(func() error { return checkpointer.Run(ctx) })

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -421,9 +422,19 @@ func TestInterruptWithARunningTask(t *testing.T) {
 			t.Fatal(r.stderr)
 		}
 	}
+	// And one whose caller waits for it, at the door.
+	attached := exec.CommandContext(t.Context(), testBinary, "exec", "-c", "import time; time.sleep(60)")
+	attached.Env = c.env()
+	if err := attached.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.await("the last intent", func() bool { return c.count(0, "intent") == len(c.Nodes)+1 })
 	began := time.Now()
 	c.stop() // fails the test if dev did not end well
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %v", took)
+	}
+	if err := attached.Wait(); err == nil {
+		t.Error("the caller was told that all went well")
 	}
 }
