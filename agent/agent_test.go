@@ -190,6 +190,8 @@ func (d directory) Suspended(tenant string) bool {
 type recorder struct {
 	next agent.Recorder
 
+	twice bool // propose everything again, as after an unknown commit
+
 	mu   sync.Mutex
 	fail func(audit.Entry) (before, after error)
 }
@@ -204,6 +206,11 @@ func (r *recorder) Record(ctx context.Context, e audit.Entry) (audit.Ack, error)
 	r.mu.Lock()
 	fail := r.fail
 	r.mu.Unlock()
+	if r.twice {
+		if _, err := r.next.Record(ctx, e); err != nil {
+			return audit.Ack{}, err
+		}
+	}
 	if fail == nil {
 		return r.next.Record(ctx, e)
 	}

@@ -247,10 +247,12 @@ func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Repo
 func (a *Agent) intend(ctx context.Context, req *request, ev *evidence) error {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.QuorumWait)
 	defer cancel()
-	ack, err := a.cfg.Recorder.Record(ctx, a.intentEntry(req, ev))
+	entry := a.intentEntry(req, ev)
+	ack, err := a.cfg.Recorder.Record(ctx, entry)
+	if err == nil && ack.Existing {
+		err = a.ours(ctx, ack.Index, entry.ID)
+	}
 	switch {
-	case err == nil && ack.Existing:
-		return errExists
 	case err == nil:
 		req.intent = &ack.Index
 		return nil
@@ -260,6 +262,23 @@ func (a *Agent) intend(ctx context.Context, req *request, ev *evidence) error {
 	default:
 		return err
 	}
+}
+
+// ours is nil if the intent that stands in the log is the one we proposed: a
+// recorder that proposes again after an unknown commit finds its own entry
+// there. Nobody else knows its id, so nobody else runs by it.
+func (a *Agent) ours(ctx context.Context, index uint64, id string) error {
+	if err := a.waitEntry(ctx, index); err != nil {
+		return errors.Join(errUnavailable, err) // the sweep ends it as lost
+	}
+	standing, _, err := a.cfg.Log.Entry(index)
+	if err != nil {
+		return err
+	}
+	if standing.ID != id || standing.Author != a.cfg.Key.ID() {
+		return errExists
+	}
+	return nil
 }
 
 // conclude commits the outcome and writes its index into the report.

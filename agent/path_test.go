@@ -75,6 +75,20 @@ func TestAnUnknownIntentEndsAsLost(t *testing.T) {
 	}
 }
 
+// A commit that was unknown and is found in the log at the second try is our
+// own: the request runs, once.
+func TestAnIntentProposedAgainIsStillOurs(t *testing.T) {
+	w := newWorld(t)
+	w.record.twice = true
+	rep := w.run(w.signed(w.caller, nil))
+	if rep.Status != a2a.Succeeded || rep.Intent == nil || rep.Outcome == nil || w.runner.runs() != 1 {
+		t.Errorf("report %+v, %d runs", rep, w.runner.runs())
+	}
+	if i, o := len(w.entries(audit.KindIntent)), len(w.entries(audit.KindOutcome)); i != 1 || o != 1 {
+		t.Errorf("%d intents, %d outcomes", i, o)
+	}
+}
+
 // The outcome is owed even when the quorum is away for a while and the caller
 // has gone.
 //

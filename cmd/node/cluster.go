@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/agenticraft/node/a2a"
@@ -31,6 +32,8 @@ type cluster struct {
 	path      *agent.Agent
 	trust     audit.Trust
 	noRun     bool
+
+	caughtUp atomic.Bool // once since the start; a moment's lag later is normal
 }
 
 func (c *cluster) Status(ctx context.Context) any {
@@ -63,6 +66,10 @@ func (c *cluster) Ready(context.Context) error {
 	if _, _, err := c.store.Checkpoint(); err != nil {
 		return errors.New("no quorum has cosigned the log yet")
 	}
+	if raft := c.group.Status(); raft.CommitIndex == 0 || raft.AppliedIndex < raft.CommitIndex && !c.caughtUp.Load() {
+		return errors.New("the node still catches up with the log")
+	}
+	c.caughtUp.Store(true)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -43,26 +44,26 @@ func TestKillsUnderLoadLoseNothing(t *testing.T) {
 	}
 	t.Logf("%d executions acknowledged over %d kills", acked.size(), rounds)
 
-	// Every node has every acknowledged entry at its index, and the same log.
-	sizes := map[uint64]string{}
+	// Every intent gets its outcome, the nodes agree, and each has every
+	// acknowledged entry at its index.
 	for i := range c.Nodes {
-		c.await(fmt.Sprintf("every intent to have its outcome on node %d", i+1), func() bool {
-			return c.count(i, "intent") == c.count(i, "outcome")
-		})
-		acked.check(t, c, i)
+		c.await(fmt.Sprintf("every intent to have its outcome on node %d", i+1), func() bool { return len(c.open(i)) == 0 })
 	}
 	c.await("the nodes to agree", func() bool {
-		clear(sizes)
+		roots := map[uint64]string{}
 		for _, n := range c.Nodes {
 			var s statusView
 			c.json(&s, "status", "--server", n.HTTP)
-			if root, ok := sizes[s.LogSize]; ok && root != s.LogRoot {
+			if root, ok := roots[s.LogSize]; ok && root != s.LogRoot {
 				t.Fatalf("two roots at size %d: %s and %s", s.LogSize, root, s.LogRoot)
 			}
-			sizes[s.LogSize] = s.LogRoot
+			roots[s.LogSize] = s.LogRoot
 		}
-		return len(sizes) == 1
+		return len(roots) == 1
 	})
+	for i := range c.Nodes {
+		acked.check(t, c, i)
+	}
 	c.stopAll()
 	for i, n := range c.Nodes {
 		if r := c.run("audit", "verify", n.Data, "--trust", c.Trust); r.code != exitOK {
@@ -136,6 +137,26 @@ func (l *ledger) check(t *testing.T, c *testCluster, node int) {
 			t.Errorf("node %d has task %s at %v, acknowledged at %v", node+1, task, got, want)
 		}
 	}
+}
+
+// open are the tasks that have an intent and no outcome in a node's copy.
+func (c *testCluster) open(node int) []string {
+	c.t.Helper()
+	var page logPage
+	c.json(&page, "audit", "list", "--kind", "intent,outcome", "--limit", "1000", "--order", "oldest", "--server", c.Nodes[node].HTTP)
+	var open []string
+	for _, e := range page.Entries {
+		var entry struct{ Kind, Task string }
+		if err := json.Unmarshal(e.Entry, &entry); err != nil {
+			c.t.Fatal(err)
+		}
+		if entry.Kind == "intent" {
+			open = append(open, entry.Task)
+		} else {
+			open = slices.DeleteFunc(open, func(task string) bool { return task == entry.Task })
+		}
+	}
+	return open
 }
 
 // count is how many entries of a kind a node's copy holds, up to 1000.
