@@ -306,6 +306,10 @@ func (a *Agent) Fetch(ctx context.Context, task string, caller identity.Principa
 	}
 	if executor != a.cfg.Key.ID() {
 		if t, err := a.cfg.Peers.Task(ctx, executor, task); err == nil {
+			// Who learns of an outcome here finds it in this node's log, too.
+			if rep, err := a2a.ReportOf(t); err == nil && rep.Outcome != nil {
+				a.cfg.Reported(*rep.Outcome)
+			}
 			return t, nil
 		}
 	}

@@ -372,11 +372,14 @@ func TestTasksOfADeadNodeEnd(t *testing.T) {
 			if got.Status != want {
 				t.Errorf("task ended as %s, want %s", got.Status, want)
 			}
-			var page logPage
-			c.json(&page, "audit", "list", "--kind", "outcome", "--task", rep.Task, "--server", c.Nodes[watch].HTTP)
-			if len(page.Entries) != 1 {
-				t.Errorf("the task has %d outcomes, want 1", len(page.Entries))
-			}
+			c.await("its one outcome", func() bool {
+				var page logPage
+				c.json(&page, "audit", "list", "--kind", "outcome", "--task", rep.Task, "--server", c.Nodes[watch].HTTP)
+				if len(page.Entries) > 1 {
+					t.Fatalf("the task has %d outcomes, want 1", len(page.Entries))
+				}
+				return len(page.Entries) == 1
+			})
 			if !tc.restart {
 				return
 			}
