@@ -199,6 +199,12 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
+	return ServeUntil(ctx, s, l, shutdownWait)
+}
+
+// ServeUntil has a server answer on l until ctx is done, then lets running
+// requests end, for as long as wait; after that they are cut off.
+func ServeUntil(ctx context.Context, s *http.Server, l net.Listener, wait time.Duration) error {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	select {
@@ -206,7 +212,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		return err
 	case <-ctx.Done():
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
 	defer cancel()
 	err := s.Shutdown(last)
 	if errors.Is(err, context.DeadlineExceeded) {

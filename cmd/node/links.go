@@ -18,6 +18,7 @@ import (
 	"github.com/agenticraft/node/a2a/client"
 	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/agent"
+	httpdoor "github.com/agenticraft/node/bridges/http"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/mesh"
 )
@@ -206,21 +207,5 @@ func serveStreams(ctx context.Context, node *mesh.Node, protocol string, log *sl
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainWait)
-	defer cancel()
-	err = s.Shutdown(last)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = s.Close()
-	}
-	if serving := <-done; !errors.Is(serving, http.ErrServerClosed) {
-		err = errors.Join(err, serving)
-	}
-	return err
+	return httpdoor.ServeUntil(ctx, s, l, drainWait)
 }
