@@ -78,5 +78,6 @@ func makeReceipt(tb testing.TB) ([]byte, audit.Trust) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	c.halt()
 	return raw, c.trust()
 }

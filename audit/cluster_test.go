@@ -80,11 +80,17 @@ func (c *cluster) run() {
 	}
 }
 
-func (c *cluster) close() {
+// halt ends the checkpointers and waits for them: none of them touches c.tb
+// afterwards. The stores stay open.
+func (c *cluster) halt() {
 	if c.stop != nil {
 		c.stop()
 	}
 	c.running.Wait()
+}
+
+func (c *cluster) close() {
+	c.halt()
 	for _, s := range c.stores {
 		if err := s.Close(); err != nil {
 			c.tb.Error(err)
