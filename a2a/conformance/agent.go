@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -26,14 +25,9 @@ const longest = time.Minute
 
 // agent is a path that behaves as a suite asks: by the prefix of a message's
 // id (the TCK) or of its text (ACTS).
-type agent struct {
-	mu      sync.Mutex // guards working
-	working map[string]context.CancelFunc
-}
+type agent struct{}
 
-func newAgent() *agent { return &agent{working: map[string]context.CancelFunc{}} }
-
-var _ server.Conversation = (*agent)(nil)
+var _ server.Conversation = agent{}
 
 // turn is one turn of a behaviour.
 type turn struct {
@@ -175,7 +169,7 @@ func textOf(m *sdk.Message) string {
 }
 
 // Submit implements server.Path.
-func (a *agent) Submit(_ context.Context, in server.Inbound) (server.Admitted, error) {
+func (agent) Submit(_ context.Context, in server.Inbound) (server.Admitted, error) {
 	m := in.Request.Message
 	if err := check(m); err != nil {
 		return server.Admitted{}, err
@@ -184,11 +178,11 @@ func (a *agent) Submit(_ context.Context, in server.Inbound) (server.Admitted, e
 	if prefix == messageReply {
 		return server.Admitted{Reply: sdk.NewMessage(sdk.MessageRoleAgent, sdk.NewTextPart("A message, and no task"))}, nil
 	}
-	return server.Admitted{Task: a2a.NewJTI(), Owner: anyone.String(), Talk: a.talk(behaviours[prefix])}, nil
+	return admit(a2a.NewJTI(), behaviours[prefix]), nil
 }
 
 // Continue implements server.Conversation.
-func (a *agent) Continue(_ context.Context, in server.Inbound, task *sdk.Task) (server.Admitted, error) {
+func (agent) Continue(_ context.Context, in server.Inbound, task *sdk.Task) (server.Admitted, error) {
 	m := in.Request.Message
 	if err := check(m); err != nil {
 		return server.Admitted{}, err
@@ -197,38 +191,21 @@ func (a *agent) Continue(_ context.Context, in server.Inbound, task *sdk.Task) (
 	if prefixOf(task.History[0]) == "tck-multi-turn" && !strings.Contains(textOf(m), "done") {
 		do = says(sdk.TaskStateInputRequired, "What else?")
 	}
-	return server.Admitted{Task: string(task.ID), Owner: anyone.String(), Talk: a.talk(do)}, nil
+	return admit(string(task.ID), do), nil
 }
 
-func (a *agent) talk(do func(turn)) server.Talk {
-	return func(ctx context.Context, task *sdk.Task, say func(sdk.Event)) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		a.mu.Lock()
-		a.working[string(task.ID)] = cancel
-		a.mu.Unlock()
-		defer func() {
-			a.mu.Lock()
-			delete(a.working, string(task.ID))
-			a.mu.Unlock()
-		}()
+func admit(task string, do func(turn)) server.Admitted {
+	return server.Admitted{Task: task, Owner: anyone.String(), Talk: func(ctx context.Context, task *sdk.Task, say func(sdk.Event)) error {
 		do(turn{ctx, task, say})
 		return nil
-	}
+	}}
 }
 
-// Cancel implements server.Path.
-func (a *agent) Cancel(_ context.Context, task string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if cancel := a.working[task]; cancel != nil {
-		cancel()
-	}
-	return nil
-}
+// Cancel implements server.Path: the handler ends talks itself.
+func (agent) Cancel(context.Context, string) error { return nil }
 
 // Fetch implements server.Path: there are no other nodes.
-func (a *agent) Fetch(context.Context, string, identity.Principal) (*sdk.Task, error) {
+func (agent) Fetch(context.Context, string, identity.Principal) (*sdk.Task, error) {
 	return nil, a2a.Errorf(a2a.CodeNotFound, "there is no such task")
 }
 

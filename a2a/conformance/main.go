@@ -69,7 +69,7 @@ func start(ctx context.Context, dir, httpAddr, grpcAddr string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	handler, err := server.New(server.Config{Path: newAgent(), Store: store, Log: log})
+	handler, err := server.New(server.Config{Path: agent{}, Store: store, Log: log})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}

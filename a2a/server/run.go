@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"unicode/utf8"
@@ -22,9 +23,14 @@ const (
 type run struct {
 	owner string
 
+	// word is held by who says something in a talk, over the write to the store:
+	// what readers see is durable, and one word follows the other.
+	word sync.Mutex
+
 	mu      sync.Mutex
-	task    *sdk.Task // as it stands, without output; never changed, only replaced
-	talks   bool      // its chunks are events, the last one too
+	task    *sdk.Task          // as it stands, without output; never changed, only replaced
+	talks   bool               // its chunks are events, the last one too
+	hush    context.CancelFunc // ends the turn of a talk; nil if there was none since a restart
 	chunks  []chunk
 	size    int
 	changed chan struct{} // closed and replaced whenever something above changes

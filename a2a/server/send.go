@@ -125,7 +125,7 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	h.runs[task.ID] = r
 	h.mu.Unlock()
 	if admitted.Talk != nil {
-		h.talk(ctx, r, admitted.Talk)
+		h.talk(h.newTurn(ctx, r), admitted.Talk)
 		return fromTheStart
 	}
 	h.inProgress.Go(func() {

@@ -128,6 +128,13 @@ func open(t testing.TB, path *fakePath) *house { return openIn(t, path, t.TempDi
 
 func openIn(t testing.TB, path *fakePath, dir string) *house {
 	t.Helper()
+	w := openPath(t, path, dir)
+	w.path = path
+	return w
+}
+
+func openPath(t testing.TB, path server.Path, dir string) *house {
+	t.Helper()
 	store, err := taskstore.Open(taskstore.Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +144,7 @@ func openIn(t testing.TB, path *fakePath, dir string) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &house{Handler: h, store: store, path: path, door: server.DoorHTTP}
+	w := &house{Handler: h, store: store, door: server.DoorHTTP}
 	binding := server.HTTP(server.HTTPConfig{Handler: h, Log: log, WriteTimeout: time.Second})
 	w.http = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		binding.ServeHTTP(rw, r.WithContext(server.WithCaller(r.Context(), w.caller(r))))

@@ -23,7 +23,8 @@ type Conversation interface {
 // Talk is the work of a path that answers in the protocol's own words. It
 // gives artifacts and statuses to say, which keeps them and shows them to
 // readers. A status is of this task and its last word ends the turn: terminal,
-// input-required or auth-required. It calls say from one goroutine.
+// input-required or auth-required. It calls say from one goroutine. ctx ends when
+// the task is cancelled; what that means the talk says itself.
 type Talk func(ctx context.Context, task *sdk.Task, say func(sdk.Event)) error
 
 // interrupted are the states in which a task waits for somebody.
@@ -65,64 +66,94 @@ func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, c
 	if err != nil {
 		return nil, err
 	}
-	r, err := h.nextTurn(before, req.Message)
+	turn, err := h.nextTurn(ctx, before, req.Message)
 	if err != nil {
 		return nil, err
 	}
-	follow := r.snapshot()
-	h.talk(ctx, r, admitted.Talk)
+	follow := turn.run.snapshot()
+	h.talk(turn, admitted.Talk)
 	return follow, nil
 }
 
-// nextTurn is the run of a task that works again, with the message in its
-// history. Of two messages at the same time one finds the task at work. The run
-// from before is used if the task waited since before a restart.
-func (h *Handler) nextTurn(before *run, message *sdk.Message) (*run, error) {
+// nextTurn makes the task work again, with the message in its history. Of two
+// messages at the same time one finds the task at work. The run from before is
+// used if the task waited since before a restart.
+func (h *Handler) nextTurn(ctx context.Context, before *run, message *sdk.Message) (*turn, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	r := h.runs[before.task.ID]
 	if r == nil {
 		before.talks = true
 		r, h.runs[before.task.ID] = before, before
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !interrupted(r.task.Status.State) {
+	h.mu.Unlock()
+	r.word.Lock()
+	defer r.word.Unlock()
+	next, at := *r.now(), now()
+	if !interrupted(next.Status.State) {
 		return nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits for no message")
 	}
-	next, at := *r.task, now()
 	own := *message
 	own.TaskID, own.ContextID = next.ID, next.ContextID
 	next.History = append(slices.Clip(next.History), &own)
 	next.Status = sdk.TaskStatus{State: sdk.TaskStateWorking, Timestamp: &at}
-	r.task = &next
-	r.add(&sdk.TaskStatusUpdateEvent{TaskID: next.ID, ContextID: next.ContextID, Status: next.Status})
-	return r, nil
+	t := h.newTurn(ctx, r)
+	h.tell(ctx, r, &next, &sdk.TaskStatusUpdateEvent{TaskID: next.ID, ContextID: next.ContextID, Status: next.Status})
+	return t, nil
+}
+
+// turn is one talk's right to speak. It ends with the last word: the next turn
+// may begin before the talk has returned, and what the talk says or fails to
+// say from then on is not about the next turn.
+type turn struct {
+	h    *Handler
+	run  *run
+	over bool // the last word was said; guarded by the run's word
+	ctx  context.Context
+	end  context.CancelFunc
+}
+
+// newTurn makes a turn, which can be cancelled from now on.
+func (h *Handler) newTurn(ctx context.Context, r *run) *turn {
+	t := &turn{h: h, run: r}
+	t.ctx, t.end = context.WithCancel(context.WithoutCancel(ctx))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hush = t.end
+	return t
 }
 
 // talk runs one turn.
-func (h *Handler) talk(ctx context.Context, r *run, do Talk) {
+func (h *Handler) talk(t *turn, do Talk) {
 	h.inProgress.Go(func() {
-		turn, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		defer cancel()
-		defer context.AfterFunc(h.stop, cancel)()
-		task := r.now()
-		err := do(turn, task, func(e sdk.Event) { h.say(turn, r, e) })
-		if state := r.now().Status.State; err == nil && !state.Terminal() && !interrupted(state) {
+		defer t.end()
+		defer context.AfterFunc(h.stop, t.end)()
+		task := t.run.now()
+		err := do(t.ctx, task, t.say)
+		if err == nil && !t.silent() {
 			err = errors.New("the talk ended without a last word")
 		}
 		if err != nil {
-			h.log.ErrorContext(turn, "talk", "task", task.ID, "err", err)
-			h.say(turn, r, sdk.NewStatusUpdateEvent(task, sdk.TaskStateFailed, sdk.NewMessageForTask(sdk.MessageRoleAgent, task, sdk.NewTextPart("the agent failed"))))
+			h.log.ErrorContext(t.ctx, "talk", "task", task.ID, "err", err)
+			t.say(sdk.NewStatusUpdateEvent(task, sdk.TaskStateFailed, sdk.NewMessageForTask(sdk.MessageRoleAgent, task, sdk.NewTextPart("the agent failed"))))
 		}
 	})
 }
 
-// say makes an event of a talk durable where it counts, then visible.
-func (h *Handler) say(ctx context.Context, r *run, e sdk.Event) {
+func (t *turn) silent() bool {
+	t.run.word.Lock()
+	defer t.run.word.Unlock()
+	return t.over
+}
+
+// say makes an event durable where it counts, then visible.
+func (t *turn) say(e sdk.Event) {
+	r := t.run
+	r.word.Lock()
+	defer r.word.Unlock()
 	next := *r.now()
-	if next.Status.State.Terminal() {
-		return // the last word was said
+	if t.over || next.Status.State.Terminal() {
+		t.over = true
+		return
 	}
 	switch e := e.(type) {
 	case *sdk.TaskArtifactUpdateEvent:
@@ -131,15 +162,22 @@ func (h *Handler) say(ctx context.Context, r *run, e sdk.Event) {
 		at := now()
 		e.Status.Timestamp = &at
 		next.Status = e.Status
-		if next.Status.State.Terminal() || interrupted(next.Status.State) {
-			h.keepRun(ctx, r, &next, e)
-		}
+		t.over = next.Status.State.Terminal() || interrupted(next.Status.State)
 	default:
-		h.log.ErrorContext(ctx, "talk said what is no update", "task", next.ID)
+		t.h.log.ErrorContext(t.ctx, "talk said what is no update", "task", next.ID)
 		return
 	}
+	t.h.tell(t.ctx, r, &next, e)
+}
+
+// tell makes next the task as it stands: on disk if its state says something
+// that must outlive this process, then for readers. The caller holds word.
+func (h *Handler) tell(ctx context.Context, r *run, next *sdk.Task, e sdk.Event) {
+	if _, status := e.(*sdk.TaskStatusUpdateEvent); status {
+		h.keepRun(ctx, r, next, e)
+	}
 	r.mu.Lock()
-	r.task = &next
+	r.task = next
 	r.add(e)
 	r.mu.Unlock()
 	if next.Status.State.Terminal() {
@@ -149,10 +187,16 @@ func (h *Handler) say(ctx context.Context, r *run, e sdk.Event) {
 	}
 }
 
-// hush cancels a task that waits for somebody, so that nothing runs.
-func (h *Handler) hush(ctx context.Context, task *sdk.Task) {
+// hush cancels a task that talks: its turn, or, where the task waits for
+// somebody and nothing runs, the task itself. It reports whether the task talks.
+func (h *Handler) hush(ctx context.Context, task *sdk.Task) bool {
 	r := h.running(task.ID)
-	if r == nil {
+	switch {
+	case r != nil && !r.talks:
+		return false
+	case r == nil && !interrupted(task.Status.State):
+		return false
+	case r == nil:
 		var err error
 		if r, err = h.storedRun(task); err != nil {
 			h.log.ErrorContext(ctx, "log of a task", "task", task.ID, "err", err)
@@ -160,9 +204,19 @@ func (h *Handler) hush(ctx context.Context, task *sdk.Task) {
 		}
 		r.talks = true
 	}
-	if interrupted(r.now().Status.State) {
-		h.say(ctx, r, sdk.NewStatusUpdateEvent(task, sdk.TaskStateCanceled, nil))
+	r.word.Lock()
+	defer r.word.Unlock()
+	next := *r.now()
+	if !interrupted(next.Status.State) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.hush()
+		return true
 	}
+	at := now()
+	next.Status = sdk.TaskStatus{State: sdk.TaskStateCanceled, Timestamp: &at}
+	h.tell(ctx, r, &next, &sdk.TaskStatusUpdateEvent{TaskID: next.ID, ContextID: next.ContextID, Status: next.Status})
+	return true
 }
 
 // withArtifact is artifacts after an update.

@@ -95,15 +95,11 @@ func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*
 	if !caller.is(ownerOf(task), mayCancel) {
 		return nil, a2a.Errorf(a2a.CodeDenied, "you may see this task, not cancel it")
 	}
-	if interrupted(task.Status.State) {
-		h.hush(ctx, task)
-		if task, err = h.lookUp(ctx, req.ID, caller); err != nil {
-			return nil, err
-		}
-	}
-	if !task.Status.State.Terminal() {
-		if err := h.path.Cancel(ctx, string(req.ID)); err != nil {
-			return nil, err
+	for !task.Status.State.Terminal() { // again if it ended its turn just now
+		if !h.hush(ctx, task) {
+			if err := h.path.Cancel(ctx, string(req.ID)); err != nil {
+				return nil, err
+			}
 		}
 		if task, err = h.await(ctx, req.ID, h.running(req.ID), caller); err != nil {
 			return nil, err
