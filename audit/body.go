@@ -140,6 +140,12 @@ func checkBody(kind Kind, text json.RawMessage) (body any, err error) {
 		body, err = typed(text, DenialBody.check)
 	case KindGap:
 		body, err = typed(text, GapBody.check)
+	case KindRead:
+		body, err = typed(text, ReadBody.check)
+	case KindErasure:
+		body, err = typed(text, ErasureBody.check)
+	case KindAlert:
+		body, err = typed(text, AlertBody.check)
 	default:
 		if text != nil {
 			err = checkObject(text)

@@ -49,6 +49,9 @@ const (
 	KindRole    Kind = "role"
 	KindTenant  Kind = "tenant"
 	KindPolicy  Kind = "policy"
+	KindRead    Kind = "read"    // somebody read the log, or evidence
+	KindErasure Kind = "erasure" // evidence was erased; its digests stay in the log
+	KindAlert   Kind = "alert"   // a rule saw a pattern in the log
 )
 
 // Kinds lists all kinds in a fixed order.
@@ -56,13 +59,15 @@ func Kinds() []Kind {
 	return []Kind{
 		KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
 		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
+		KindRead, KindErasure, KindAlert,
 	}
 }
 
 func (k Kind) known() bool {
 	switch k {
 	case KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
-		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy:
+		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
+		KindRead, KindErasure, KindAlert:
 		return true
 	}
 	return false

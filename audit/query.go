@@ -25,8 +25,11 @@ type Filter struct {
 	Since    time.Time // by the time in the entry, inclusive
 	Until    time.Time // exclusive
 	Actor    string    // who asked, or on whose behalf
+	OnBehalf string    // on whose behalf only
 	Task     string
 	Kinds    []Kind
+	Resource string // one of [Entry.Resources], or what stands behind its colon
+	Policy   string // digest of the policy that decided, or that was put in force
 	Decision string // "allow" or "deny"
 	Limit    int    // entries in a page; 0: 100, at most [MaxLimit]
 	Cursor   string // Page.Next of the page before, with the same filter
@@ -154,6 +157,14 @@ func (f Filter) check() error {
 	if f.Limit < 0 || f.Limit > MaxLimit {
 		return fmt.Errorf("%w: limit is not between 1 and %d", ErrInvalid, MaxLimit)
 	}
+	for what, name := range map[string]string{"actor": f.Actor, "on_behalf": f.OnBehalf, "resource": f.Resource, "policy": f.Policy} {
+		if !plain(name, maxName) {
+			return fmt.Errorf("%w: %s is not a name: no entry has such a one", ErrInvalid, what)
+		}
+	}
+	if !plain(f.Task, maxID) {
+		return fmt.Errorf("%w: task is not a task id", ErrInvalid)
+	}
 	for _, k := range f.Kinds {
 		if !k.known() {
 			return fmt.Errorf("%w: kind %q is not known", ErrInvalid, clip(string(k)))
@@ -196,6 +207,9 @@ func (f Filter) match(e Entry) bool {
 	if f.Actor != "" && e.Actor != f.Actor && e.OnBehalf != f.Actor {
 		return false
 	}
+	if f.OnBehalf != "" && e.OnBehalf != f.OnBehalf {
+		return false
+	}
 	if f.Task != "" && e.Task != f.Task || len(f.Kinds) > 0 && !slices.Contains(f.Kinds, e.Kind) {
 		return false
 	}
@@ -203,5 +217,17 @@ func (f Filter) match(e Entry) bool {
 		return false
 	}
 	// Entry times have a fixed width and sort as text.
-	return (f.Since.IsZero() || e.Time >= FormatTime(f.Since)) && (f.Until.IsZero() || e.Time < FormatTime(f.Until))
+	if !f.Since.IsZero() && e.Time < FormatTime(ceil(f.Since)) || !f.Until.IsZero() && e.Time >= FormatTime(ceil(f.Until)) {
+		return false
+	}
+	// The last two may read the body.
+	return (f.Policy == "" || e.decidedBy(f.Policy)) && (f.Resource == "" || e.concerns(f.Resource))
+}
+
+// ceil is the first time that an entry can have, not before t.
+func ceil(t time.Time) time.Time {
+	if down := t.Truncate(time.Millisecond); down.Before(t) {
+		return down.Add(time.Millisecond)
+	}
+	return t
 }

@@ -44,7 +44,8 @@ func (Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.En
 	switch e.Kind {
 	case audit.KindIntent:
 		return c.intent()
-	case audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap:
+	case audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap,
+		audit.KindRead, audit.KindErasure, audit.KindAlert:
 		// What happened is written even of those who have been revoked since.
 		return nil
 	}
@@ -69,7 +70,7 @@ func (Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.En
 }
 
 // author holds who may write what: keepers everything, workers what comes of
-// running code, auditors nothing.
+// running code, auditors who read what.
 func (c *change) author(author identity.ID) error {
 	m, err := get[Member](c.tx, memberPrefix+string(author))
 	switch {
@@ -77,10 +78,10 @@ func (c *change) author(author identity.ID) error {
 		return refuse("author", "the author is not a member")
 	case err != nil:
 		return err
-	case m.Role == Keeper:
+	case m.Role == Keeper, c.entry.Kind == audit.KindRead: // every member has a door that the log can be read through
 		return nil
 	}
-	runs := []audit.Kind{audit.KindIntent, audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap}
+	runs := []audit.Kind{audit.KindIntent, audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap, audit.KindErasure}
 	if m.Role != Worker || !slices.Contains(runs, c.entry.Kind) {
 		return refuse("author", "a %s may not write entries of that kind", m.Role)
 	}

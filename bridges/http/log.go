@@ -65,7 +65,8 @@ func (d *door) proof(ctx context.Context, _ identity.Principal, r *http.Request)
 
 func filter(q url.Values) (audit.Filter, error) {
 	f := audit.Filter{
-		Actor: q.Get("actor"), Task: q.Get("task"), Decision: q.Get("decision"), Cursor: q.Get("cursor"),
+		Actor: q.Get("actor"), OnBehalf: q.Get("on_behalf"), Task: q.Get("task"), Decision: q.Get("decision"),
+		Resource: q.Get("resource"), Policy: q.Get("policy"), Cursor: q.Get("cursor"),
 		Newest: q.Get("order") == "newest",
 	}
 	bad := func(what string) (audit.Filter, error) {

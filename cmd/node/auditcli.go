@@ -19,8 +19,8 @@ import (
 
 // auditFilter are the filter flags, as the user wrote them.
 type auditFilter struct {
-	since, until, actor, task, kind, decision, cursor, order string
-	limit                                                    int
+	since, until, actor, onBehalf, task, kind, decision, resource, policy, cursor, order string
+	limit                                                                                int
 }
 
 const (
@@ -101,7 +101,7 @@ func (f auditFilter) query() (string, error) {
 			}
 			t = time.Now().Add(-back)
 		}
-		q.Set(key, t.UTC().Format(time.RFC3339))
+		q.Set(key, t.UTC().Format(time.RFC3339Nano))
 	}
 	if f.limit < 1 || f.limit > audit.MaxLimit {
 		return "", usage("--limit %d is not from 1 to %d", f.limit, audit.MaxLimit)
@@ -113,7 +113,8 @@ func (f auditFilter) query() (string, error) {
 		return "", usage("--decision %q is neither allow nor deny", f.decision)
 	}
 	for key, text := range map[string]string{
-		"actor": f.actor, "task": f.task, "kind": f.kind, "decision": f.decision, "cursor": f.cursor, "order": f.order,
+		"actor": f.actor, "on_behalf": f.onBehalf, "task": f.task, "kind": f.kind, "decision": f.decision,
+		"resource": f.resource, "policy": f.policy, "cursor": f.cursor, "order": f.order,
 	} {
 		if text != "" {
 			q.Set(key, text)

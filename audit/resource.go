@@ -1,0 +1,120 @@
+package audit
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/agenticraft/node/identity"
+)
+
+// Resources are what the entry is about, each as "sort:name": the language,
+// sandbox, runtime, node and mandate of an execution, the member, agent, key,
+// role, tenant or policy that was changed, the rule of an alert. An entry whose
+// body this version cannot read is about nothing but its task.
+func (e Entry) Resources() []string {
+	var out []string
+	add := func(sort, name string) {
+		if r := sort + ":" + name; name != "" && !slices.Contains(out, r) {
+			out = append(out, r)
+		}
+	}
+	node := func(id identity.ID) { add("node", string(id)) }
+	add("task", e.Task)
+	switch e.Kind {
+	case KindIntent:
+		var b IntentBody
+		if json.Unmarshal(e.Body, &b) == nil {
+			add("language", b.Language)
+			add("sandbox", b.Sandbox)
+			add("runtime", b.Runtime)
+			node(b.Executor)
+			node(b.Door)
+			for _, m := range b.Mandate {
+				add("mandate", m.ID)
+			}
+		}
+	case KindOutcome, KindLate:
+		node(e.Author)
+	case KindErasure:
+		var b ErasureBody
+		if json.Unmarshal(e.Body, &b) == nil {
+			node(e.Author)
+			for _, task := range b.Tasks {
+				add("task", task)
+			}
+		}
+	default:
+		e.changed(add)
+	}
+	return out
+}
+
+// changed tells what kinds whose bodies are other packages' are about.
+func (e Entry) changed(add func(sort, name string)) {
+	var b struct {
+		ID        string `json:"id"`
+		Name      string `json:"name"`
+		Principal string `json:"principal"`
+		Role      string `json:"role"`
+		Digest    string `json:"digest"`
+		Door      string `json:"door"`
+		Node      string `json:"node"`
+		Rule      string `json:"rule"`
+	}
+	if json.Unmarshal(e.Body, &b) != nil {
+		return
+	}
+	switch e.Kind {
+	case KindDenial, KindRead:
+		add("node", b.Door)
+	case KindMember:
+		add("node", b.ID)
+	case KindAgent:
+		add("agent", b.ID)
+		add("agent", b.Name)
+		if id, err := identity.ParseID(b.ID); err == nil {
+			add("agent", id.DID())
+		}
+	case KindKey:
+		add("key", b.ID)
+		add("key", b.Name)
+	case KindRole:
+		add("role", b.Role)
+		add("principal", b.Principal)
+	case KindTenant:
+		add("tenant", b.Name)
+	case KindPolicy:
+		add("policy", b.Digest)
+	case KindAlert:
+		add("rule", b.Rule)
+		add("node", b.Node)
+	}
+}
+
+// concerns reports whether the entry is about a resource, named in full or by
+// what stands behind the colon.
+func (e Entry) concerns(resource string) bool {
+	return slices.ContainsFunc(e.Resources(), func(r string) bool {
+		_, name, _ := strings.Cut(r, ":")
+		return r == resource || name == resource
+	})
+}
+
+// decidedBy reports whether the policy with this digest decided in the entry,
+// or was put in force by it.
+func (e Entry) decidedBy(policy string) bool {
+	if e.Decision != nil && e.Decision.Policy == policy {
+		return true
+	}
+	if e.Kind != KindIntent && e.Kind != KindPolicy {
+		return false
+	}
+	var b struct {
+		Digest string `json:"digest"`
+		Door   struct {
+			Policy string `json:"policy"`
+		} `json:"door_decision"`
+	}
+	return json.Unmarshal(e.Body, &b) == nil && (b.Door.Policy == policy || e.Kind == KindPolicy && b.Digest == policy)
+}
