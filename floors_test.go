@@ -66,7 +66,7 @@ var floors = map[string]string{
 	"sandbox/restricted/protocol": "",
 	"sandbox/runtime":             "sandbox",
 	"sandbox/egress":              "sandbox",
-	"cmd/jail":                    "sandbox/jail/... sandbox/restricted/protocol sandbox",
+	"cmd/jail":                    "sandbox/jail/... sandbox/restricted/protocol",
 
 	// 1
 	"sandbox":          "",

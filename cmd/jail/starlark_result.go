@@ -12,9 +12,6 @@ import (
 	"go.starlark.net/starlark"
 )
 
-// maxDepth bounds the nesting of a result.
-const maxDepth = 64
-
 var errTooLarge = errors.New("result is too large")
 
 // encodeResult writes the value of "result" as JSON of at most limit bytes:
@@ -34,9 +31,6 @@ type encoder struct {
 }
 
 func (e *encoder) encode(v starlark.Value, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("result contains itself or is nested deeper than %d levels", maxDepth)
-	}
 	switch v := v.(type) {
 	case starlark.NoneType:
 		e.out.WriteString("null")
@@ -74,7 +68,17 @@ func (e *encoder) encode(v starlark.Value, depth int) error {
 	return e.check()
 }
 
+// maxDepth is sandbox.MaxValueDepth, whose package is too heavy for this helper.
+const maxDepth = 64
+
+// errTooDeep also ends what contains itself.
+var errTooDeep = fmt.Errorf("result contains itself or is nested deeper than %d levels", maxDepth)
+
+// list writes v, around which there are depth lists and dicts.
 func (e *encoder) list(v starlark.Indexable, depth int) error {
+	if depth == maxDepth {
+		return errTooDeep
+	}
 	e.out.WriteByte('[')
 	for i := range v.Len() {
 		if i > 0 {
@@ -89,6 +93,9 @@ func (e *encoder) list(v starlark.Indexable, depth int) error {
 }
 
 func (e *encoder) dict(d *starlark.Dict, depth int) error {
+	if depth == maxDepth {
+		return errTooDeep
+	}
 	seen := make(map[string]bool, d.Len())
 	e.out.WriteByte('{')
 	for i, item := range d.Items() {

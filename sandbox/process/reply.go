@@ -9,6 +9,8 @@ import (
 	"io"
 	"strings"
 	"unicode"
+
+	"github.com/agenticraft/node/sandbox"
 )
 
 // Frames from the jail: a big-endian uint32 length of what follows, one letter,
@@ -22,7 +24,6 @@ const (
 const (
 	maxReply = 16 << 20 // bytes of one frame, whatever the limit
 	maxText  = 2 << 10  // bytes of an error's text
-	maxDepth = 64       // of nested arrays and objects
 )
 
 // Codes of a [reply] and of sandbox.Result.ErrorCode.
@@ -83,38 +84,17 @@ func readReply(r io.Reader, limit int64) reply {
 }
 
 func checkResult(payload []byte, limit int64) reply {
-	if int64(len(payload)) > limit {
+	value, err := sandbox.CheckValue(payload, limit)
+	switch {
+	case err == nil:
+		return reply{value: value}
+	case errors.Is(err, sandbox.ErrValueTooLarge):
 		return reply{code: codeTooLarge, text: fmt.Sprintf("result takes more than %d bytes as JSON", limit)}
-	}
-	// Depth first: the decoder's own limit is far higher.
-	if depth(payload) > maxDepth {
-		return reply{code: codeNotJSON, text: fmt.Sprintf("result is nested deeper than %d", maxDepth)}
-	}
-	var out bytes.Buffer
-	if err := json.Compact(&out, payload); err != nil {
+	case errors.Is(err, sandbox.ErrValueNotJSON):
 		return reply{code: codeForged, text: "the program wrote nonsense to its result channel"}
+	default:
+		return reply{code: codeNotJSON, text: err.Error()}
 	}
-	return reply{value: out.Bytes()}
-}
-
-// depth is how deep arrays and objects nest in text that may be JSON.
-func depth(b []byte) int {
-	deepest, now, inString := 0, 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '[' || c == '{':
-			now++
-			deepest = max(deepest, now)
-		case c == ']' || c == '}':
-			now--
-		}
-	}
-	return deepest
 }
 
 func checkError(payload []byte) reply {

@@ -2,9 +2,10 @@ package process
 
 import (
 	"bytes"
-	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/agenticraft/node/sandbox"
 )
 
 func frame(kind byte, payload string) []byte {
@@ -34,6 +35,7 @@ func TestReadReplyBelievesOnlyOneGoodFrame(t *testing.T) {
 		{"huge", []byte{255, 255, 255, 255, 'X'}, "", codeForged},
 		{"deep", frame('R', strings.Repeat("[", 70)+strings.Repeat("]", 70)), "", codeNotJSON},
 		{"brackets in a string", frame('R', `"`+strings.Repeat("[", 70)+`\""`), `"` + strings.Repeat("[", 70) + `\""`, ""},
+		{"half of a surrogate pair", frame('R', `"\ud800"`), "", codeNotJSON},
 		{"error", frame('E', "language_error\nTypeError: no"), "", codeLanguage},
 		{"unknown error", frame('E', "internal\nno"), "", codeForged},
 		{"unknown kind", frame('Z', "x"), "", codeForged},
@@ -57,7 +59,7 @@ func FuzzReadReply(f *testing.F) {
 		if len(got.value) > limit || len(got.text) > 2*maxText {
 			t.Errorf("kept %d and %d bytes", len(got.value), len(got.text))
 		}
-		if got.value != nil && (!json.Valid(got.value) || depth(got.value) > maxDepth || got.code != "") {
+		if _, err := sandbox.CheckValue(got.value, limit); got.value != nil && (err != nil || got.code != "") {
 			t.Errorf("believed %q with code %q", got.value, got.code)
 		}
 		if strings.ContainsAny(got.text, "\x1b\n\r\x00") {

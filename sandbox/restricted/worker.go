@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +27,6 @@ const (
 	deathTimeout = 2 * time.Second        // for a worker that hung up to be gone by itself
 	maxStderr    = 128 << 10              // bytes of traceback
 	maxLastWords = 4 << 10                // bytes of what the Go runtime says at its end
-	maxDepth     = 65                     // of a value; the worker stops at 64 levels
 	// Threads of the worker's own runtime; the language has none.
 	workerProcesses = 32
 )
@@ -324,10 +322,9 @@ func (c *collector) take(kind protocol.Kind, payload []byte) (done bool, err err
 		if c.result.Value != nil {
 			return false, fmt.Errorf("%w: two values", protocol.ErrProtocol)
 		}
-		if int64(len(payload)) > limits.Result || !json.Valid(payload) || depth(payload) > maxDepth {
-			return false, fmt.Errorf("%w: value of %d bytes is too large, too deep or not JSON", protocol.ErrProtocol, len(payload))
+		if c.result.Value, err = sandbox.CheckValue(payload, limits.Result); err != nil {
+			return false, fmt.Errorf("%w: value of %d bytes: %w", protocol.ErrProtocol, len(payload), err)
 		}
-		c.result.Value = payload
 	case protocol.Done:
 		c.report, err = protocol.ParseReport(payload)
 		return true, err
@@ -339,24 +336,4 @@ func (c *collector) emit(stream string, offset int64, data []byte) {
 	if c.spec.Output != nil && len(data) > 0 {
 		c.spec.Output(stream, offset, data)
 	}
-}
-
-// depth is how deep valid JSON is nested.
-func depth(data []byte) int {
-	deepest, now, quoted := 0, 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '[' || c == '{':
-			now++
-			deepest = max(deepest, now)
-		case c == ']' || c == '}':
-			now--
-		}
-	}
-	return deepest
 }
