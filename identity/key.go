@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/agenticraft/node/internal/durable"
 )
@@ -57,7 +58,7 @@ func FromSeed(seed []byte) (*Key, error) {
 // Load reads a key file written by [Key.Save]: a PKCS #8 PEM block, as openssl
 // writes it. It returns [ErrKeyExposed] if group or others may read the file.
 func Load(name string) (*Key, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not make us wait
 	if err != nil {
 		return nil, fmt.Errorf("load key: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -278,15 +277,4 @@ func readTrust(name string) (audit.Trust, error) {
 		return t, failed("%s is not a trust file: %v", name, err)
 	}
 	return t, nil
-}
-
-func readSmall(name string, limit int64) ([]byte, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, failed("%v", err)
-	}
-	if info.Size() > limit {
-		return nil, failed("%s has %d bytes; more than %d is not read", name, info.Size(), limit)
-	}
-	return os.ReadFile(name)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -157,7 +156,7 @@ func settingsTable() []setting {
 func loadConfig(file string, flags map[string]string, env func(string) string) (*config, error) {
 	values := map[string]any{}
 	if file != "" {
-		text, err := os.ReadFile(file)
+		text, err := readSmall(file, maxConfigFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, failed("no configuration file %s", file)
 		}

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -58,6 +58,11 @@ Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range []string{"cpu", "timeout"} {
+				if flag := cmd.Flag(name); flag.Changed && flag.Value.String() == flag.DefValue {
+					return usage("--%s %s would be no limit; leave it out for the node's default", name, flag.Value)
+				}
+			}
 			req, err := a.execution(f, args)
 			if err != nil {
 				return err
@@ -114,7 +119,7 @@ func (a *app) execution(f execFlags, args []string) (a2a.Execution, error) {
 		if len(args) == 1 && args[0] == "-" {
 			return e, usage("--stdin and - cannot both read standard input")
 		}
-		text, err := readCapped(a.stdin, "standard input")
+		text, err := readCapped(a.stdin, "standard input", maxCodeFile)
 		if err != nil {
 			return e, err
 		}
@@ -202,7 +207,7 @@ func languageOf(name string) string {
 
 func (a *app) source(name string) ([]byte, error) {
 	if name == "-" {
-		return readCapped(a.stdin, "standard input")
+		return readCapped(a.stdin, "standard input", maxCodeFile)
 	}
 	return readFile(name)
 }
@@ -216,24 +221,14 @@ func (a *app) fileIn(spec string) (a2a.File, error) {
 	return a2a.File{Path: filepath.ToSlash(dst), Content: content}, err
 }
 
+// readFile reads a file to be sent; one that cannot be opened is a fault of the
+// command line.
 func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, &a2a.Error{Code: "usage", Message: err.Error()}
+	text, err := readSmall(name, maxCodeFile)
+	if errors.As(err, new(*fs.PathError)) {
+		err = &a2a.Error{Code: "usage", Message: err.Error()}
 	}
-	defer f.Close()
-	return readCapped(f, name)
-}
-
-func readCapped(r io.Reader, name string) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxCodeFile+1))
-	if err != nil {
-		return nil, failed("%s cannot be read: %v", name, err)
-	}
-	if len(text) > maxCodeFile {
-		return nil, &a2a.Error{Code: a2a.CodeTooLarge, Message: fmt.Sprintf("%s has more than %d bytes", name, maxCodeFile)}
-	}
-	return text, nil
+	return text, err
 }
 
 // exec sends the request, shows what came of it and exits with its code.

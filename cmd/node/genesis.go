@@ -37,11 +37,11 @@ type secrets struct {
 // one that began in this folder before.
 func devGenesis(data string, keys []*identity.Key) (secrets, error) {
 	file := filepath.Join(data, genesisFile)
-	if leaf, err := os.ReadFile(file); err == nil {
+	if leaf, err := readSmall(file, audit.MaxLeaf); err == nil {
 		if _, err := registry.ReadGenesis(leaf); err != nil {
 			return secrets{}, failed("%s: %v", file, err)
 		}
-		text, err := os.ReadFile(filepath.Join(data, apiKeyFile))
+		text, err := readSmall(filepath.Join(data, apiKeyFile), maxAPIKeyFile)
 		if err != nil {
 			return secrets{}, failed("the folder holds a cluster but not its API key: %v", err)
 		}

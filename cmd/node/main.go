@@ -56,7 +56,6 @@ within limits, and a replicated log keeps the proof.
 Start with:  agenticraft dev`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%v", err) })

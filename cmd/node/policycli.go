@@ -77,14 +77,7 @@ func readPolicy(dir string) (map[string]string, error) {
 		if ext := filepath.Ext(e.Name()); e.IsDir() || ext != ".rego" && ext != ".json" {
 			continue
 		}
-		info, err := e.Info()
-		if err != nil {
-			return nil, err
-		}
-		if info.Size() > maxPolicyFile {
-			return nil, failed("%s has %d bytes, at most %d", e.Name(), info.Size(), maxPolicyFile)
-		}
-		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		text, err := readSmall(filepath.Join(dir, e.Name()), maxPolicyFile)
 		if err != nil {
 			return nil, err
 		}

@@ -113,7 +113,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return startHint(err)
 	}
-	genesis, err := os.ReadFile(cfg.Genesis)
+	genesis, err := readSmall(cfg.Genesis, audit.MaxLeaf)
 	if err != nil {
 		return startHint(err)
 	}

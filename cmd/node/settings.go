@@ -49,7 +49,7 @@ func (a *app) loadSettings() (settings, error) {
 	if err != nil {
 		return s, err
 	}
-	text, err := os.ReadFile(name)
+	text, err := readSmall(name, maxSettingsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}
@@ -113,7 +113,7 @@ func (a *app) apiKey(c clientContext) (string, error) {
 	if c.APIKeyFile == "" {
 		return "", nil
 	}
-	text, err := os.ReadFile(c.APIKeyFile)
+	text, err := readSmall(c.APIKeyFile, maxAPIKeyFile)
 	if err != nil {
 		return "", failed("the API key cannot be read: %v", err)
 	}
