@@ -235,6 +235,11 @@ func (a *applier) append(e Entry, leaf []byte, hash Hash) error {
 	if err := a.appendTask(e, at); err != nil {
 		return err
 	}
+	if e.Kind == KindEpoch {
+		if err := noteEpoch(a.tx, a.size); err != nil {
+			return err
+		}
+	}
 	a.size++
 	return nil
 }

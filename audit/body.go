@@ -146,6 +146,8 @@ func checkBody(kind Kind, text json.RawMessage) (body any, err error) {
 		body, err = typed(text, ErasureBody.check)
 	case KindAlert:
 		body, err = typed(text, AlertBody.check)
+	case KindEpoch:
+		body, err = typed(text, EpochBody.check)
 	default:
 		if text != nil {
 			err = checkObject(text)

@@ -159,7 +159,7 @@ func (c *Checkpointer) propose(ctx context.Context) error {
 		return err
 	}
 	want := Checkpoint{Origin: c.store.origin, Size: size, Root: root}
-	keepers, quorum, err := c.keepers()
+	keepers, quorum, err := c.cfg.Trust().At(size)
 	if err != nil {
 		return err
 	}

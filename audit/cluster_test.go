@@ -30,6 +30,7 @@ type cluster struct {
 	leader  atomic.Int64
 	down    sync.Map // identity.ID -> true
 	alarms  chan audit.Alarm
+	trusted audit.Trust
 
 	mu       sync.Mutex // guards index and feeding
 	index    uint64
@@ -44,6 +45,7 @@ func newCluster(tb testing.TB, n int) *cluster {
 	for i := range n {
 		c.keys = append(c.keys, audittest.Key(tb, byte(i+1)))
 	}
+	c.trusted = newTrust(tb, c.keys)
 	for i := range n {
 		fetch := audit.NewFetcher(c.client(i), c.others(i))
 		store, err := audit.OpenStore(audit.StoreConfig{Dir: tb.TempDir(), Genesis: audittest.Genesis(tb), Fetch: fetch})
@@ -98,14 +100,19 @@ func (c *cluster) close() {
 	}
 }
 
-func (c *cluster) trust() audit.Trust {
+// trust is called by goroutines that may outlive the part of a fuzz test that
+// a testing.TB may be used in.
+func (c *cluster) trust() audit.Trust { return c.trusted }
+
+func newTrust(tb testing.TB, keys []*identity.Key) audit.Trust {
+	tb.Helper()
 	var ids []identity.ID
-	for _, k := range c.keys {
+	for _, k := range keys {
 		ids = append(ids, k.ID())
 	}
-	t, err := audit.NewTrust(audit.OriginOf(audittest.Genesis(c.tb)), 1, ids)
+	t, err := audit.NewTrust(audit.OriginOf(audittest.Genesis(tb)), 1, ids)
 	if err != nil {
-		c.tb.Error(err)
+		tb.Fatal(err)
 	}
 	return t
 }

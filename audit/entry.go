@@ -52,6 +52,7 @@ const (
 	KindRead    Kind = "read"    // somebody read the log, or evidence
 	KindErasure Kind = "erasure" // evidence was erased; its digests stay in the log
 	KindAlert   Kind = "alert"   // a rule saw a pattern in the log
+	KindEpoch   Kind = "epoch"   // from here on these keepers sign checkpoints
 )
 
 // Kinds lists all kinds in a fixed order.
@@ -59,7 +60,7 @@ func Kinds() []Kind {
 	return []Kind{
 		KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
 		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
-		KindRead, KindErasure, KindAlert,
+		KindRead, KindErasure, KindAlert, KindEpoch,
 	}
 }
 
@@ -67,7 +68,7 @@ func (k Kind) known() bool {
 	switch k {
 	case KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
 		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
-		KindRead, KindErasure, KindAlert:
+		KindRead, KindErasure, KindAlert, KindEpoch:
 		return true
 	}
 	return false

@@ -25,13 +25,15 @@ const (
 // that a quorum of keepers signed. Its file is one line of canonical JSON
 // (RFC 8785) and a newline, so that no byte of it can change unnoticed.
 type Receipt struct {
-	V          int                `json:"v"`
-	Task       string             `json:"task"`
-	Request    json.RawMessage    `json:"request"` // as it was signed
-	Intent     Evidence           `json:"intent"`
-	Outcome    Evidence           `json:"outcome"`
-	Checkpoint string             `json:"checkpoint"` // cosigned note
-	Openings   map[string]Opening `json:"openings"`   // "request", "stdout", "stderr", "result"
+	V          int             `json:"v"`
+	Task       string          `json:"task"`
+	Request    json.RawMessage `json:"request"` // as it was signed
+	Intent     Evidence        `json:"intent"`
+	Outcome    Evidence        `json:"outcome"`
+	Checkpoint string          `json:"checkpoint"` // cosigned note
+	// Steps lead from the first keepers to those who signed the checkpoint.
+	Steps    []Step             `json:"steps,omitempty"`
+	Openings map[string]Opening `json:"openings"` // "request", "stdout", "stderr", "result"
 }
 
 // Evidence is one entry, who signed it, and its proof against the checkpoint.
@@ -84,6 +86,9 @@ func buildReceipt(ctx context.Context, s *Store, task string, extra ReceiptExtra
 		return nil, err
 	}
 	if r.Outcome, err = s.evidence(*rec.Outcome, at.Size); err != nil {
+		return nil, err
+	}
+	if r.Steps, err = s.Steps(at.Size); err != nil {
 		return nil, err
 	}
 	return r.encode()
@@ -225,14 +230,23 @@ func (v *receiptCheck) checkpoint() (Checkpoint, string, error) {
 	if err := v.trust.check(); err != nil {
 		return Checkpoint{}, "", err
 	}
-	at, n, by, err := v.trust.verify(text)
+	trust, _, _, err := v.trust.Follow(v.receipt.Steps, text)
+	if err != nil {
+		return Checkpoint{}, "", err
+	}
+	at, n, by, err := trust.verify(text)
 	if err != nil {
 		return Checkpoint{}, "", err
 	}
 	if !exactNote(text, n) {
 		return Checkpoint{}, "", fmt.Errorf("%w: the checkpoint holds more than signatures of known keepers", ErrInvalid)
 	}
-	return at, fmt.Sprintf("log of %d entries, signed by %d keepers, needed are %d", at.Size, len(by), v.trust.Quorum), nil
+	_, quorum := trust.at(at.Size)
+	found := fmt.Sprintf("log of %d entries, signed by %d keepers, needed are %d", at.Size, len(by), quorum)
+	if more := trust.Epoch - v.trust.Epoch; more > 0 {
+		found += fmt.Sprintf("; %d changes of keepers since the trust file, each signed by the quorum before", more)
+	}
+	return at, found, nil
 }
 
 func (v *receiptCheck) entries() (err error) {

@@ -49,6 +49,7 @@ var (
 	keySchema  = []byte("schema")
 	keyGenesis = []byte("genesis")
 	keyApplied = []byte("applied")
+	keyEpochs  = []byte("epochs") // indexes of the entries that begin one
 )
 
 // StoreConfig says where a log lives and whose it is.

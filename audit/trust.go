@@ -164,17 +164,11 @@ func (t Trust) Verify(text []byte) (Checkpoint, []identity.ID, error) {
 }
 
 func (t Trust) verify(text []byte) (Checkpoint, *note.Note, []identity.ID, error) {
-	keys, quorum := t.Keys, t.Quorum
 	claimed, _, _, err := openNote(text, nil)
 	if err != nil {
 		return Checkpoint{}, nil, nil, err
 	}
-	for _, p := range t.Past {
-		if p.From <= claimed.Size && claimed.Size < p.Until {
-			keys, quorum = p.Keys, p.Quorum
-		}
-	}
-	keepers, err := keepersOf(keys, quorum)
+	keepers, quorum, err := t.At(claimed.Size)
 	if err != nil {
 		return Checkpoint{}, nil, nil, err
 	}

@@ -82,7 +82,11 @@ func VerifyDir(ctx context.Context, dir string, trust *Trust) (DirReport, error)
 	if err != nil {
 		return DirReport{}, fmt.Errorf("verify %s: %w", dir, err)
 	}
-	v := &dirCheck{ctx: ctx, trust: trust, open: make(map[uint64]bool), roots: make(map[uint64]Hash)}
+	v := &dirCheck{ctx: ctx, open: make(map[uint64]bool), notes: make(map[uint64][]byte)}
+	if trust != nil {
+		own := *trust // it grows with the epochs of the log
+		v.trust = &own
+	}
 	err = v.run(f, info.Size(), filepath.Join(dir, cosignedFile))
 	if bad, ok := errors.AsType[*badError](err); ok {
 		v.report.Bad = &bad.BadEntry
@@ -115,8 +119,7 @@ type dirCheck struct {
 
 	applied applied
 	genesis []byte
-	roots   map[uint64]Hash // size -> root that somebody signed
-	notes   []uint64        // sizes of checkpoints
+	notes   map[uint64][]byte // size -> checkpoint that is not verified yet
 	pledge  pledge
 
 	tree    func() (boltElem, error, bool)
@@ -199,9 +202,10 @@ func (v *dirCheck) start(f *os.File, size int64, cosigned string) (err error) {
 		if err != nil {
 			return bad(0, "checkpoints: "+err.Error())
 		}
-		if err := v.checkpoint(e); err != nil {
-			return err
+		if len(e.key) != 8 || len(e.value) > maxNote {
+			return bad(0, "checkpoints: malformed")
 		}
+		v.notes[binary.BigEndian.Uint64(e.key)] = bytes.Clone(e.value)
 	}
 	if v.pledge, err = readPledge(cosigned); err != nil {
 		return bad(0, err.Error())
@@ -235,24 +239,20 @@ func (v *dirCheck) meta() error {
 	return nil
 }
 
-// checkpoint verifies a stored checkpoint's signatures and notes its root.
-func (v *dirCheck) checkpoint(e boltElem) error {
-	fail := func(index uint64, why any) error {
-		return bad(index, fmt.Sprintf("the checkpoint that covers it: %v", why))
+// checkpoint verifies the stored checkpoint of a size, by those who were
+// keepers then, and returns the root that they signed.
+func (v *dirCheck) checkpoint(size uint64, text []byte) (Hash, error) {
+	fail := func(why any) (Hash, error) {
+		return Hash{}, bad(size-min(size, 1), fmt.Sprintf("the checkpoint that covers it: %v", why))
 	}
-	if len(e.key) != 8 {
-		return fail(0, "malformed key")
-	}
-	size := binary.BigEndian.Uint64(e.key)
-	last := size - min(size, 1)
-	claimed, n, _, err := openNote(e.value, nil)
+	claimed, n, _, err := openNote(text, nil)
 	if err != nil {
-		return fail(last, err)
+		return fail(err)
 	}
 	var c Checkpoint
 	var by []identity.ID
 	if v.trust != nil {
-		c, n, by, err = v.trust.verify(e.value)
+		c, n, by, err = v.trust.verify(text)
 	} else {
 		// Every signer's name is its key: the signatures can be checked, though
 		// not whether these are the right signers.
@@ -260,22 +260,22 @@ func (v *dirCheck) checkpoint(e boltElem) error {
 		for _, sig := range n.UnverifiedSigs {
 			ids = append(ids, identity.ID(sig.Name))
 		}
-		c, n, by, err = openNote(e.value, ids)
+		c, n, by, err = openNote(text, ids)
 	}
 	switch {
 	case err != nil:
-		return fail(last, err)
+		return fail(err)
 	case c != claimed || c.Origin != v.report.Origin || c.Size != size || size == 0:
-		return fail(last, "it is of another log or size")
-	case !exactNote(e.value, n) || len(by) == 0:
-		return fail(last, "it holds more than valid signatures")
+		return fail("it is of another log or size")
+	case !exactNote(text, n) || len(by) == 0:
+		return fail("it holds more than valid signatures")
 	}
-	v.roots[size], v.notes = c.Root, append(v.notes, size)
-	v.report.Checkpoint, v.report.Checkpoints = &c, len(v.notes)
+	v.report.Checkpoint = &c
+	v.report.Checkpoints++
 	if v.trust != nil {
 		v.report.SignedBy = by
 	}
-	return nil
+	return c.Root, nil
 }
 
 // entry verifies the entry at index at, which is the next one.
@@ -297,8 +297,25 @@ func (v *dirCheck) entry(at uint64, leaf []byte) error {
 	if err := v.lookups(at, e); err != nil {
 		return err
 	}
+	if err := v.epoch(at, e, leaf); err != nil {
+		return err
+	}
 	v.report.Size = at + 1
 	return v.signedRoot(at + 1)
+}
+
+// epoch follows a change of keepers: checkpoints from here on are the next
+// ones' to sign.
+func (v *dirCheck) epoch(at uint64, e Entry, leaf []byte) error {
+	if e.Kind != KindEpoch || v.trust == nil {
+		return nil
+	}
+	next, err := v.trust.step(at, leaf)
+	if err != nil {
+		return bad(at, err.Error())
+	}
+	v.trust = &next
+	return nil
 }
 
 // attested checks that the author signed the entry.
@@ -437,9 +454,17 @@ func (v *dirCheck) lookups(at uint64, e Entry) error {
 // signedRoot compares the root with what was signed for this size.
 func (v *dirCheck) signedRoot(size uint64) error {
 	pledged := v.pledge.Size == size
-	signed, noted := v.roots[size]
+	text, noted := v.notes[size]
 	if !pledged && !noted {
 		return nil
+	}
+	var signed Hash
+	if noted {
+		var err error
+		if signed, err = v.checkpoint(size, text); err != nil {
+			return err
+		}
+		delete(v.notes, size)
 	}
 	h, err := tlog.TreeHash(int64(size), v)
 	if err != nil {
@@ -470,10 +495,15 @@ func (v *dirCheck) end() error {
 	if _, err, ok := v.batches(); err != nil || ok {
 		return bad(size, "signatures go on after the last entry")
 	}
-	for _, signed := range append(v.notes, v.pledge.Size) {
-		if signed > size {
-			return bad(size, fmt.Sprintf("the entry is missing, a log of %d entries was signed", signed))
+	if v.pledge.Size > size {
+		return bad(size, fmt.Sprintf("the entry is missing, a log of %d entries was signed", v.pledge.Size))
+	}
+	if len(v.notes) > 0 {
+		signed := slices.Min(slices.Collect(maps.Keys(v.notes)))
+		if _, err := v.checkpoint(signed, v.notes[signed]); err != nil || signed <= size {
+			return errors.Join(err, bad(0, "a checkpoint has no size"))
 		}
+		return bad(size, fmt.Sprintf("the entry is missing, a log of %d entries was signed", signed))
 	}
 	root, err := tlog.TreeHash(int64(size), v)
 	if err != nil {

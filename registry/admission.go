@@ -16,25 +16,31 @@ import (
 //
 // INVARIANT: I4, Admit is pure: no clock, random, map order or I/O but tx. A
 // key's expiry is judged by the time that the entry states.
-type Admission struct{}
+type Admission struct {
+	// Origin names the log (audit.OriginOf its first entry): what keepers and
+	// invitations sign for one log holds for no other. Without it neither
+	// epochs nor invitations are admitted.
+	Origin string
+}
 
 // change is one entry on its way into the tables.
 type change struct {
-	tx    audit.Tx
-	index uint64
-	entry audit.Entry
-	time  time.Time
+	tx     audit.Tx
+	index  uint64
+	entry  audit.Entry
+	time   time.Time
+	origin string
 }
 
 // Admit refuses, with an [audit.Refusal], an entry whose author is not in force
 // or may not write its kind, whose principals are not in force, or which does
 // not fit the tables. Any other error is a broken store.
-func (Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.Entry) error {
+func (a Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.Entry) error {
 	at, err := audit.ParseTime(e.Time)
 	if err != nil {
 		return refuse("malformed", "the time is malformed")
 	}
-	c := &change{tx: tx, index: index, entry: e, time: at}
+	c := &change{tx: tx, index: index, entry: e, time: at, origin: a.Origin}
 	if e.Kind == audit.KindGenesis {
 		return c.genesis()
 	}
@@ -48,6 +54,8 @@ func (Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.En
 		audit.KindRead, audit.KindErasure, audit.KindAlert:
 		// What happened is written even of those who have been revoked since.
 		return nil
+	case audit.KindEpoch:
+		return c.epoch()
 	}
 	if err := c.admin(); err != nil {
 		return err
@@ -69,20 +77,24 @@ func (Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.En
 	return refuse("kind", "this version admits no entries of that kind")
 }
 
-// author holds who may write what: keepers everything, workers what comes of
-// running code, auditors who read what.
+// author holds who may write what: keepers everything, workers and keepers who
+// do not vote yet or any more what comes of running code, auditors who read what.
 func (c *change) author(author identity.ID) error {
 	m, err := get[Member](c.tx, memberPrefix+string(author))
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return refuse("author", "the author is not a member")
-	case err != nil:
-		return err
-	case m.Role == Keeper, c.entry.Kind == audit.KindRead: // every member has a door that the log can be read through
+	if err != nil {
+		return missing(err, "author", "the author is not a member")
+	}
+	if c.entry.Kind == audit.KindRead { // every member has a door that the log can be read through
 		return nil
 	}
+	if m.Role == Keeper {
+		now, err := epochOf(c.tx)
+		if err != nil || slices.Contains(now.Keepers, author) {
+			return err
+		}
+	}
 	runs := []audit.Kind{audit.KindIntent, audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap, audit.KindErasure}
-	if m.Role != Worker || !slices.Contains(runs, c.entry.Kind) {
+	if m.Role == Auditor || !slices.Contains(runs, c.entry.Kind) {
 		return refuse("author", "a %s may not write entries of that kind", m.Role)
 	}
 	return nil
@@ -210,8 +222,8 @@ func (c *change) vouching() error {
 	return nil
 }
 
-// admin holds that whoever changes the tables is in force. A node may speak for
-// itself about members, that is when one joins.
+// admin holds that whoever changes the tables is in force. A node may speak
+// about members only, that is when one joins or leaves.
 func (c *change) admin() error {
 	s, err := standingOf(c.tx, c.entry.Actor, c.time)
 	if err != nil {
@@ -238,37 +250,6 @@ func project[B body](c *change, apply func(B) error) error {
 		return refuse("tenant", "the entry names another tenant than its body")
 	}
 	return apply(b)
-}
-
-// member: keepers stay those of entry 0, because a change of keepers changes
-// who vouches for the log and needs the old quorum's signatures.
-func (c *change) member(b MemberBody) error {
-	key := memberPrefix + string(b.ID)
-	old, err := get[Member](c.tx, key)
-	exists := err == nil
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	if c.index != 0 && (b.Role == Keeper || exists && old.Role == Keeper) {
-		return refuse("keepers", "the keepers of a cluster are those of its first entry")
-	}
-	if b.Action == Remove {
-		if !exists {
-			return refuse("not_found", "no such member")
-		}
-		return c.tx.Delete(key)
-	}
-	if exists {
-		return refuse("exists", "the node is a member already")
-	}
-	rows, err := each[Member](c.tx, memberPrefix)
-	if err != nil {
-		return err
-	}
-	if b.Name != "" && slices.ContainsFunc(rows, func(m Member) bool { return m.Name == b.Name }) {
-		return refuse("name_taken", "member %s exists already", b.Name)
-	}
-	return put(c.tx, key, Member{ID: b.ID, Role: b.Role, Name: b.Name, Addrs: b.Addrs, Since: c.index})
 }
 
 func (c *change) agent(b AgentBody) error {

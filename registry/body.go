@@ -29,6 +29,7 @@ const RoleAdmin = "admin"
 const (
 	Add    = "add"    // member, agent
 	Remove = "remove" // member
+	Invite = "invite" // member
 	Create = "create" // key, tenant
 	Revoke = "revoke" // agent, key, role
 	Rotate = "rotate" // key: another secret under the same id
@@ -46,15 +47,6 @@ const (
 	maxBundle = 48 << 10 // bytes of a packed policy
 	maxFirst  = 256      // rows of each table in entry 0
 )
-
-// MemberBody adds a node to the cluster or removes it.
-type MemberBody struct {
-	Action string      `json:"action"` // [Add] or [Remove]
-	ID     identity.ID `json:"id"`
-	Role   string      `json:"role,omitempty"`
-	Name   string      `json:"name,omitempty"`
-	Addrs  []string    `json:"addrs,omitempty"` // multiaddrs
-}
 
 // AgentBody registers an agent or revokes it.
 type AgentBody struct {
@@ -146,19 +138,6 @@ func (b PolicyBody) check() error {
 	packed, err := base64.StdEncoding.Strict().DecodeString(b.Bundle)
 	return fault(checkHash(b.Digest), when(b.Before != "" && checkHash(b.Before) != "", "before is malformed"),
 		when(err != nil || len(packed) == 0 || len(packed) > maxBundle, "the bundle is missing, malformed or too large"))
-}
-
-func (b MemberBody) check() error {
-	switch b.Action {
-	case Add:
-		return fault(
-			checkID(b.ID), checkOptional("name", b.Name), checkAddrs(b.Addrs),
-			when(!slices.Contains([]string{Keeper, Worker, Auditor}, b.Role), "role is none of keeper, worker, auditor"),
-		)
-	case Remove:
-		return fault(checkID(b.ID), when(b.Role != "" || b.Name != "" || len(b.Addrs) > 0, "a removal names the id only"))
-	}
-	return errAction
 }
 
 func (b AgentBody) check() error {

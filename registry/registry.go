@@ -35,6 +35,9 @@ type Member struct {
 	Name  string      `json:"name,omitempty"`
 	Addrs []string    `json:"addrs,omitempty"` // multiaddrs
 	Since uint64      `json:"since"`           // index of its entry
+	// Leaving is the index of the entry that told a voting keeper to go; it is
+	// removed once the vote goes on without it.
+	Leaving *uint64 `json:"leaving,omitempty"`
 }
 
 // Agent is a registered key that signs requests. A revoked one stays, so that

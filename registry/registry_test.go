@@ -106,7 +106,7 @@ func TestWhatTheLogSaysIsWhatTheTablesHold(t *testing.T) {
 	if tenant, err := reg.Tenant("initech"); err != nil || !tenant.Suspended {
 		t.Errorf("Tenant = %+v, %v", tenant, err)
 	}
-	record(registry.NewEntry("node:"+keeper.ID().DID(), registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Worker, Name: "n9", Addrs: []string{"/ip4/127.0.0.1/tcp/9"}}))
+	record(registry.NewEntry(admin(), registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Worker, Name: "n9", Addrs: []string{"/ip4/127.0.0.1/tcp/9"}}))
 	if m, err := reg.MemberByID(carol.ID()); err != nil || m.Role != registry.Worker {
 		t.Errorf("MemberByID = %+v, %v", m, err)
 	}
@@ -250,8 +250,15 @@ func TestAdmission(t *testing.T) {
 		{name: "worker joins", author: keeper, entry: member(registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Worker})},
 		{name: "worker joins twice", author: keeper, entry: member(registry.MemberBody{Action: registry.Add, ID: worker.ID(), Role: registry.Worker}), want: "exists"},
 		{name: "worker of a taken name", author: keeper, entry: member(registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Worker, Name: "n1"}), want: "name_taken"},
-		{name: "keeper joins", author: keeper, entry: member(registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Keeper}), want: "keepers"},
-		{name: "keeper leaves", author: keeper, entry: member(registry.MemberBody{Action: registry.Remove, ID: keeper.ID()}), want: "keepers"},
+		{name: "worker let in by a node alone", author: keeper, entry: actor(member(registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Worker}), "node:"+keeper.ID().DID()), want: "role"},
+		{name: "worker let in by a runner", author: keeper, entry: actor(member(registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Worker}), "agent:"+bob.ID().DID()), want: "role"},
+		{name: "keeper joins", author: keeper, entry: member(registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Keeper})},
+		{name: "keeper who does not vote changes the tables", author: carol, before: []audit.Entry{member(registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Keeper})}, entry: entry(t, admin(), registry.TenantBody{Action: registry.Create, Name: "initech"}), want: "author"},
+		{name: "keeper who does not vote runs code", author: carol, before: []audit.Entry{member(registry.MemberBody{Action: registry.Add, ID: carol.ID(), Role: registry.Keeper})}, entry: intent(t)},
+		{name: "last keeper leaves", author: keeper, entry: member(registry.MemberBody{Action: registry.Remove, ID: keeper.ID()}), want: "keepers"},
+		{name: "worker leaves by its own word", author: keeper, entry: actor(member(registry.MemberBody{Action: registry.Remove, ID: worker.ID()}), "node:"+worker.ID().DID())},
+		{name: "worker removed by another node", author: keeper, entry: actor(member(registry.MemberBody{Action: registry.Remove, ID: worker.ID()}), "node:"+keeper.ID().DID()), want: "principal"},
+		{name: "worker removed by a runner", author: keeper, entry: actor(member(registry.MemberBody{Action: registry.Remove, ID: worker.ID()}), "agent:"+bob.ID().DID()), want: "role"},
 		{name: "worker leaves and writes", author: worker, before: []audit.Entry{member(registry.MemberBody{Action: registry.Remove, ID: worker.ID()})}, entry: outcome(t), want: "author"},
 		{name: "stranger leaves", author: keeper, entry: member(registry.MemberBody{Action: registry.Remove, ID: carol.ID()}), want: "not_found"},
 

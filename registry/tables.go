@@ -20,6 +20,9 @@ const (
 	keyPrefix    = "key/"    // + key ID
 	tenantPrefix = "tenant/" // + name
 	policyKey    = "policy"
+	invitePrefix = "invite/" // + the invitation's key as a peer ID
+	epochKey     = "epoch"   // the one in force; missing while it is the first
+	epochPast    = "epoch/"  // + number, 16 hex digits: those before
 	// What was spent of each block of a mandate, by its id.
 	mandatePrefix = "mandate/"
 	rolePrefix    = "role/" // + principal; the only place that holds an agent's or key's roles
@@ -110,8 +113,8 @@ type standing struct {
 // standingOf looks a principal up by the name that logs use; [ErrNotFound] if
 // nobody has it.
 func standingOf(tx audit.Tx, name string, at time.Time) (standing, error) {
-	kind, rest, _ := strings.Cut(name, ":")
-	switch identity.PrincipalKind(kind) {
+	kind, rest, _ := cut(name)
+	switch kind {
 	case identity.Agent:
 		id, err := identity.FromDID(rest)
 		if err != nil {
@@ -131,4 +134,10 @@ func standingOf(tx audit.Tx, name string, at time.Time) (standing, error) {
 		return standing{identity.Principal{Kind: identity.Node, Name: m.ID.DID()}, true}, err
 	}
 	return standing{}, ErrNotFound
+}
+
+// cut takes a principal's name apart.
+func cut(name string) (kind identity.PrincipalKind, rest string, ok bool) {
+	before, rest, ok := strings.Cut(name, ":")
+	return identity.PrincipalKind(before), rest, ok
 }
