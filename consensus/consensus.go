@@ -1,5 +1,5 @@
-// Package consensus agrees on the order of commands: raft among a fixed set of
-// keepers, over any authenticated streams, into any state machine.
+// Package consensus agrees on the order of commands: raft among the keepers,
+// over any authenticated streams, into any state machine.
 //
 // Whoever proposes a command, on whichever node, gets the answer that the state
 // machine gave on the leader, or one of two errors: [ErrNoLeader], after which
@@ -106,11 +106,21 @@ type Streams interface {
 
 // Config describes a node's place in the group.
 type Config struct {
-	// Self is the node. If it is not one of Keepers it holds nothing and
-	// forwards what it proposes.
+	// Self is the node. If it is not one of Keepers and does not Join, it holds
+	// nothing and forwards what it proposes.
 	Self identity.ID
-	// Keepers are the 1 to 7 voters, the same on every node.
+	// Keepers are the 1 to 7 voters that the group began with: the same on
+	// every node, and for ever. Who votes now is raft's own knowledge, see
+	// Arrange.
 	Keepers []identity.ID
+	// Join makes a keeper of a node that is none of Keepers: it goes on from
+	// where its state machine stands, a copy of a member's, and waits until the
+	// leader lets it in.
+	Join bool
+	// Members are the nodes whose raft streams are taken, and whom a node that
+	// is no keeper asks for the leader: the keepers of now and those about to
+	// become one. Default: Keepers.
+	Members func() []identity.ID
 	// Dir holds raft.db. Required of keepers.
 	Dir string
 	// AllowForward says which nodes, other than keepers, may propose through
@@ -118,7 +128,7 @@ type Config struct {
 	AllowForward func(identity.ID) bool
 
 	// Heartbeat is the silence of the leader after which a keeper stands for
-	// election. Default: 400 ms; 50 ms for a single keeper.
+	// election. Default: 400 ms. A keeper that is alone does not wait.
 	Heartbeat time.Duration
 	// Election is the time after which an undecided election is repeated.
 	// Default: Heartbeat.
@@ -156,6 +166,7 @@ type Group struct {
 	store     *store
 	layer     *layer
 	transport *raft.NetworkTransport
+	members   *membership
 	fsm       *fsm
 	queue     chan *proposal
 	inflight  chan flight
@@ -201,7 +212,7 @@ func Open(cfg Config, s Streams, m StateMachine) (*Group, error) {
 		silent:  map[identity.ID]time.Time{},
 	}
 	g.forward = newForwarder(g)
-	if !slices.Contains(cfg.Keepers, cfg.Self) {
+	if !cfg.keeps() {
 		return g, nil
 	}
 	if err := g.openKeeper(m); err != nil {
@@ -209,6 +220,9 @@ func Open(cfg Config, s Streams, m StateMachine) (*Group, error) {
 	}
 	return g, nil
 }
+
+// keeps reports whether the node holds the group's log.
+func (cfg *Config) keeps() bool { return cfg.Join || slices.Contains(cfg.Keepers, cfg.Self) }
 
 func (cfg *Config) complete(m StateMachine) error {
 	var faults []error
@@ -223,7 +237,7 @@ func (cfg *Config) complete(m StateMachine) error {
 	if len(slices.Compact(slices.Clone(cfg.Keepers))) != len(cfg.Keepers) {
 		faults = append(faults, errors.New("a keeper is named twice"))
 	}
-	if slices.Contains(cfg.Keepers, cfg.Self) {
+	if cfg.keeps() {
 		if cfg.Dir == "" {
 			faults = append(faults, errors.New("a keeper needs a folder"))
 		}
@@ -237,12 +251,10 @@ func (cfg *Config) complete(m StateMachine) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Heartbeat == 0 {
-		cfg.Heartbeat = 400 * time.Millisecond
-		if len(cfg.Keepers) == 1 {
-			cfg.Heartbeat = 50 * time.Millisecond // there is nobody to wait for
-		}
+	if cfg.Members == nil {
+		cfg.Members = func() []identity.ID { return cfg.Keepers }
 	}
+	cfg.Heartbeat = orDefault(cfg.Heartbeat, 400*time.Millisecond)
 	cfg.Election = orDefault(cfg.Election, cfg.Heartbeat)
 	cfg.Lease = orDefault(cfg.Lease, cfg.Heartbeat*3/4)
 	if cfg.Lease > cfg.Heartbeat {
@@ -271,12 +283,16 @@ func (g *Group) openKeeper(m StateMachine) error {
 	g.store, err = openStore(storeConfig{
 		Path:    filepath.Join(g.cfg.Dir, "raft.db"),
 		Keepers: g.cfg.Keepers,
+		Join:    g.cfg.Join,
 		Durable: m.Applied,
 		Timeout: g.cfg.WriteTimeout,
 		Fail:    g.fail,
 		Metrics: g.met,
 	})
 	if err != nil {
+		return err
+	}
+	if g.members, err = openMembership(g.cfg.Dir, g.cfg.Keepers); err != nil {
 		return err
 	}
 	listener, err := g.streams.Listen(protocolRaft)
@@ -296,7 +312,7 @@ func (g *Group) openKeeper(m StateMachine) error {
 	if c, ok := m.(Checker); ok {
 		g.check = c.Check
 	}
-	g.fsm = &fsm{machine: m, store: g.store, ctx: g.ctx, fail: g.fail, met: g.met, applied: applied}
+	g.fsm = &fsm{machine: m, store: g.store, members: g.members, ctx: g.ctx, fail: g.fail, met: g.met, applied: applied}
 	if err := g.startRaft(logger, m); err != nil {
 		return err
 	}
@@ -335,16 +351,23 @@ func (g *Group) startRaft(logger hclogLogger, m StateMachine) (err error) {
 	conf.NoLegacyTelemetry = true
 	conf.Logger = logger
 
-	var servers raft.Configuration
-	for _, id := range g.cfg.Keepers {
-		servers.Servers = append(servers.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+	servers, _ := g.members.get()
+	alone := len(servers.Servers) == 1 && servers.Servers[0].ID == conf.LocalID
+	if alone {
+		conf.HeartbeatTimeout += time.Millisecond
+		conf.ElectionTimeout = max(conf.ElectionTimeout, conf.HeartbeatTimeout)
 	}
-	snapshots := &snapshots{machine: m, configuration: servers}
+	snapshots := &snapshots{machine: m, members: g.members}
 	logs, err := raft.NewLogCache(logCache, g.store)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
-	if g.store.fresh {
+	switch {
+	case g.store.fresh && g.cfg.Join:
+		if err := g.store.joins(); err != nil {
+			return err
+		}
+	case g.store.fresh:
 		if err := raft.BootstrapCluster(conf, logs, g.store, snapshots, g.transport, servers); err != nil {
 			return fmt.Errorf("begin raft: %w", err)
 		}
@@ -353,6 +376,16 @@ func (g *Group) startRaft(logger hclogLogger, m StateMachine) (err error) {
 		}
 	}
 	if g.raft, err = raft.NewRaft(conf, g.fsm, logs, g.store, snapshots, g.transport); err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	if !alone {
+		return nil
+	}
+	// There is nobody to wait for: a shorter time-out, however little, makes
+	// raft look at its clock now.
+	faster := g.raft.ReloadableConfig()
+	faster.HeartbeatTimeout = g.cfg.Heartbeat
+	if err := g.raft.ReloadConfig(faster); err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	return nil
@@ -401,7 +434,7 @@ func (g *Group) Close() error {
 		// raft answers every entry under way while it runs (committed, or lost
 		// with the lead), but not those that its end overtakes.
 		g.merging.Wait()
-		if g.Lead() && len(g.cfg.Keepers) > 1 && g.failure.Load() == nil {
+		if g.Lead() && len(g.voters()) > 1 && g.failure.Load() == nil {
 			if err := g.raft.LeadershipTransfer().Error(); err != nil {
 				g.log.Debug("hand over the lead", "err", err)
 			}

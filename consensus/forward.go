@@ -102,8 +102,12 @@ func (f *forwarder) propose(ctx context.Context, cmd []byte) ([]byte, error) {
 		return nil, ErrNoLeader
 	}
 	if !known {
+		keepers := f.g.cfg.Members()
+		if len(keepers) == 0 {
+			return nil, fmt.Errorf("%w: no keeper is known", ErrNoLeader)
+		}
 		f.mu.Lock()
-		leader = f.g.cfg.Keepers[f.next%len(f.g.cfg.Keepers)]
+		leader = keepers[f.next%len(keepers)]
 		f.next++
 		f.mu.Unlock()
 	}

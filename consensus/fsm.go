@@ -13,6 +13,7 @@ import (
 type fsm struct {
 	machine StateMachine
 	store   *store
+	members *membership
 	ctx     context.Context // ends a restore when the group closes
 	fail    func(error)
 	met     *metrics
@@ -55,6 +56,13 @@ func (f *fsm) apply(entries []*raft.Log) (results [][]byte, counts []int, err er
 	var cmds [][]byte
 	var last *raft.Log
 	for i, entry := range entries {
+		if entry.Type == raft.LogConfiguration {
+			// It is on disk before anything behind it is applied, so that a
+			// snapshot never names members older than its state.
+			if err := f.members.keep(entry.Index, raft.DecodeConfiguration(entry.Data)); err != nil {
+				return nil, counts, err
+			}
+		}
 		// raft replays what the machine has applied already if a crash came
 		// between the machine's commit and raft's own note of it.
 		if entry.Type != raft.LogCommand || entry.Index <= f.applied {

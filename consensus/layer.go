@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -44,7 +43,7 @@ func (l *layer) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if from := identity.ID(c.RemoteAddr().String()); !slices.Contains(l.g.cfg.Keepers, from) {
+		if from := identity.ID(c.RemoteAddr().String()); !l.g.isMember(from) {
 			l.g.met.refused.Inc()
 			l.g.log.Warn("refused a raft stream: not a keeper", "peer", from)
 			_ = c.Close()

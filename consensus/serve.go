@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +25,7 @@ func (g *Group) acceptForwards() {
 			return
 		}
 		from := identity.ID(c.RemoteAddr().String())
-		allowed := slices.Contains(g.cfg.Keepers, from) || g.cfg.AllowForward(from)
+		allowed := g.isMember(from) || g.cfg.AllowForward(from)
 		select {
 		case served <- struct{}{}:
 		default:

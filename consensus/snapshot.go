@@ -25,8 +25,8 @@ var errSnapshot = errors.New("snapshot is not understood")
 // machine's own durable state. Only what another keeper sends is kept, in
 // memory, until it is restored.
 type snapshots struct {
-	machine       StateMachine
-	configuration raft.Configuration // never changes
+	machine StateMachine
+	members *membership
 
 	mu       sync.Mutex
 	number   uint64
@@ -36,13 +36,14 @@ type snapshots struct {
 const liveSnapshot = "live"
 
 func (s *snapshots) meta(id string, index, term uint64, size int) *raft.SnapshotMeta {
+	members, since := s.members.get()
 	return &raft.SnapshotMeta{
 		Version:            raft.SnapshotVersionMax,
 		ID:                 id,
 		Index:              index,
 		Term:               term,
-		Configuration:      s.configuration,
-		ConfigurationIndex: 1, // the entry that every keeper begins with
+		Configuration:      members,
+		ConfigurationIndex: since,
 		Size:               int64(size),
 	}
 }
@@ -85,17 +86,19 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	return nil, nil, errors.New("describe state: it changes too fast")
 }
 
-func (s *snapshots) Create(_ raft.SnapshotVersion, index, term uint64, _ raft.Configuration, _ uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+func (s *snapshots) Create(_ raft.SnapshotVersion, index, term uint64, members raft.Configuration, since uint64, _ raft.Transport) (raft.SnapshotSink, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.number++
-	return &sink{of: s, id: fmt.Sprintf("received-%d", s.number), index: index, term: term}, nil
+	return &sink{of: s, id: fmt.Sprintf("received-%d", s.number), index: index, term: term, members: members, since: since}, nil
 }
 
 type sink struct {
 	of          *snapshots
 	id          string
 	index, term uint64
+	members     raft.Configuration
+	since       uint64 // index of the entry that says who the members are
 	data        bytes.Buffer
 }
 
@@ -120,6 +123,10 @@ func (s *sink) Close() error {
 	}
 	if index != s.index || term != s.term {
 		return fmt.Errorf("%w: it is of entry %d, its sender said %d", errSnapshot, index, s.index)
+	}
+	// Who the members are was committed, whatever becomes of the restore.
+	if err := s.of.members.keep(s.since, s.members); err != nil {
+		return err
 	}
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()

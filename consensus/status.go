@@ -29,11 +29,13 @@ type Status struct {
 
 // Status says where the group stands.
 func (g *Group) Status() Status {
-	st := Status{Role: "worker", Keepers: slices.Clone(g.cfg.Keepers), Silent: map[identity.ID]time.Time{}}
+	st := Status{Role: "worker", Silent: map[identity.ID]time.Time{}}
 	st.Leader, st.Healthy = g.Leader()
 	if g.raft == nil {
+		st.Keepers = slices.Sorted(slices.Values(g.cfg.Members()))
 		return st
 	}
+	st.Keepers = g.voters()
 	st.Term = g.raft.CurrentTerm()
 	st.LastIndex = g.raft.LastIndex()
 	st.CommitIndex = g.raft.CommitIndex()
@@ -80,10 +82,14 @@ func (g *Group) leaderChange() <-chan struct{} {
 // hinted notes the leader that another node named.
 func (g *Group) hinted(id identity.ID) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if slices.Contains(g.cfg.Keepers, id) || id == "" {
-		g.hint = id
+	same := g.hint == id
+	g.mu.Unlock()
+	if same || id != "" && !g.isMember(id) {
+		return
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hint = id
 }
 
 // observe registers for raft's observations and returns the loop that follows

@@ -52,6 +52,7 @@ var (
 type storeConfig struct {
 	Path    string
 	Keepers []identity.ID
+	Join    bool                        // a new file may go on from where the state machine stands
 	Durable func() (index, term uint64) // of the state machine
 	Timeout time.Duration               // of a write to the log
 	Fail    func(error)
@@ -143,7 +144,10 @@ func (s *store) load() error {
 			return fmt.Errorf("the log was begun with the keepers %s, now they are %s", meta.Get(keyKeepers), keeperList(s.cfg.Keepers))
 		}
 		if s.fresh {
-			if applied > 0 {
+			if s.cfg.Join && applied == 0 {
+				return errors.New("a keeper that joins needs a copy of the state first")
+			}
+			if applied > 0 && !s.cfg.Join {
 				return fmt.Errorf("raft's log and vote are missing, although entry %d is applied: a keeper must not vote without them", applied)
 			}
 			// A crash came before the first configuration was noted.
@@ -201,6 +205,16 @@ func (s *store) begun() error {
 			meta.Put(keyKeepers, []byte(keeperList(s.cfg.Keepers))),
 			meta.Put(keyFormat, []byte{storeFormat}))
 	})
+}
+
+// joins begins the file of a keeper that has no log yet, but the state that the
+// entries up to now made.
+func (s *store) joins() error {
+	applied, _ := s.cfg.Durable()
+	if err := s.restoring(applied); err != nil {
+		return err
+	}
+	return s.begun()
 }
 
 // restoring notes that the state machine is about to move to index, past the
