@@ -22,7 +22,7 @@ func (g *gate) InterceptAddrDial(id peer.ID, at ma.Multiaddr) bool {
 }
 
 func (g *gate) InterceptSecured(_ network.Direction, id peer.ID, at network.ConnMultiaddrs) bool {
-	if g.n.allowed(id) {
+	if g.n.allowed(id) || g.n.guest(id) {
 		return true
 	}
 	g.n.met.refused.Inc()
@@ -35,4 +35,10 @@ func (g *gate) InterceptSecured(_ network.Direction, id peer.ID, at network.Conn
 func (n *Node) allowed(id peer.ID) bool {
 	known, err := identity.ParseID(id.String())
 	return err == nil && n.cfg.Allow(known)
+}
+
+// guest reports whether the peer may knock, and do nothing else.
+func (n *Node) guest(id peer.ID) bool {
+	known, err := identity.ParseID(id.String())
+	return err == nil && n.cfg.Guests(known)
 }

@@ -69,9 +69,19 @@ type Config struct {
 	// Allow says whether a peer may be connected. It is called often, and
 	// concurrently. Required: without it nobody would be refused.
 	Allow func(identity.ID) bool
+	// Guests are peers, not allowed otherwise, that may open streams of the
+	// protocol [GuestProtocol] and of no other: those who were invited and
+	// bring their token. Default: none.
+	Guests func(identity.ID) bool
+	// DialOnly keeps the node from listening at all: it is reached over the
+	// connections that it makes.
+	DialOnly bool
 	// Log receives what operators should know. Default: discarded.
 	Log *slog.Logger
 }
+
+// GuestProtocol is the one that guests may speak.
+const GuestProtocol = "join"
 
 // Node is a member of the mesh. Its methods may be called concurrently.
 type Node struct {
@@ -140,7 +150,13 @@ func (cfg *Config) check() (listen, announce []ma.Multiaddr, err error) {
 	if cfg.Allow == nil {
 		faults = append(faults, errors.New("no allow function"))
 	}
-	if len(cfg.Listen) == 0 {
+	if cfg.Guests == nil {
+		cfg.Guests = func(identity.ID) bool { return false }
+	}
+	switch {
+	case cfg.DialOnly:
+		cfg.Listen = nil
+	case len(cfg.Listen) == 0:
 		cfg.Listen = DefaultListen
 	}
 	listen, err = parseListen(cfg.Listen)
@@ -285,7 +301,7 @@ func (n *Node) begin() bool {
 // refuses. Call it when membership changes.
 func (n *Node) Recheck() {
 	for _, id := range n.host.Network().Peers() {
-		if !n.allowed(id) {
+		if !n.allowed(id) && !n.guest(id) {
 			n.log.Info("peer is not allowed any more", "peer", id.String())
 			n.met.refused.Inc()
 			n.cut(id)

@@ -61,6 +61,9 @@ func readFrame(r io.Reader) (kind byte, body []byte, err error) {
 // disconnected or ctx is done. A peer that stays silent for pingTimeout is cut
 // off, for a hung process or a dead link tells nobody that it is gone.
 func (n *Node) presence(ctx context.Context, p *tracked) {
+	if !n.allowed(p.id) {
+		return // a guest
+	}
 	opening, cancel := context.WithTimeout(ctx, pingTimeout)
 	s, err := n.host.NewStream(network.WithNoDial(opening, "presence"), p.id, n.protocol(presenceName))
 	silent := opening.Err() != nil && ctx.Err() == nil
@@ -171,6 +174,10 @@ func (n *Node) answerPresence(s network.Stream) {
 	}
 	defer n.work.Done()
 	from := s.Conn().RemotePeer()
+	if !n.allowed(from) {
+		_ = s.Reset() // a guest learns nothing of us, and we believe it nothing
+		return
+	}
 	err := n.servePresence(s, identity.ID(from.String()))
 	_ = s.Reset()
 	if errors.Is(err, errFrame) || errors.Is(err, errAdvert) {

@@ -106,7 +106,8 @@ func (n *Node) Listen(name string) (net.Listener, error) {
 
 // take runs in a goroutine of libp2p's, one per stream, and must not linger.
 func (l *listener) take(s network.Stream) {
-	if !l.n.allowed(s.Conn().RemotePeer()) {
+	from := s.Conn().RemotePeer()
+	if !l.n.allowed(from) && (l.name != GuestProtocol || !l.n.guest(from)) {
 		_ = s.Reset() // the peer was revoked; patrol closes its connection
 		return
 	}
