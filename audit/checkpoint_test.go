@@ -46,6 +46,16 @@ func requestFacts(request json.RawMessage) (audit.RequestFacts, error) {
 func makeReceipt(tb testing.TB) ([]byte, audit.Trust) {
 	tb.Helper()
 	c := newCluster(tb, 3)
+	raw := c.receipts()()
+	c.halt()
+	return raw, c.trust()
+}
+
+// receipts runs an execution and the checkpointers, and returns what makes its
+// receipt: each time under the newest checkpoint.
+func (c *cluster) receipts() func() []byte {
+	tb := c.tb
+	tb.Helper()
 	executor := c.keys[2].ID()
 	requestSalt, outSalt := audit.NewSalt(), audit.NewSalt()
 	body, err := audit.MarshalBody(audit.IntentBody{
@@ -69,15 +79,16 @@ func makeReceipt(tb testing.TB) ([]byte, audit.Trust) {
 	}
 	c.record(2, audit.Entry{Kind: audit.KindOutcome, Task: task, Attempt: 1, Ref: &intent, Body: body})
 	c.run()
-	raw, err := audit.BuildReceipt(deadline(tb), c.stores[2], task, audit.ReceiptExtra{
-		Request: json.RawMessage(`{"code": "calculate(10, 20)"}`),
-		Openings: map[string]audit.Opening{
-			"request": {Salt: requestSalt, Value: testDigest}, "stdout": {Salt: outSalt, Value: testDigest},
-		},
-	})
-	if err != nil {
-		tb.Fatal(err)
+	return func() []byte {
+		raw, err := audit.BuildReceipt(deadline(tb), c.stores[2], task, audit.ReceiptExtra{
+			Request: json.RawMessage(`{"code": "calculate(10, 20)"}`),
+			Openings: map[string]audit.Opening{
+				"request": {Salt: requestSalt, Value: testDigest}, "stdout": {Salt: outSalt, Value: testDigest},
+			},
+		})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return raw
 	}
-	c.halt()
-	return raw, c.trust()
 }

@@ -24,6 +24,9 @@ type CheckpointerConfig struct {
 	Trust func() Trust
 	// Client reaches the log handler of a peer, whatever the URL's host is.
 	Client func(identity.ID) *http.Client
+	// MayBegin is nil for the change of keepers that the log asks for, as far
+	// as it is here: this keeper gives its word for that one. Nil: for none.
+	MayBegin func(epoch uint64, keepers []identity.ID) error
 	// Lead reports whether this keeper is the one that proposes checkpoints.
 	Lead func() bool
 	// Alarm, if not nil, is told of contradicting histories. It must not block.
@@ -56,6 +59,7 @@ type Checkpointer struct {
 	publishing map[identity.ID]*outbox
 	asking     map[identity.ID]bool
 	alarmed    map[identity.ID]time.Time // by peer, which are few: streams are of members
+	witnessed  map[identity.ID]countersigned
 
 	posts sync.WaitGroup // requests to peers
 }
@@ -76,7 +80,7 @@ func NewCheckpointer(cfg CheckpointerConfig) (*Checkpointer, error) {
 	}
 	return &Checkpointer{
 		store: cfg.Store, key: cfg.Key, cfg: cfg, log: cfg.Log,
-		publishing: make(map[identity.ID]*outbox), asking: make(map[identity.ID]bool), alarmed: make(map[identity.ID]time.Time),
+		publishing: make(map[identity.ID]*outbox), asking: make(map[identity.ID]bool), alarmed: make(map[identity.ID]time.Time), witnessed: make(map[identity.ID]countersigned),
 	}, nil
 }
 
@@ -85,7 +89,7 @@ func (c *Checkpointer) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var saving sync.WaitGroup
-	saving.Go(func() { c.save(ctx) })
+	saving.Go(func() { saveNotes(ctx, c.store, c.log) })
 	err := c.run(ctx)
 	cancel()
 	saving.Wait()
@@ -137,7 +141,8 @@ func (c *Checkpointer) covered() uint64 {
 	return latest.Size
 }
 
-func (c *Checkpointer) save(ctx context.Context) {
+// saveNotes writes the newest checkpoint to disk now and then, until ctx ends.
+func saveNotes(ctx context.Context, store *Store, log *slog.Logger) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
 	for {
@@ -146,8 +151,8 @@ func (c *Checkpointer) save(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := c.store.saveNote(); err != nil {
-			c.log.ErrorContext(ctx, "checkpoint not saved", "err", err)
+		if err := store.saveNote(); err != nil {
+			log.ErrorContext(ctx, "checkpoint not saved", "err", err)
 		}
 	}
 }

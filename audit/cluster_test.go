@@ -30,7 +30,7 @@ type cluster struct {
 	leader  atomic.Int64
 	down    sync.Map // identity.ID -> true
 	alarms  chan audit.Alarm
-	trusted audit.Trust
+	trusted atomic.Pointer[audit.Trust]
 
 	mu       sync.Mutex // guards index and feeding
 	index    uint64
@@ -45,7 +45,8 @@ func newCluster(tb testing.TB, n int) *cluster {
 	for i := range n {
 		c.keys = append(c.keys, audittest.Key(tb, byte(i+1)))
 	}
-	c.trusted = newTrust(tb, c.keys)
+	first := newTrust(tb, c.keys)
+	c.trusted.Store(&first)
 	for i := range n {
 		fetch := audit.NewFetcher(c.client(i), c.others(i))
 		store, err := audit.OpenStore(audit.StoreConfig{Dir: tb.TempDir(), Genesis: audittest.Genesis(tb), Fetch: fetch})
@@ -102,7 +103,7 @@ func (c *cluster) close() {
 
 // trust is called by goroutines that may outlive the part of a fuzz test that
 // a testing.TB may be used in.
-func (c *cluster) trust() audit.Trust { return c.trusted }
+func (c *cluster) trust() audit.Trust { return *c.trusted.Load() }
 
 func newTrust(tb testing.TB, keys []*identity.Key) audit.Trust {
 	tb.Helper()

@@ -111,3 +111,16 @@ func (s *Store) FailAt(tb testing.TB, stage string, err error) {
 		return nil
 	}
 }
+
+// ParseHead reads a keeper's answer to a mirror.
+func ParseHead(answer []byte) ([]Step, []byte, error) {
+	h, err := parseHead(answer)
+	return h.Steps, []byte(h.Checkpoint), err
+}
+
+// ParseEpochAsk reads a keeper's request for another one's word, and says how
+// many keepers it names.
+func ParseEpochAsk(body []byte) (int, error) {
+	ask, err := parseEpochAsk(body)
+	return len(ask.Keepers), err
+}

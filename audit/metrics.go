@@ -14,6 +14,7 @@ type metrics struct {
 	cosigned    prometheus.Counter
 	alarms      prometheus.Counter
 	checkpoints prometheus.Counter
+	witnessed   prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -25,6 +26,7 @@ func newMetrics() *metrics {
 		entries:     prometheus.NewCounter(prometheus.CounterOpts(opts("entries_total", "Entries written since the start."))),
 		checkpoint:  prometheus.NewGauge(prometheus.GaugeOpts(opts("checkpoint_size_entries", "Size of the newest quorum checkpoint."))),
 		checkpoints: prometheus.NewCounter(prometheus.CounterOpts(opts("checkpoints_total", "Quorum checkpoints seen since the start."))),
+		witnessed:   prometheus.NewGauge(prometheus.GaugeOpts(opts("witnessed_size_entries", "Size of the newest checkpoint that an auditor countersigned."))),
 		cosigned:    prometheus.NewCounter(prometheus.CounterOpts(opts("cosignatures_total", "Checkpoints that this keeper signed."))),
 		alarms:      prometheus.NewCounter(prometheus.CounterOpts(opts("alarms_total", "Contradicting histories seen."))),
 		applySecs: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -36,7 +38,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.size, m.entries, m.applySecs, m.checkpoint, m.checkpoints, m.cosigned, m.alarms}
+	return []prometheus.Collector{m.size, m.entries, m.applySecs, m.checkpoint, m.checkpoints, m.cosigned, m.alarms, m.witnessed}
 }
 
 func (m *metrics) applied(size, added uint64, took time.Duration) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -36,16 +35,21 @@ type cosignAsk struct {
 	Time   string `json:"time"`
 }
 
-// LogHandler serves the keepers' protocol: POST /cosign, POST and GET
-// /checkpoint, GET /batches?from=N&size=N. It is for authenticated streams of
-// members only; r.RemoteAddr must be the peer's ID, and only keepers may ask
-// for a signature. c may be nil on a node that signs nothing.
+// LogHandler serves the log to other nodes: POST and GET /checkpoint, GET
+// /head?size=N&wait_ms=N, GET /batches?from=N&size=N and GET /state, and among
+// those who sign POST /cosign, /epoch and /witness. It is for authenticated
+// streams of members only; r.RemoteAddr must be the peer's ID, and only keepers
+// may ask for a signature. c may be nil on a node that signs nothing.
 func LogHandler(store *Store, c *Checkpointer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /checkpoint", func(w http.ResponseWriter, r *http.Request) { serveCheckpoint(store, w) })
 	mux.HandleFunc("GET /batches", func(w http.ResponseWriter, r *http.Request) { serveBatches(store, w, r) })
+	mux.HandleFunc("GET /head", func(w http.ResponseWriter, r *http.Request) { serveHead(store, w, r) })
+	mux.HandleFunc("GET /state", func(w http.ResponseWriter, r *http.Request) { serveState(store, w) })
 	if c != nil {
 		mux.HandleFunc("POST /cosign", c.serveCosign)
+		mux.HandleFunc("POST /epoch", c.serveEpoch)
+		mux.HandleFunc("POST /witness", c.serveWitness)
 		mux.HandleFunc("POST /checkpoint", c.serveAccept)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -64,9 +68,9 @@ func (c *Checkpointer) serveCosign(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only keepers are given signatures", http.StatusForbidden)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAsk))
+	body, err := readBody(w, r, maxAsk)
 	if err != nil {
-		refuse(w, fmt.Errorf("%w: %w", ErrInvalid, err))
+		refuse(w, err)
 		return
 	}
 	var ask cosignAsk
@@ -92,9 +96,9 @@ func (c *Checkpointer) serveCosign(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Checkpointer) serveAccept(w http.ResponseWriter, r *http.Request) {
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxNote))
+	text, err := readBody(w, r, maxNote)
 	if err != nil {
-		refuse(w, fmt.Errorf("%w: %w", ErrInvalid, err))
+		refuse(w, err)
 		return
 	}
 	if err := c.accept(r.Context(), identity.ID(r.RemoteAddr), text); err != nil {
@@ -120,14 +124,14 @@ func writeNote(w http.ResponseWriter, text []byte) {
 }
 
 func serveBatches(store *Store, w http.ResponseWriter, r *http.Request) {
-	from, err := strconv.ParseUint(r.FormValue("from"), 10, 53)
+	from, err := number(r, "from")
 	if err != nil {
-		refuse(w, fmt.Errorf("%w: from", ErrInvalid))
+		refuse(w, err)
 		return
 	}
-	size, err := strconv.ParseUint(r.FormValue("size"), 10, 53)
+	size, err := number(r, "size")
 	if err != nil {
-		refuse(w, fmt.Errorf("%w: size", ErrInvalid))
+		refuse(w, err)
 		return
 	}
 	part, err := store.Batches(from, size)
