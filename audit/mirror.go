@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -321,7 +322,7 @@ type countersigned struct {
 func (c *Checkpointer) serveWitness(w http.ResponseWriter, r *http.Request) {
 	from := identity.ID(r.RemoteAddr)
 	vkey, err := VerifierKey(from)
-	if err != nil || !hasWitness(c.cfg.Trust(), vkey) {
+	if err != nil || !slices.Contains(c.cfg.Trust().Witnesses, vkey) {
 		http.Error(w, "only auditors countersign", http.StatusForbidden)
 		return
 	}
@@ -357,13 +358,4 @@ func (c *Checkpointer) serveWitness(w http.ResponseWriter, r *http.Request) {
 		c.store.metrics.witnessed.Set(float64(at.Size))
 	}
 	w.WriteHeader(http.StatusNoContent)
-}
-
-func hasWitness(t Trust, vkey string) bool {
-	for _, w := range t.Witnesses {
-		if w == vkey {
-			return true
-		}
-	}
-	return false
 }

@@ -28,7 +28,7 @@ const (
 // Arrange brings the group one change closer to the given voters and learners,
 // who receive the log and have no vote. Only the leader can; it gives the lead
 // away before it leaves. done reports that there is nothing left to change.
-func (g *Group) Arrange(_ context.Context, voters, learners []identity.ID) (done bool, err error) {
+func (g *Group) Arrange(ctx context.Context, voters, learners []identity.ID) (done bool, err error) {
 	if !g.Lead() {
 		return false, ErrNoLeader
 	}
@@ -44,7 +44,7 @@ func (g *Group) Arrange(_ context.Context, voters, learners []identity.ID) (done
 		if err := f.Error(); err != nil {
 			return false, fmt.Errorf("%s %s: %w", what, id, err)
 		}
-		g.log.Info("raft members changed", "change", what, "peer", id)
+		g.log.InfoContext(ctx, "raft members changed", "change", what, "peer", id)
 		return false, nil
 	}
 	for _, id := range voters {
