@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,14 +87,11 @@ type member struct {
 
 // start starts a new cluster and waits until it is ready.
 func (l *lab) start(ctx context.Context, nodes int) (*cluster, error) {
-	port, err := freePorts(ctx, nodes)
-	if err != nil {
-		return nil, err
-	}
 	l.clusters++
 	c := &cluster{data: filepath.Join(l.dir, "cluster"+strconv.Itoa(l.clusters))}
 	begun := time.Now()
-	c.dev, err = startProcess(ctx, l.command("dev", "--nodes", strconv.Itoa(nodes), "--data", c.data, "--port", strconv.Itoa(port)))
+	var err error
+	c.dev, err = startProcess(ctx, l.command("dev", "--nodes", strconv.Itoa(nodes), "--data", c.data, "--port", "0"))
 	if err != nil {
 		return nil, err
 	}
@@ -147,24 +143,3 @@ func (c *cluster) door(node int) (*client.Client, error) {
 
 // a2aPath is where a node serves A2A over JSON-RPC, as its card says.
 const a2aPath = "/a2a/jsonrpc"
-
-// freePorts finds n consecutive free ports and returns the first.
-func freePorts(ctx context.Context, n int) (int, error) {
-	for first := 19420; first < 29420; first += n {
-		if portsFree(ctx, first, n) {
-			return first, nil
-		}
-	}
-	return 0, errors.New("no free ports")
-}
-
-func portsFree(ctx context.Context, first, n int) bool {
-	for port := first; port < first+n; port++ {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil {
-			return false
-		}
-		_ = l.Close() // only tried
-	}
-	return true
-}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 )
 
@@ -66,12 +66,14 @@ func startsOf(once func(context.Context) (time.Duration, error)) func(context.Co
 
 // initialised is a cluster of one node that does not run.
 func (l *lab) initialised(ctx context.Context) (*cluster, error) {
-	port, err := freePorts(ctx, 1)
+	port, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(l.dir, "single")
-	addr := "127.0.0.1:" + strconv.Itoa(port)
+	dir, addr := filepath.Join(l.dir, "single"), port.Addr().String()
+	if err := port.Close(); err != nil {
+		return nil, err
+	}
 	if err := l.finish(ctx, "init", "--data", dir, "--http", addr); err != nil {
 		return nil, err
 	}

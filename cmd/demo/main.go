@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -130,13 +129,9 @@ func newStage() (*stage, error) {
 }
 
 func (s *stage) start(ctx context.Context) error {
-	port, err := freePorts(ctx, nodes)
-	if err != nil {
-		return err
-	}
 	began := time.Now()
 	data := filepath.Join(s.dir, "data")
-	s.dev = s.command(ctx, "dev", "--nodes", strconv.Itoa(nodes), "--data", data, "--port", strconv.Itoa(port))
+	s.dev = s.command(ctx, "dev", "--nodes", strconv.Itoa(nodes), "--data", data, "--port", "0")
 	s.dev.Cancel = func() error { return s.dev.Process.Signal(os.Interrupt) }
 	s.dev.WaitDelay = stopWait
 	var out bytes.Buffer
@@ -418,25 +413,4 @@ func (s *stage) showRun(rep report) {
 	slices.Sort(held)
 	s.note("enforced (%s, tier %s): %s", rep.Sandbox, rep.Tier, strings.Join(held, ", "))
 	s.note("on record: intent %d, outcome %d", *rep.Intent, *rep.Outcome)
-}
-
-// freePorts finds n consecutive free ports and returns the first.
-func freePorts(ctx context.Context, n int) (int, error) {
-	for first := 18420; first < 28420; first += n {
-		if free(ctx, first, n) {
-			return first, nil
-		}
-	}
-	return 0, errors.New("no free ports")
-}
-
-func free(ctx context.Context, first, n int) bool {
-	for port := first; port < first+n; port++ {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil {
-			return false
-		}
-		_ = l.Close() // only tried
-	}
-	return true
 }

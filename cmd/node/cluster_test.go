@@ -98,11 +98,7 @@ func startCluster(t testing.TB, nodes int) *testCluster {
 
 func (c *testCluster) startDev(nodes int) {
 	c.t.Helper()
-	if err := os.RemoveAll(filepath.Join(c.data, "dev.json")); err != nil {
-		c.t.Fatal(err)
-	}
-	port := freeTestPorts(c.t, nodes)
-	c.dev = exec.Command(testBinary, "dev", "--nodes", strconv.Itoa(nodes), "--data", c.data, "--port", strconv.Itoa(port))
+	c.dev = exec.Command(testBinary, "dev", "--nodes", strconv.Itoa(nodes), "--data", c.data, "--port", "0")
 	c.dev.Env = c.env()
 	c.dev.Stdout, c.dev.Stderr = c.out, c.out
 	if err := c.dev.Start(); err != nil {
@@ -287,21 +283,6 @@ func alive(pid int) bool {
 	}
 	_, state, ok := strings.Cut(string(text), ") ")
 	return ok && !strings.HasPrefix(state, "Z")
-}
-
-func freeTestPorts(t testing.TB, n int) int {
-	t.Helper()
-	for first := 20000 + os.Getpid()%5000; first < 32000; first += n {
-		free := true
-		for port := first; port < first+n; port++ {
-			free = free && portFree(t.Context(), port) == nil
-		}
-		if free {
-			return first
-		}
-	}
-	t.Fatal("no free ports")
-	return 0
 }
 
 // printout is what a process printed so far.

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
 
-	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
 	"github.com/agenticraft/node/sandbox/runtime"
@@ -44,6 +43,7 @@ const (
 	devReady    = 30 * time.Second
 	devStop     = 12 * time.Second
 	devContext  = "dev"
+	devFile     = "dev.json"
 )
 
 func (a *app) devCommand() *cobra.Command {
@@ -58,14 +58,14 @@ configuration and no network. Interrupt it to stop every node.`,
 			if nodes < 1 || nodes > maxDevNodes {
 				return usage("--nodes %d is not from 1 to %d", nodes, maxDevNodes)
 			}
-			if port < 1 || port+nodes > 65536 {
+			if port < 0 || port+nodes > 65536 {
 				return usage("--port %d leaves no room for %d nodes", port, nodes)
 			}
 			return a.dev(cmd.Context(), nodes, port, data)
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 3, "how many nodes, 1 to 7; all are keepers")
-	cmd.Flags().IntVar(&port, "port", 8420, "HTTP port of node 1; node i has the port after that of node i-1")
+	cmd.Flags().IntVar(&port, "port", 8420, "HTTP port of node 1; node i has the port after that of node i-1; 0 finds free ones")
 	cmd.Flags().StringVar(&data, "data", "", "folder to keep (default: a temporary one, removed at the end)")
 	return cmd
 }
@@ -116,10 +116,9 @@ type devProc struct {
 
 // prepareDev makes the data folder, or takes over the one of an earlier run.
 func (a *app) prepareDev(ctx context.Context, nodes, port int, data string) (*devRun, error) {
-	for i := range nodes {
-		if err := portFree(ctx, port+i); err != nil {
-			return nil, err
-		}
+	port, err := devPorts(ctx, port, nodes)
+	if err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder: %w", err)
@@ -127,6 +126,10 @@ func (a *app) prepareDev(ctx context.Context, nodes, port int, data string) (*de
 	runtimes, err := a.runtimesDir()
 	if err != nil {
 		return nil, err
+	}
+	// A file of an earlier run names processes that are gone.
+	if err := os.Remove(filepath.Join(data, devFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove old %s: %w", devFile, err)
 	}
 	d := &devRun{data: data}
 	if err := a.devRuntime(ctx, d, runtimes); err != nil {
@@ -192,44 +195,6 @@ func (a *app) devRuntime(ctx context.Context, d *devRun, dir string) error {
 		d.python = err.Error()
 	}
 	return nil
-}
-
-func portFree(ctx context.Context, port int) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
-	if err != nil {
-		return &a2a.Error{Code: "failed", Message: fmt.Sprintf("port %d is taken", port), Hint: "choose another with --port"}
-	}
-	return l.Close()
-}
-
-// freePorts finds ports that are free for TCP and UDP alike, all held until
-// all are found.
-func freePorts(ctx context.Context, n int) ([]int, error) {
-	var ports []int
-	var held []interface{ Close() error }
-	defer func() {
-		for _, h := range held {
-			_ = h.Close() // only reserved
-		}
-	}()
-	for tries := 0; len(ports) < n && tries < 100; tries++ {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		held = append(held, l)
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := new(net.ListenConfig).ListenPacket(ctx, "udp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil {
-			continue
-		}
-		held = append(held, u)
-		ports = append(ports, port)
-	}
-	if len(ports) < n {
-		return nil, failed("no %d ports are free for TCP and UDP", n)
-	}
-	return ports, nil
 }
 
 func meshAddrs(port int) []string {
@@ -401,7 +366,7 @@ func (a *app) announce(d *devRun) error {
 		return fmt.Errorf("write dev.json: %w", err)
 	}
 	// dev.json comes last: who sees it may rely on everything else.
-	if err := durable.WriteFile(filepath.Join(d.data, "dev.json"), append(text, '\n'), 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(d.data, devFile), append(text, '\n'), 0o600); err != nil {
 		return err
 	}
 	if a.json {

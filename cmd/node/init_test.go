@@ -12,7 +12,10 @@ import (
 // Three machines form a cluster with init alone, each in its own folder.
 func TestInitOnThreeMachines(t *testing.T) {
 	c := &testCluster{t: t, dir: t.TempDir()}
-	port := freeTestPorts(t, 6)
+	port, err := devPorts(t.Context(), 0, 6)
+	if err != nil {
+		t.Fatal(err)
+	}
 	data := func(i int) string { return filepath.Join(c.dir, fmt.Sprint("machine", i)) }
 	addr := func(i int) string { return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port+3+i) }
 	init := func(i int, args ...string) map[string]string {
