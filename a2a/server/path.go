@@ -35,13 +35,14 @@ type Inbound struct {
 type Caller struct {
 	Principal identity.Principal
 	Peer      identity.ID // mesh door only
-	Door      string      // [DoorHTTP] or [DoorMesh]
+	Door      string      // [DoorHTTP], [DoorMesh] or [DoorNATS]
 }
 
 // The doors.
 const (
 	DoorHTTP = "http"
 	DoorMesh = "mesh"
+	DoorNATS = "nats"
 )
 
 // Admitted is the path's answer to a request.

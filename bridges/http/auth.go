@@ -53,7 +53,7 @@ func (d *door) a2a(path string, binding http.Handler) http.Handler {
 			d.fail(w, r, err)
 			return
 		}
-		ctx := server.WithCaller(r.Context(), server.Caller{Principal: caller, Door: server.DoorHTTP})
+		ctx := server.WithCaller(r.Context(), server.Caller{Principal: caller, Door: d.cfg.Door})
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

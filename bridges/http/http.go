@@ -17,6 +17,7 @@ import (
 
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
 
+	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
 	"github.com/agenticraft/node/identity"
@@ -132,8 +133,9 @@ type TenantRequest struct {
 	Suspended *bool  `json:"suspended,omitempty"`
 }
 
-// Config of the door. Every field is needed but Logger.
+// Config of the door. Every field is needed but Door and Logger.
 type Config struct {
+	Door          string       // what policy and log call it; default server.DoorHTTP
 	A2A           http.Handler // JSON-RPC; expects a server.Caller in the context
 	REST          http.Handler // HTTP+JSON; likewise
 	GRPC          http.Handler // gRPC on this port; it proves its callers itself
@@ -170,6 +172,9 @@ func New(cfg Config) http.Handler {
 	d := &door{cfg: cfg, log: cfg.Logger}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.cfg.Door == "" {
+		d.cfg.Door = server.DoorHTTP
 	}
 	mux := http.NewServeMux()
 	d.routes(mux)

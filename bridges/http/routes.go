@@ -80,7 +80,7 @@ func (d *door) perform(action string, do act) http.Handler {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
-		ctx := server.WithCaller(r.Context(), server.Caller{Principal: caller, Door: server.DoorHTTP})
+		ctx := server.WithCaller(r.Context(), server.Caller{Principal: caller, Door: d.cfg.Door})
 		v, err := do(ctx, caller, r)
 		if err != nil {
 			d.fail(w, r, err)

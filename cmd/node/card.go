@@ -20,8 +20,8 @@ const a2aPath = httpdoor.JSONRPCPath
 
 // newCard serves the node's signed agent card. Its bytes are made once: what a
 // node offers does not change while it runs. Without a port of its own, gRPC
-// is on the HTTP door's.
-func newCard(addr, grpcAddr string, key *identity.Key, clusterName string, m *sandbox.Manager) (http.Handler, error) {
+// is on the HTTP door's. More are the interfaces of other doors.
+func newCard(addr, grpcAddr string, more []a2a.CardInterface, key *identity.Key, clusterName string, m *sandbox.Manager) (http.Handler, error) {
 	languages, backends := map[string]bool{}, map[string]bool{}
 	for _, d := range m.Describe() {
 		if !d.Available {
@@ -41,11 +41,11 @@ func newCard(addr, grpcAddr string, key *identity.Key, clusterName string, m *sa
 		Description: "Runs code in sandboxes, under policy and on the record.",
 		Version:     buildVersion().Version,
 		Cluster:     clusterName,
-		Interfaces: []a2a.CardInterface{
+		Interfaces: append([]a2a.CardInterface{
 			{URL: "http://" + addr + a2aPath},
 			{URL: "http://" + addr + httpdoor.RESTPath, Binding: string(sdk.TransportProtocolHTTPJSON)},
 			{URL: grpcAddr, Binding: string(sdk.TransportProtocolGRPC)},
-		},
+		}, more...),
 		Languages: slices.Sorted(maps.Keys(languages)),
 		Sandboxes: slices.Sorted(maps.Keys(backends)),
 	})

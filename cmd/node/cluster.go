@@ -11,6 +11,7 @@ import (
 	"github.com/agenticraft/node/agent"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
+	natsdoor "github.com/agenticraft/node/bridges/nats"
 	"github.com/agenticraft/node/consensus"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/mesh"
@@ -32,6 +33,7 @@ type cluster struct {
 	path      *agent.Agent
 	trust     audit.Trust
 	noRun     bool
+	nats      *natsdoor.Door // nil: none
 
 	caughtUp atomic.Bool // once since the start; a moment's lag later is normal
 }
@@ -44,6 +46,10 @@ func (c *cluster) Status(ctx context.Context) any {
 		LogSize: c.store.Size(), Policy: c.policy.Digest(), PolicyError: c.policies.problem(),
 		Slots: load.Slots, Busy: load.Busy, Queued: load.Queued,
 		UptimeSec: time.Since(c.begun).Seconds(),
+	}
+	if c.nats != nil {
+		door := c.nats.Status()
+		view.NATS = &door
 	}
 	if err := c.Ready(ctx); err != nil {
 		view.Ready, view.NotReady = false, err.Error()

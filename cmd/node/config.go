@@ -42,6 +42,7 @@ type config struct {
 	Timeout    time.Duration // default wall limit
 	Warm       int           // jails that wait with an interpreter for a run each
 	Docker     string        // the engine's socket; "off": no sandbox docker
+	NATS       natsSettings
 	sources    map[string]string
 }
 
@@ -81,7 +82,7 @@ func settingsTable() []setting {
 	of := func(set func(*config, string) error, get func(*config) string) func(key, env, def, help string) setting {
 		return func(key, env, def, help string) setting { return entry(key, env, def, help, set, get) }
 	}
-	return []setting{
+	return append(natsTable(), []setting{
 		of(str(func(c *config) *string { return &c.Data }))("data", "AGENTICRAFT_DATA", "", "the node's data folder"),
 		of(str(func(c *config) *string { return &c.Genesis }))("genesis", "AGENTICRAFT_GENESIS", "", "file of the cluster's first entry (default DATA/genesis.json)"),
 		of(str(func(c *config) *string { return &c.HTTP }))("http", "AGENTICRAFT_HTTP", "127.0.0.1:8420", "host:port of the HTTP door"),
@@ -149,7 +150,7 @@ func settingsTable() []setting {
 			c.Warm = n
 			return nil
 		}, func(c *config) string { return strconv.Itoa(c.Warm) })("sandbox_warm", "AGENTICRAFT_SANDBOX_WARM", "1", "jails that wait with a started Python for one run each; about 10 MiB apiece"),
-	}
+	}...)
 }
 
 // loadConfig gathers the configuration; every fault of it is reported at once.

@@ -83,12 +83,13 @@ func (c *credentials) prove(ctx context.Context, bearer, source string) (identit
 type gate struct {
 	policy    *authz.Policy
 	directory directory
+	door      string // through which they come
 }
 
 func (g *gate) Permit(ctx context.Context, p identity.Principal, action string) error {
 	dec, err := g.policy.Decide(ctx, authz.Query{
 		Principal: p, Action: action, Tenant: p.Tenant, Suspended: g.directory.Suspended(p.Tenant),
-		Via: "http", Now: time.Now(), Execution: nil,
+		Via: g.door, Now: time.Now(), Execution: nil,
 	})
 	if err == nil && dec.Allow {
 		return nil

@@ -91,6 +91,9 @@ func (c *api) examine(ctx context.Context) []finding {
 		signed = &a2a.Error{Message: "no quorum has cosigned the log", Hint: "look for \"logs differ\" in the nodes' logs"}
 	}
 	add("log", signed, fmt.Sprintf("%d entries, %d of them cosigned", s.LogSize, s.Checkpoint))
+	if s.NATS != nil {
+		found = append(found, natsFinding(*s.NATS))
+	}
 	found = append(found, c.examinePeers(ctx)...)
 	return append(found, c.examineSandboxes(ctx)...)
 }

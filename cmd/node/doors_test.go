@@ -22,9 +22,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/natsrpc"
+	"github.com/agenticraft/node/a2a/natsrpc/natstest"
 	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/a2a/taskstore"
 	httpdoor "github.com/agenticraft/node/bridges/http"
+	natsdoor "github.com/agenticraft/node/bridges/nats"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/mesh"
 )
@@ -148,15 +151,27 @@ func openDoors(t *testing.T) map[string]*a2aclient.Client {
 		t.Fatal(err)
 	}
 	closing = append(closing, overGRPC.Close)
-	door := httpdoor.New(httpdoor.Config{
+	doors := httpdoor.Config{
 		A2A: rpc, REST: server.REST(server.HTTPConfig{Handler: handler}), GRPC: overGRPC, Authenticator: member,
 		Card: http.NotFoundHandler(), Tiles: http.NotFoundHandler(), Metrics: http.NotFoundHandler(),
-	})
+	}
+	door := httpdoor.New(doors)
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	start(func() error { return httpdoor.Serve(ctx, l, door, log) })
+
+	broker := natstest.Start(t, nil)
+	doors.Door = server.DoorNATS
+	overNATS, err := natsSettings{Access: natsdoor.Access{URL: broker.URL}}.open(natsdoor.Config{
+		Node: nodes[0].ID(), Cluster: "doors", Handler: httpdoor.New(doors),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(func() error { return overNATS.Run(ctx) })
+	overBroker := &natsrpc.Transport{Conn: broker.Connect()}
 
 	lines := newLinks()
 	lines.node = nodes[1]
@@ -173,6 +188,7 @@ func openDoors(t *testing.T) map[string]*a2aclient.Client {
 		"rest":    {base + httpdoor.RESTPath, sdk.TransportProtocolHTTPJSON, a2aclient.WithRESTTransport(hc)},
 		"grpc":    {l.Addr().String(), sdk.TransportProtocolGRPC, a2agrpc.WithGRPCTransport(grpc.WithTransportCredentials(insecure.NewCredentials()))},
 		"libp2p":  {"http://" + string(nodes[0].ID()) + "/", sdk.TransportProtocolJSONRPC, a2aclient.WithJSONRPCTransport(lines.client(nodes[0].ID(), protocolA2A))},
+		"nats":    {natsrpc.URL(nodes[0].ID()), sdk.TransportProtocolJSONRPC, a2aclient.WithJSONRPCTransport(&http.Client{Transport: overBroker})},
 	} {
 		c, err := a2aclient.NewFromEndpoints(t.Context(), []*sdk.AgentInterface{sdk.NewAgentInterface(at.url, at.binding)}, at.option, a2aclient.WithCallInterceptors(bearer{token: "member"}))
 		if err != nil {
@@ -211,7 +227,7 @@ func outcome(v any, err error) string {
 }
 
 // A request means the same on every door: equal results and equal errors (A2A
-// 5.1), over JSON-RPC, HTTP+JSON, gRPC and a mesh stream.
+// 5.1), over JSON-RPC, HTTP+JSON, gRPC, a mesh stream and NATS.
 func TestEveryDoorAnswersAlike(t *testing.T) {
 	clients := openDoors(t)
 	key, err := identity.Generate()

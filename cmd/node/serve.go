@@ -24,6 +24,7 @@ import (
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
+	natsdoor "github.com/agenticraft/node/bridges/nats"
 	"github.com/agenticraft/node/consensus"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
@@ -256,7 +257,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("gRPC", rpcGRPC.Close)
-	card, err := newCard(cfg.HTTP, cfg.GRPC, key, begin.Cluster, manager)
+	card, err := newCard(cfg.HTTP, cfg.GRPC, cfg.NATS.interfaces(), key, begin.Cluster, manager)
 	if err != nil {
 		return err
 	}
@@ -270,16 +271,25 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 			return errors.Join(err, listener.Close())
 		}
 	}
-	door := httpdoor.New(httpdoor.Config{
+	doors := httpdoor.Config{
 		A2A: rpc, REST: server.REST(server.HTTPConfig{Handler: handler, Log: log}), GRPC: rpcGRPC, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		Authenticator: known,
-		Gate:          &gate{policy: policy, directory: members},
+		Gate:          &gate{policy, members, server.DoorHTTP},
 		Log:           currentLog{store, seen}, Cluster: status,
 		Admin:    rules.admin,
 		Policies: rules,
 		Logger:   log,
+	}
+	door := httpdoor.New(doors)
+	doors.Door, doors.Gate = server.DoorNATS, &gate{policy, members, server.DoorNATS}
+	overNATS, err := cfg.NATS.open(natsdoor.Config{
+		Node: key.ID(), Cluster: begin.Cluster, Handler: httpdoor.New(doors), Tasks: handler, Logger: log,
 	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	status.nats = overNATS
 
 	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return node.Run(ctx) })
@@ -296,6 +306,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
 	if grpcListener != nil {
 		work.Go(func() error { return rpcGRPC.Serve(ctx, grpcListener, drainWait) })
+	}
+	if overNATS != nil {
+		work.Go(func() error { return overNATS.Run(ctx) })
 	}
 	work.Go(func() error {
 		select {

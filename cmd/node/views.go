@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	natsdoor "github.com/agenticraft/node/bridges/nats"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
 )
@@ -52,6 +53,8 @@ type statusView struct {
 	Busy        int     `json:"busy"`
 	Queued      int     `json:"queued"`
 	UptimeSec   float64 `json:"uptime_s"`
+	// NATS is how the NATS door is, if the node has one.
+	NATS *natsdoor.Status `json:"nats,omitempty"`
 }
 
 // policyView is what `policy show` shows.
@@ -116,6 +119,9 @@ func (a *app) statusCommand() *cobra.Command {
 				fmt.Fprintf(a.stdout, "policy    not the one that the log says: %s\n", s.PolicyError)
 			}
 			fmt.Fprintf(a.stdout, "policy    %s\nsandbox   %d of %d slots busy, %d waiting\n", s.Policy, s.Busy, s.Slots, s.Queued)
+			if s.NATS != nil {
+				fmt.Fprintf(a.stdout, "nats      %s\n", natsFinding(*s.NATS).Detail)
+			}
 			fmt.Fprintf(a.stdout, "up        %v\n", time.Duration(s.UptimeSec*float64(time.Second)).Round(time.Second))
 			return nil
 		},
