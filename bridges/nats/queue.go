@@ -21,8 +21,8 @@ import (
 const (
 	queueGroup    = "agenticraft"
 	queueAhead    = 8                // messages that one node works on at the same time
-	queueAckWait  = 30 * time.Second // without a sign of life, then another node tries
-	queueSign     = 10 * time.Second
+	queueAckWait  = 10 * time.Second // without a sign of life, then another node tries
+	queueSign     = 3 * time.Second
 	queueTries    = 5
 	queueRetry    = time.Second // pause before the next try, unless the node said one
 	queueMaxRetry = 30 * time.Second
