@@ -7,13 +7,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"runtime/pprof"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/audit/audittest"
+	"github.com/agenticraft/node/internal/leaktest"
 )
 
 // TestMain lets the test binary be the child that TestKill kills.
@@ -24,24 +24,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	code := m.Run()
-	if left := lingering(); left > 0 && code == 0 {
-		fmt.Fprintln(os.Stderr, left, "goroutines were left running")
-		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// lingering counts the goroutines of ours that do not end by themselves.
-func lingering() int {
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		var stacks strings.Builder
-		_ = pprof.Lookup("goroutine").WriteTo(&stacks, 2)
-		if n := strings.Count(stacks.String(), "node/audit.") - strings.Count(stacks.String(), "audit_test.lingering"); n <= 0 || time.Now().After(end) {
-			return n
-		}
-	}
+	os.Exit(leaktest.Run(m, "node/audit", "bbolt"))
 }
 
 // appendForever writes entries and says on stdout which are acknowledged.

@@ -8,12 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/agenticraft/node/consensus"
+	"github.com/agenticraft/node/internal/leaktest"
 )
 
 // TestMain fails if a test leaves a goroutine of ours or of raft's behind.
@@ -25,29 +25,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	code := m.Run()
-	for end := time.Now().Add(5 * time.Second); code == 0; time.Sleep(10 * time.Millisecond) {
-		left := goroutines()
-		if left == "" {
-			break
-		}
-		if time.Now().After(end) {
-			os.Stderr.WriteString("goroutines left behind:\n" + left + "\n")
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func goroutines() string {
-	buf := make([]byte, 1<<20)
-	var left []string
-	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-		if !strings.Contains(g, "TestMain") && (strings.Contains(g, "/consensus.") || strings.Contains(g, "hashicorp/raft") || strings.Contains(g, "bbolt")) {
-			left = append(left, g)
-		}
-	}
-	return strings.Join(left, "\n\n")
+	os.Exit(leaktest.Run(m, "/consensus.", "hashicorp/raft", "bbolt"))
 }
 
 func closed(t *testing.T, c net.Conn) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"iter"
@@ -13,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"runtime"
-	"runtime/pprof"
 	"strings"
 	"testing"
 	"time"
@@ -25,24 +23,12 @@ import (
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/client"
 	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/internal/leaktest"
 )
 
 // TestMain checks that nothing is left running.
 func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	if f := flag.Lookup("test.fuzz"); f != nil && f.Value.String() != "" {
-		os.Exit(code) // the fuzzer keeps goroutines of its own
-	}
-	http.DefaultClient.CloseIdleConnections()
-	for deadline := time.Now().Add(5 * time.Second); code == 0 && runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "goroutines are left:")
-			pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(leaktest.Run(m, "node/a2a", "net/http.", "google.golang.org/grpc"))
 }
 
 type rpcAnswer struct {

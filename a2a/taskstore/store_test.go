@@ -14,6 +14,7 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
 	"github.com/agenticraft/node/a2a/taskstore"
+	"github.com/agenticraft/node/internal/leaktest"
 )
 
 func open(t testing.TB, dir string) *taskstore.Store {
@@ -210,7 +211,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("TASKSTORE_TEST_DIR"); dir != "" {
 		write(dir)
 	}
-	os.Exit(m.Run())
+	os.Exit(leaktest.Run(m, "node/a2a/taskstore", "bbolt"))
 }
 
 // write creates tasks for ever and names each when the store says it is kept.
