@@ -31,7 +31,7 @@ var floors = map[string]string{
 	"cmd/bench": "a2a a2a/client audit consensus identity mesh registry",
 
 	// 4
-	"agent":                "a2a a2a/server audit authz authz/mandate identity sandbox", // a2a/server: the types of the Path it walks
+	"agent":                "a2a a2a/server audit authz authz/destination authz/mandate identity sandbox", // a2a/server: the types of the Path it walks
 	"agent/agenttest":      "agent a2a/... audit/... authz identity sandbox/...",
 	"bridges/http":         "a2a a2a/server audit authz identity bridges/http/console",
 	"bridges/...":          "a2a a2a/server audit authz identity",
@@ -49,8 +49,9 @@ var floors = map[string]string{
 	"a2a/natsrpc/natstest":    "",
 	"a2a/taskstore":           "a2a identity",
 	"a2a/conformance":         "a2a a2a/server a2a/taskstore identity",
-	"authz":                   "identity",
-	"authz/mandate":           "identity",
+	"authz":                   "identity authz/destination",
+	"authz/mandate":           "identity authz/destination",
+	"authz/destination":       "", // HOST:PORT and its patterns, which policy and mandates share
 	"audit":                   "identity",
 	"audit/audittest":         "audit identity",
 	"consensus":               "identity",

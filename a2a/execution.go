@@ -10,16 +10,17 @@ import (
 // of its message. Its JSON Schema is [ExecutionSchema]; unknown members are
 // refused, for a limit that was misspelt must not be lost.
 type Execution struct {
-	Language string   `json:"language"`          // "python", "starlark", …
-	Code     string   `json:"code"`              // source text, UTF-8
-	Stdin    string   `json:"stdin,omitempty"`   // UTF-8 text
-	Files    []File   `json:"files,omitempty"`   // placed in the working folder
-	Sandbox  string   `json:"sandbox,omitempty"` // "auto" (default), "process", "restricted", …
-	Network  string   `json:"network,omitempty"` // "none" (default) or "allow=HOST:PORT,…"
-	On       string   `json:"on,omitempty"`      // "any" (default), "local" or a peer ID
-	Mandate  string   `json:"mandate,omitempty"` // on whose behalf; docs/mandate.md
-	Limits   Limits   `json:"limits,omitzero"`
-	Require  []string `json:"require,omitempty"` // limits without which the run must be refused
+	Language  string   `json:"language"`             // "python", "starlark", …
+	Code      string   `json:"code"`                 // source text, UTF-8
+	Stdin     string   `json:"stdin,omitempty"`      // UTF-8 text
+	Files     []File   `json:"files,omitempty"`      // placed in the working folder
+	Sandbox   string   `json:"sandbox,omitempty"`    // "auto" (default), "process", "restricted", …
+	Network   string   `json:"network,omitempty"`    // "none" (default) or "allow=HOST:PORT,…"
+	DataClass string   `json:"data_class,omitempty"` // what the code and its data are, such as "internal"; policy's word
+	On        string   `json:"on,omitempty"`         // "any" (default), "local" or a peer ID
+	Mandate   string   `json:"mandate,omitempty"`    // on whose behalf; docs/mandate.md
+	Limits    Limits   `json:"limits,omitzero"`
+	Require   []string `json:"require,omitempty"` // limits without which the run must be refused
 }
 
 // File is one file in or out, relative to the working folder.

@@ -108,6 +108,8 @@ func (e Execution) check() error {
 		return Errorf(CodeInvalidRequest, "network must be none or allow=HOST:PORT,…")
 	case len(e.Network) > maxNetwork:
 		return Errorf(CodeTooLarge, "network has more than %d bytes", maxNetwork)
+	case e.DataClass != "" && !wordPattern.MatchString(e.DataClass):
+		return Errorf(CodeInvalidRequest, "data_class %.40q is not a class's name", e.DataClass)
 	case len(e.Mandate) > maxMandateBytes:
 		return Errorf(CodeTooLarge, "the mandate has more than %d bytes", maxMandateBytes)
 	}

@@ -40,6 +40,13 @@ type Directory interface {
 	Member(id identity.ID) bool
 	// Suspended reports whether the tenant is barred from everything.
 	Suspended(tenant string) bool
+	// Ceiling is the most that the tenant's people may be allowed to run.
+	Ceiling(tenant string) authz.Ceiling
+	// MayVouch reports whether a node may speak for people of the tenant who have
+	// no key.
+	MayVouch(node identity.ID, tenant string) bool
+	// MandateRevoked reports whether a block of a mandate was revoked.
+	MandateRevoked(id string) bool
 }
 
 // Recorder writes to the replicated log; it returns when the entry is durable
@@ -232,7 +239,7 @@ func (a *Agent) inForce(req *request) bool {
 	}
 	return req.behalf == nil || !slices.ContainsFunc(req.behalf.mandate.Chain, func(l mandate.Link) bool {
 		_, ok := a.cfg.Directory.Agent(l.By)
-		return !ok
+		return !ok || a.cfg.Directory.MandateRevoked(l.ID)
 	})
 }
 

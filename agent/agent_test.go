@@ -186,6 +186,14 @@ func (d directory) Suspended(tenant string) bool {
 	return err != nil || t.Suspended
 }
 
+func (d directory) Ceiling(tenant string) authz.Ceiling {
+	t, err := d.Tenant(tenant)
+	if err != nil || t.Ceiling == nil {
+		return authz.Ceiling{}
+	}
+	return authz.Ceiling(*t.Ceiling)
+}
+
 // recorder fails as told, before or after the entry is in the log.
 type recorder struct {
 	next agent.Recorder

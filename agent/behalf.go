@@ -7,6 +7,7 @@ import (
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/authz/destination"
 	"github.com/agenticraft/node/authz/mandate"
 	"github.com/agenticraft/node/identity"
 )
@@ -49,6 +50,9 @@ func (a *Agent) behalf(req *request) (*behalf, error) {
 		if !ok || p.Tenant != v.Tenant {
 			return nil, errCredentials
 		}
+		if a.cfg.Directory.MandateRevoked(link.ID) {
+			return nil, &a2a.Error{Code: a2a.CodeDenied, Message: "the mandate was revoked"}
+		}
 		if i == 0 {
 			b.root = p
 		}
@@ -71,10 +75,14 @@ func (a *Agent) ask(ctx context.Context, req *request) (authz.Decision, error) {
 		return dec, err
 	}
 	asked := req.exec.Limits
+	network, err := destination.Parse(req.exec.Network)
+	if err != nil {
+		return authz.Decision{}, err
+	}
 	err = req.behalf.mandate.Covers(query.Action, req.exec.Language, mandate.Limits{
 		CodeBytes: int64(len(req.exec.Code)), CPUPercent: int64(asked.CPUPercent), FileSizeBytes: asked.FileSizeBytes,
 		MemoryBytes: asked.MemoryBytes, OutputBytes: asked.OutputBytes, Processes: int64(asked.Processes), TimeoutMS: asked.TimeoutMS,
-	})
+	}, network...)
 	if errors.Is(err, mandate.ErrExceeded) {
 		return authz.Decision{Reasons: []authz.Reason{{Code: codeMandate, Message: err.Error()}}, Policy: dec.Policy, Input: dec.Input, Duration: dec.Duration}, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/authz/destination"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
 )
@@ -90,6 +91,9 @@ func (a *Agent) verify(in server.Inbound) (*request, error) {
 	if req.exec, err = a2a.DecodeExecution(req.signed); err != nil {
 		return req, err
 	}
+	if _, err := destination.Parse(req.exec.Network); err != nil {
+		return req, a2a.Errorf(a2a.CodeInvalidRequest, "network: %s", err)
+	}
 	if req.principal, req.vouched, err = a.principal(facts); err != nil {
 		return req, err
 	}
@@ -113,6 +117,9 @@ func (a *Agent) vouch(req *request, caller server.Caller) error {
 		block.Roles = caller.Principal.Roles
 	default:
 		return &a2a.Error{Code: a2a.CodeSignatureMissing, Message: "the request is not signed", Hint: "sign it with an agent's key, or send an API key"}
+	}
+	if !a.cfg.Directory.MayVouch(a.cfg.Key.ID(), block.Tenant) {
+		return errMayNotVouch
 	}
 	signed, err := a2a.Sign(a.cfg.Key, req.signed, a2a.SignOptions{
 		Audience: a.cfg.Audience,
@@ -141,7 +148,8 @@ func (a *Agent) principal(facts a2a.Signed) (identity.Principal, bool, error) {
 		return p, false, nil
 	}
 	block := facts.Claims.Mandate[0]
-	if block.Via != facts.Issuer.DID() || !a.cfg.Directory.Member(facts.Issuer) {
+	// A node that speaks for whom it may not is refused like one that nobody knows.
+	if block.Via != facts.Issuer.DID() || !a.cfg.Directory.Member(facts.Issuer) || !a.cfg.Directory.MayVouch(facts.Issuer, block.Tenant) {
 		return identity.Principal{}, false, errCredentials
 	}
 	if name, ok := strings.CutPrefix(block.Subject, string(identity.User)+":"); ok && name != "" && block.Tenant != "" {
@@ -341,6 +349,7 @@ var (
 	errDenied      = errors.New("denied by policy")
 	errExists      = errors.New("the request was admitted elsewhere meanwhile")
 	errUnavailable = errors.New("no quorum")
+	errMayNotVouch = &a2a.Error{Code: a2a.CodeDenied, Message: "this node may not speak for callers of that tenant", Hint: "sign the request with an agent's key: --agent-key; or ask a node that may"}
 	errCredentials = &a2a.Error{Code: a2a.CodeUnauthenticated, Message: "the credentials were refused"}
 	errConflict    = &a2a.Error{Code: a2a.CodeConflict, Message: "this request id was used before for another request", Hint: "use a new jti for each request"}
 )

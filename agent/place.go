@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/authz"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
 )
@@ -64,10 +65,11 @@ func ParseAdvert(text []byte) (Advert, error) {
 	return ad, nil
 }
 
-// Offers reports whether the node says that it can run this.
-func (ad Advert) Offers(backend, language string) bool {
+// Offers reports whether the node says that it can run this in a sandbox of at
+// least a tier; empty is any.
+func (ad Advert) Offers(backend, language, least string) bool {
 	for name, languages := range ad.Backends {
-		if (backend == "" || backend == "auto" || backend == name) && slices.Contains(languages, language) {
+		if (backend == "" || backend == "auto" || backend == name) && slices.Contains(languages, language) && authz.TierHolds(ad.Tiers[name], least) {
 			return ad.Run
 		}
 	}
@@ -86,7 +88,12 @@ func (a *Agent) place(req *request) ([]identity.ID, error) {
 		backend = forced
 	}
 	self := a.cfg.Key.ID()
-	resolved, unable := a.resolve(backend, req.exec.Language)
+	// INVARIANT: I6, what the sandboxes cannot give is refused, not left out.
+	if len(req.decision.Obligations.Destinations) > 0 {
+		return nil, &a2a.Error{Code: a2a.CodeUnavailable, Message: "no sandbox of this version reaches the network", Hint: "leave --network out"}
+	}
+	least := req.decision.Obligations.Tier
+	resolved, unable := a.resolve(backend, req.exec.Language, least)
 	req.backend = resolved
 	// A request that a peer placed here is not passed on: one hop, no loops.
 	if req.mandate != nil || req.exec.On == here || req.exec.On == string(self) {
@@ -95,7 +102,7 @@ func (a *Agent) place(req *request) ([]identity.ID, error) {
 		}
 		return []identity.ID{self}, nil
 	}
-	peers := a.offers(backend, req.exec.Language)
+	peers := a.offers(backend, req.exec.Language, least)
 	if req.exec.On != "" && req.exec.On != anywhere {
 		return a.placeOn(req.exec.On)
 	}
@@ -111,7 +118,11 @@ func (a *Agent) place(req *request) ([]identity.ID, error) {
 	return append(choose(peers, maxExecutors-1), self), nil
 }
 
-func (a *Agent) resolve(backend, language string) (string, error) {
+// resolve is the sandbox that runs it here, if one may.
+//
+// INVARIANT: I6, a tier that policy demands and this machine does not have
+// refuses the run.
+func (a *Agent) resolve(backend, language, least string) (string, error) {
 	if a.cfg.NoRun {
 		return "", &a2a.Error{Code: a2a.CodeUnavailable, Message: "this node takes no executions", Hint: "send the request without \"on\", or name another node"}
 	}
@@ -119,7 +130,31 @@ func (a *Agent) resolve(backend, language string) (string, error) {
 	if err != nil {
 		return "", &a2a.Error{Code: a2a.CodeUnavailable, Message: err.Error()}
 	}
-	return name, nil
+	if least == "" {
+		return name, nil
+	}
+	return a.resolveTier(name, backend, language, least)
+}
+
+// resolveTier is the sandbox that was chosen if it is strong enough, else, where
+// any will do, another that is.
+func (a *Agent) resolveTier(name, backend, language, least string) (string, error) {
+	best := ""
+	for _, d := range a.cfg.Runner.Describe() {
+		if !d.Available || !slices.Contains(d.Languages, language) || !authz.TierHolds(d.Tier, least) {
+			continue
+		}
+		if d.Name == name {
+			return name, nil
+		}
+		if best == "" && (backend == "" || backend == "auto") {
+			best = d.Name
+		}
+	}
+	if best == "" {
+		return "", a2a.Errorf(a2a.CodeUnavailable, "policy wants a sandbox of tier %s or stronger, and this node has none for %s", least, language)
+	}
+	return best, nil
 }
 
 // placeOn is the one node that the caller named.
@@ -140,10 +175,10 @@ type offer struct {
 }
 
 // offers are the connected peers that say they can run this.
-func (a *Agent) offers(backend, language string) []offer {
+func (a *Agent) offers(backend, language, least string) []offer {
 	var out []offer
 	for id, text := range a.cfg.Peers.Adverts() {
-		if ad, err := ParseAdvert(text); err == nil && ad.Offers(backend, language) && a.cfg.Directory.Member(id) {
+		if ad, err := ParseAdvert(text); err == nil && ad.Offers(backend, language, least) && a.cfg.Directory.Member(id) {
 			out = append(out, offer{id, ad.load()})
 		}
 	}

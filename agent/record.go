@@ -43,7 +43,7 @@ func (a *Agent) intentEntry(req *request, ev *evidence) audit.Entry {
 		Sandbox:  req.backend,
 		Runtime:  a.runtimeOf(req),
 		Limits:   limitNumbers(spec.Limits),
-		Network:  network(req),
+		Network:  req.decision.Obligations.Network,
 		Required: spec.Required,
 		Door:     a.cfg.Key.ID(),
 		Executor: a.cfg.Key.ID(),
@@ -142,34 +142,42 @@ func (a *Agent) query(req *request) authz.Query {
 		Action:    authz.ExecRun,
 		Tenant:    req.principal.Tenant,
 		Suspended: a.cfg.Directory.Suspended(req.principal.Tenant),
+		Ceiling:   a.cfg.Directory.Ceiling(req.principal.Tenant),
 		Now:       time.Now(),
 		Vouched:   req.vouched,
 		Via:       req.via,
 		Execution: &authz.ExecutionFacts{
-			Language: req.exec.Language, Sandbox: sandboxName(req), Network: network(req),
+			Language: req.exec.Language, Sandbox: sandboxName(req), Network: or(req.exec.Network, "none"), DataClass: req.exec.DataClass,
 			MemoryBytes: ask.MemoryBytes, TimeoutMS: ask.TimeoutMS, CPUPercent: ask.CPUPercent,
 			OutputBytes: ask.OutputBytes, FileSizeBytes: ask.FileSizeBytes, Processes: ask.Processes,
 			CodeBytes: len(req.exec.Code), Require: req.exec.Require,
 		},
 		Node: authz.NodeFacts{
 			ID: string(a.cfg.Key.ID()), RunAllowed: !a.cfg.NoRun || req.mandate == nil,
-			Tier: tierOf(a.cfg.Runner.Describe(), req.backend),
+			Tier: a.tier(req),
 		},
 	}
 }
 
-func network(req *request) string {
-	if req.exec.Network == "" {
-		return "none"
+// tier is that of the sandbox which would run the request here, "" if none would.
+func (a *Agent) tier(req *request) string {
+	if a.cfg.NoRun {
+		return ""
 	}
-	return req.exec.Network
+	name, err := a.cfg.Runner.Resolve(req.exec.Sandbox, req.exec.Language)
+	if err != nil {
+		return ""
+	}
+	return tierOf(a.cfg.Runner.Describe(), name)
 }
 
-func sandboxName(req *request) string {
-	if req.exec.Sandbox == "" {
-		return "auto"
+func sandboxName(req *request) string { return or(req.exec.Sandbox, "auto") }
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
 	}
-	return req.exec.Sandbox
+	return text
 }
 
 func sorted(set map[string]bool) []string {

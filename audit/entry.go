@@ -53,6 +53,7 @@ const (
 	KindErasure Kind = "erasure" // evidence was erased; its digests stay in the log
 	KindAlert   Kind = "alert"   // a rule saw a pattern in the log
 	KindEpoch   Kind = "epoch"   // from here on these keepers sign checkpoints
+	KindMandate Kind = "mandate" // one was revoked
 )
 
 // Kinds lists all kinds in a fixed order.
@@ -60,7 +61,7 @@ func Kinds() []Kind {
 	return []Kind{
 		KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
 		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
-		KindRead, KindErasure, KindAlert, KindEpoch,
+		KindRead, KindErasure, KindAlert, KindEpoch, KindMandate,
 	}
 }
 
@@ -68,7 +69,7 @@ func (k Kind) known() bool {
 	switch k {
 	case KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
 		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
-		KindRead, KindErasure, KindAlert, KindEpoch:
+		KindRead, KindErasure, KindAlert, KindEpoch, KindMandate:
 		return true
 	}
 	return false

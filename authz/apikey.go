@@ -92,6 +92,8 @@ func ParseAPIKey(text string) (id string, hash [32]byte, err error) {
 // KeyRecord is what a cluster knows of an API key.
 type KeyRecord struct {
 	Hash      [32]byte // SHA-256 of the whole text
+	Before    [32]byte // of the text before the last rotation, which is good until Until; zero: none
+	Until     time.Time
 	Principal identity.Principal
 	Expires   time.Time // zero: never
 	Revoked   bool
@@ -133,13 +135,22 @@ func (a *APIKeys) Authenticate(ctx context.Context, source, text string) (identi
 	}
 	record, found := a.lookup(id)
 	// Every key takes the same steps, so that time does not tell which ids exist.
-	same := subtle.ConstantTimeCompare(hash[:], record.Hash[:]) == 1
-	expired := !record.Expires.IsZero() && !time.Now().Before(record.Expires)
+	now := time.Now()
+	before := subtle.ConstantTimeCompare(hash[:], record.Before[:]) & inTime(now, record.Until)
+	same := subtle.ConstantTimeCompare(hash[:], record.Hash[:])|before == 1
+	expired := !record.Expires.IsZero() && !now.Before(record.Expires)
 	if !found || !same || expired || record.Revoked || record.Principal.IsZero() {
 		a.log.DebugContext(ctx, "API key refused", "key", id, "found", found, "matches", same, "expired", expired, "revoked", record.Revoked)
 		return identity.Principal{}, a.failed(ctx, source, id, ErrCredentials)
 	}
 	return record.Principal, nil
+}
+
+func inTime(now, until time.Time) int {
+	if now.Before(until) {
+		return 1
+	}
+	return 0
 }
 
 // failed counts a failure and answers with it, or with the throttle.

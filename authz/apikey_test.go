@@ -3,6 +3,7 @@ package authz_test
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -174,6 +175,70 @@ func TestThrottleSlowsGuessersAndNeverTheOwner(t *testing.T) {
 		time.Sleep(time.Second)
 		if _, err := keys.Authenticate(t.Context(), "192.0.2.1", guess); errors.As(err, &throttled) {
 			t.Errorf("a second later: %v", err)
+		}
+	})
+}
+
+// A guesser changes the key id, or his address: both are counted.
+func TestGuessersAreCountedBySourceAndByKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		good, id, hash, err := authz.NewAPIKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys := newKeys(t, map[string]authz.KeyRecord{id: {Hash: hash, Principal: identity.Principal{Kind: identity.Service, Name: id}}})
+		forged, _, err := authz.RotateAPIKey(id) // right id, right checksum, wrong secret
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, guess := range map[string]func(i int) (source, text string){
+			"many keys from one place":   func(int) (string, string) { other, _, _, _ := authz.NewAPIKey(); return "192.0.2.1", other },
+			"one key from many places":   func(i int) (string, string) { return fmt.Sprint("198.51.100.", i), forged },
+			"rubbish from another place": func(i int) (string, string) { return "192.0.2.2", fmt.Sprint("hunter", i) },
+		} {
+			var throttled *authz.ThrottledError
+			first := 0
+			for i := range 60 {
+				source, text := guess(i)
+				if _, err := keys.Authenticate(t.Context(), source, text); first == 0 && errors.As(err, &throttled) {
+					first = i + 1
+				}
+			}
+			if first == 0 || first > 21 {
+				t.Errorf("%s: throttled at guess %d, want the 21st", name, first)
+			}
+		}
+		for _, source := range []string{"192.0.2.1", "192.0.2.2", "203.0.113.9"} {
+			if _, err := keys.Authenticate(t.Context(), source, good); err != nil {
+				t.Errorf("the owner at %s is locked out: %v", source, err)
+			}
+		}
+	})
+}
+
+func TestRotationOverlaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, id, oldHash, err := authz.NewAPIKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh, hash, err := authz.RotateAPIKey(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record := authz.KeyRecord{Hash: hash, Before: oldHash, Until: time.Now().Add(time.Hour), Principal: identity.Principal{Kind: identity.Service, Name: id}}
+		keys := newKeys(t, map[string]authz.KeyRecord{id: record})
+		for _, text := range []string{old, fresh} {
+			if _, err := keys.Authenticate(t.Context(), "192.0.2.1", text); err != nil {
+				t.Errorf("during the overlap: %v", err)
+			}
+		}
+		time.Sleep(time.Hour)
+		if _, err := keys.Authenticate(t.Context(), "192.0.2.1", old); !errors.Is(err, authz.ErrCredentials) {
+			t.Errorf("the old secret after the overlap: %v", err)
+		}
+		if _, err := keys.Authenticate(t.Context(), "192.0.2.1", fresh); err != nil {
+			t.Errorf("the new secret after the overlap: %v", err)
 		}
 	})
 }

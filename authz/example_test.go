@@ -24,5 +24,5 @@ func ExamplePolicy_Decide() {
 	}
 	// Output:
 	// true 2147483648 [] <nil>
-	// false 0 [{network_not_allowed network "allow=example.org:443" is not allowed; allowed: none}] <nil>
+	// false 0 [{network_not_allowed the tenant may not reach example.org:443; it may reach: nothing; an admin sets the tenant's ceiling: agenticraft tenant set}] <nil>
 }

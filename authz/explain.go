@@ -3,10 +3,14 @@ package authz
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/agenticraft/node/authz/destination"
 )
 
 // Explanation is why a question gets its answer.
@@ -34,8 +38,9 @@ const maxWays = 8
 func (p *Policy) Explain(ctx context.Context, q Query) (Explanation, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*p.timeout)
 	defer cancel()
-	b := p.active.Load()
-	d, err := b.decide(ctx, q)
+	f := p.active.Load()
+	b := f.base
+	d, err := f.decide(ctx, q, p.log)
 	if err != nil {
 		return Explanation{}, fmt.Errorf("explain %s: %w", q.Action, err)
 	}
@@ -55,7 +60,7 @@ func (p *Policy) Explain(ctx context.Context, q Query) (Explanation, error) {
 		}
 	}
 	if !d.Allow {
-		e.WouldAllow, err = b.ways(ctx, q)
+		e.WouldAllow, err = f.ways(ctx, q, p.log)
 	}
 	return e, err
 }
@@ -68,8 +73,8 @@ type change struct {
 
 // ways looks for the fewest changes after which the answer is yes: one, else two,
 // else three.
-func (b *bundle) ways(ctx context.Context, q Query) ([][]string, error) {
-	changes := b.changes(q)
+func (f *inForce) ways(ctx context.Context, q Query, log *slog.Logger) ([][]string, error) {
+	changes := f.changes(q)
 	found := [][]string{}
 	var look func(from, left int, q Query, made []string) error
 	look = func(from, left int, q Query, made []string) error {
@@ -83,11 +88,11 @@ func (b *bundle) ways(ctx context.Context, q Query) ([][]string, error) {
 				}
 				continue
 			}
-			result, err := evaluate(ctx, b.decision, newInput(changed).value())
+			d, err := f.decide(ctx, changed, log)
 			if err != nil {
 				return err
 			}
-			if object, _ := result.(map[string]any); object["allow"] == true {
+			if d.Allow {
 				found = append(found, names)
 			}
 		}
@@ -102,9 +107,9 @@ func (b *bundle) ways(ctx context.Context, q Query) ([][]string, error) {
 }
 
 // changes are the facts that can be changed, and to what.
-func (b *bundle) changes(q Query) []change {
+func (f *inForce) changes(q Query) []change {
 	var out []change
-	for _, role := range b.roles {
+	for _, role := range f.roles {
 		if !slices.Contains(q.Principal.Roles, role) {
 			out = append(out, change{"grant role " + role, func(q *Query) { q.Principal.Roles = append(q.Principal.Roles, role) }})
 		}
@@ -114,6 +119,9 @@ func (b *bundle) changes(q Query) []change {
 	}
 	if q.Suspended {
 		out = append(out, change{"resume the tenant", func(q *Query) { q.Suspended = false }})
+	}
+	if len(q.Principal.Scopes) > 0 {
+		out = append(out, change{"a key whose scopes include " + q.Action, func(q *Query) { q.Principal.Scopes = nil }})
 	}
 	if q.Vouched {
 		out = append(out, change{"sign with an agent's key", func(q *Query) { q.Vouched = false }})
@@ -133,8 +141,19 @@ func (b *bundle) changes(q Query) []change {
 	if e.Sandbox != "" && e.Sandbox != "auto" {
 		out = append(out, change{"sandbox auto", func(q *Query) { q.Execution.Sandbox = "" }})
 	}
-	if e.Network != "" && e.Network != "none" {
+	if e.Network != "" && e.Network != destination.None {
 		out = append(out, change{"network none", func(q *Query) { q.Execution.Network = "" }})
+		if destinations, err := destination.Parse(e.Network); err == nil && len(destination.Covered(destinations, q.Ceiling.Network)) < len(destinations) {
+			out = append(out, change{"a tenant's ceiling with network " + strings.Join(destinations, ","), func(q *Query) { q.Ceiling.Network = destinations }})
+		}
+	}
+	if e.DataClass != "" && e.DataClass != unclassified {
+		out = append(out, change{"no data class", func(q *Query) { q.Execution.DataClass = "" }})
+	}
+	bounds := q.Ceiling
+	bounds.Network = nil
+	if !bounds.isZero() {
+		out = append(out, change{"a higher ceiling of the tenant", func(q *Query) { q.Ceiling = Ceiling{Network: q.Ceiling.Network} }})
 	}
 	for _, limit := range []struct {
 		name string

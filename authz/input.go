@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/agenticraft/node/authz/destination"
 )
 
 // maxInputBytes bounds the input document of one decision as JSON.
@@ -24,6 +27,7 @@ type input struct {
 	Principal inputPrincipal    `json:"principal"`
 	Tenant    string            `json:"tenant"`
 	Suspended bool              `json:"suspended"`
+	Ceiling   *Ceiling          `json:"ceiling,omitempty"` // of the tenant, if it has one of its own
 	Vouched   bool              `json:"vouched"`
 	Via       string            `json:"via"`
 	Labels    map[string]string `json:"labels"`
@@ -38,6 +42,7 @@ type inputPrincipal struct {
 	Tenant string            `json:"tenant"`
 	Roles  map[string]bool   `json:"roles"`
 	Labels map[string]string `json:"labels"`
+	Scopes []string          `json:"scopes,omitempty"` // of an API key that is for some actions only
 	// What follows from the above, so that policies need not search for it.
 	OnlyRole   string `json:"only_role"`  // if there is exactly one
 	Registered bool   `json:"registered"` // kind, name and tenant are there
@@ -50,19 +55,33 @@ type inputNode struct {
 }
 
 type inputExecution struct {
-	Language      string   `json:"language"`
-	Sandbox       string   `json:"sandbox"`
-	Network       string   `json:"network"`
-	MemoryBytes   int64    `json:"memory_bytes"`
-	TimeoutMS     int64    `json:"timeout_ms"`
-	CPUPercent    int64    `json:"cpu_percent"`
-	OutputBytes   int64    `json:"output_bytes"`
-	FileSizeBytes int64    `json:"file_size_bytes"`
-	Processes     int64    `json:"processes"`
-	CodeBytes     int64    `json:"code_bytes"`
-	Least         int64    `json:"least"` // the smallest of the numbers above: none may be below zero
-	Require       []string `json:"require"`
+	Language      string             `json:"language"`
+	Sandbox       string             `json:"sandbox"`
+	Network       string             `json:"network"`
+	Destinations  []inputDestination `json:"destinations"`
+	DataClass     string             `json:"data_class"`
+	MemoryBytes   int64              `json:"memory_bytes"`
+	TimeoutMS     int64              `json:"timeout_ms"`
+	CPUPercent    int64              `json:"cpu_percent"`
+	OutputBytes   int64              `json:"output_bytes"`
+	FileSizeBytes int64              `json:"file_size_bytes"`
+	Processes     int64              `json:"processes"`
+	CodeBytes     int64              `json:"code_bytes"`
+	Least         int64              `json:"least"` // the smallest of the numbers above: none may be below zero
+	Require       []string           `json:"require"`
 }
+
+// inputDestination is a place in the network that the run would reach, with all
+// patterns that cover it.
+type inputDestination struct {
+	Name    string          `json:"name"` // HOST:PORT
+	Matches map[string]bool `json:"matches"`
+}
+
+const (
+	sandboxAuto  = "auto"
+	unclassified = "unclassified"
+)
 
 // newInput gives unset facts their meaning: no tenant is the caller's own, no
 // sandbox is "auto", no network is "none".
@@ -72,6 +91,7 @@ func newInput(q Query) input {
 		Principal: inputPrincipal{
 			Kind: string(q.Principal.Kind), Name: q.Principal.Name, Tenant: q.Principal.Tenant,
 			Roles: make(map[string]bool, len(q.Principal.Roles)), Labels: orEmpty(q.Principal.Labels),
+			Scopes: q.Principal.Scopes,
 		},
 		Tenant: or(q.Tenant, q.Principal.Tenant), Suspended: q.Suspended,
 		Vouched: q.Vouched, Via: q.Via, Labels: orEmpty(q.Labels), Now: q.Now.Unix(),
@@ -86,14 +106,35 @@ func newInput(q Query) input {
 	in.Principal.Registered = in.Principal.Kind != "" && in.Principal.Name != "" && in.Principal.Tenant != ""
 	if e := q.Execution; e != nil {
 		in.Execution = &inputExecution{
-			Language: e.Language, Sandbox: or(e.Sandbox, "auto"), Network: or(e.Network, "none"),
+			Language: e.Language, Sandbox: or(e.Sandbox, sandboxAuto), Network: or(e.Network, destination.None),
+			Destinations: []inputDestination{}, DataClass: or(e.DataClass, unclassified),
 			MemoryBytes: e.MemoryBytes, TimeoutMS: e.TimeoutMS, CPUPercent: int64(e.CPUPercent),
 			OutputBytes: e.OutputBytes, FileSizeBytes: e.FileSizeBytes, Processes: int64(e.Processes),
 			CodeBytes: int64(e.CodeBytes), Require: append([]string{}, e.Require...),
 			Least: min(e.MemoryBytes, e.TimeoutMS, int64(e.CPUPercent), e.OutputBytes, e.FileSizeBytes, int64(e.Processes), int64(e.CodeBytes)),
 		}
+		in.Execution.reach()
+	}
+	if !q.Ceiling.isZero() {
+		in.Ceiling = &q.Ceiling
 	}
 	return in
+}
+
+// reach spells out the destinations. What is malformed has none, and no policy
+// that looks for destinations allows it.
+func (e *inputExecution) reach() {
+	destinations, err := destination.Parse(e.Network)
+	if err != nil {
+		return
+	}
+	for _, name := range destinations {
+		d := inputDestination{Name: name, Matches: map[string]bool{}}
+		for _, p := range destination.Patterns(name) {
+			d.Matches[p] = true
+		}
+		e.Destinations = append(e.Destinations, d)
+	}
 }
 
 // digest is the hex SHA-256 of the document's JSON.
@@ -112,17 +153,21 @@ func (in input) digest() (string, error) {
 // value is the document as OPA evaluates it, built without a detour through
 // JSON.
 func (in input) value() ast.Value {
+	principal := [][2]*ast.Term{
+		member("kind", text(in.Principal.Kind)),
+		member("name", text(in.Principal.Name)),
+		member("tenant", text(in.Principal.Tenant)),
+		member("roles", flags(in.Principal.Roles)),
+		member("labels", texts(in.Principal.Labels)),
+		member("only_role", text(in.Principal.OnlyRole)),
+		member("registered", boolean(in.Principal.Registered)),
+	}
+	if len(in.Principal.Scopes) > 0 {
+		principal = append(principal, member("scopes", list(in.Principal.Scopes)))
+	}
 	members := [][2]*ast.Term{
 		member("action", text(in.Action)),
-		member("principal", ast.ObjectTerm(
-			member("kind", text(in.Principal.Kind)),
-			member("name", text(in.Principal.Name)),
-			member("tenant", text(in.Principal.Tenant)),
-			member("roles", flags(in.Principal.Roles)),
-			member("labels", texts(in.Principal.Labels)),
-			member("only_role", text(in.Principal.OnlyRole)),
-			member("registered", boolean(in.Principal.Registered)),
-		)),
+		member("principal", ast.ObjectTerm(principal...)),
 		member("tenant", text(in.Tenant)),
 		member("suspended", boolean(in.Suspended)),
 		member("vouched", boolean(in.Vouched)),
@@ -136,14 +181,12 @@ func (in input) value() ast.Value {
 		)),
 	}
 	if e := in.Execution; e != nil {
-		require := make([]*ast.Term, len(e.Require))
-		for i, name := range e.Require {
-			require[i] = text(name)
-		}
 		members = append(members, member("execution", ast.ObjectTerm(
 			member("language", text(e.Language)),
 			member("sandbox", text(e.Sandbox)),
 			member("network", text(e.Network)),
+			member("destinations", destinations(e.Destinations)),
+			member("data_class", text(e.DataClass)),
 			member("memory_bytes", integer(e.MemoryBytes)),
 			member("timeout_ms", integer(e.TimeoutMS)),
 			member("cpu_percent", integer(e.CPUPercent)),
@@ -152,10 +195,40 @@ func (in input) value() ast.Value {
 			member("processes", integer(e.Processes)),
 			member("code_bytes", integer(e.CodeBytes)),
 			member("least", integer(e.Least)),
-			member("require", ast.ArrayTerm(require...)),
+			member("require", list(e.Require)),
 		)))
 	}
+	if c := in.Ceiling; c != nil {
+		members = append(members, member("ceiling", c.term()))
+	}
 	return ast.NewObject(members...)
+}
+
+// term is the ceiling as policy sees it. Only tenants that have one pay for the
+// detour through JSON.
+func (c *Ceiling) term() *ast.Term {
+	raw, err := json.Marshal(c)
+	if err != nil {
+		panic("internal error: a ceiling does not marshal: " + err.Error())
+	}
+	value, err := ast.ValueFromReader(bytes.NewReader(raw))
+	if err != nil {
+		panic("internal error: a ceiling is not JSON: " + err.Error())
+	}
+	return ast.NewTerm(value)
+}
+
+var noDestinations = ast.ArrayTerm()
+
+func destinations(list []inputDestination) *ast.Term {
+	if len(list) == 0 {
+		return noDestinations
+	}
+	terms := make([]*ast.Term, len(list))
+	for i, d := range list {
+		terms[i] = ast.ObjectTerm(member("name", text(d.Name)), member("matches", flags(d.Matches)))
+	}
+	return ast.ArrayTerm(terms...)
 }
 
 // known are the terms of texts that stand in every document, made once: OPA does
@@ -166,6 +239,8 @@ var known = func() map[string]*ast.Term {
 		"action",
 		"code_bytes",
 		"cpu_percent",
+		"data_class",
+		"destinations",
 		"execution",
 		"file_size_bytes",
 		"id",
@@ -193,7 +268,7 @@ var known = func() map[string]*ast.Term {
 		"timeout_ms",
 		"via",
 		"vouched",
-		"", "agent", "service", "user", "http", "mesh", "python", "starlark", "auto", "none",
+		"", "agent", "service", "user", "http", "mesh", "python", "starlark", "auto", "none", unclassified,
 	} {
 		terms[text] = ast.StringTerm(text)
 	}
@@ -228,6 +303,14 @@ func texts(m map[string]string) *ast.Term {
 		o.Insert(ast.StringTerm(k), ast.StringTerm(v))
 	}
 	return ast.NewTerm(o)
+}
+
+func list(names []string) *ast.Term {
+	terms := make([]*ast.Term, len(names))
+	for i, name := range names {
+		terms[i] = text(name)
+	}
+	return ast.ArrayTerm(terms...)
 }
 
 func flags(m map[string]bool) *ast.Term {

@@ -19,11 +19,15 @@ func TestWhatIsHashedIsWhatIsEvaluated(t *testing.T) {
 			Principal: identity.Principal{
 				Kind: identity.PrincipalKind(text.Draw(rt, "kind")), Name: text.Draw(rt, "name"), Tenant: text.Draw(rt, "tenant"),
 				Roles: rapid.SliceOfN(text, 0, 3).Draw(rt, "roles"), Labels: texts.Draw(rt, "labels"),
+				Scopes: rapid.SliceOfN(text, 0, 2).Draw(rt, "scopes"),
 			},
 			Action: text.Draw(rt, "action"), Tenant: text.Draw(rt, "of"), Via: text.Draw(rt, "via"), Labels: texts.Draw(rt, "labels"),
 			Suspended: rapid.Bool().Draw(rt, "suspended"), Vouched: rapid.Bool().Draw(rt, "vouched"),
 			Now:  time.Unix(rapid.Int64Range(-1<<40, 1<<40).Draw(rt, "now"), 0),
 			Node: authz.NodeFacts{ID: text.Draw(rt, "node"), Tier: text.Draw(rt, "tier"), RunAllowed: rapid.Bool().Draw(rt, "runs")},
+		}
+		if rapid.Bool().Draw(rt, "ceiling") {
+			q.Ceiling = authz.Ceiling{Languages: rapid.SliceOfN(text, 0, 3).Draw(rt, "ceiling languages"), Network: []string{"*:443"}, MemoryBytes: rapid.Int64().Draw(rt, "ceiling memory")}
 		}
 		if rapid.Bool().Draw(rt, "execution") {
 			q.Execution = &authz.ExecutionFacts{
@@ -31,7 +35,10 @@ func TestWhatIsHashedIsWhatIsEvaluated(t *testing.T) {
 				MemoryBytes: rapid.Int64().Draw(rt, "memory"), TimeoutMS: rapid.Int64().Draw(rt, "timeout"), CPUPercent: rapid.Int().Draw(rt, "cpu"),
 				OutputBytes: rapid.Int64().Draw(rt, "output"), FileSizeBytes: rapid.Int64().Draw(rt, "file size"),
 				Processes: rapid.Int().Draw(rt, "processes"), CodeBytes: rapid.Int().Draw(rt, "code"),
-				Require: rapid.SliceOfN(text, 0, 3).Draw(rt, "require"),
+				Require: rapid.SliceOfN(text, 0, 3).Draw(rt, "require"), DataClass: text.Draw(rt, "data class"),
+			}
+			if rapid.Bool().Draw(rt, "destinations") {
+				q.Execution.Network = "allow=a.example.org:443,[::1]:80,10.0.0.1:1"
 			}
 		}
 		if !authz.InputsAgree(t, q) {
@@ -51,7 +58,7 @@ func TestInputDocument(t *testing.T) {
 		`"principal":{"kind":"agent","name":"did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp","tenant":"acme","roles":{"runner":true},"labels":{},"only_role":"runner","registered":true},` +
 		`"tenant":"acme","suspended":false,"vouched":true,"via":"http","labels":{},"now":1800000000,` +
 		`"node":{"id":"n1","tier":"T2","run_allowed":true},` +
-		`"execution":{"language":"python","sandbox":"auto","network":"none","memory_bytes":5,"timeout_ms":0,"cpu_percent":0,` +
+		`"execution":{"language":"python","sandbox":"auto","network":"none","destinations":[],"data_class":"unclassified","memory_bytes":5,"timeout_ms":0,"cpu_percent":0,` +
 		`"output_bytes":0,"file_size_bytes":0,"processes":0,"code_bytes":3,"least":0,"require":[]}}`
 	if got := authz.InputText(t, q); got != want {
 		t.Errorf("input document\n got %s\nwant %s", got, want)

@@ -26,6 +26,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/agenticraft/node/authz/destination"
 )
 
 // ErrClosed is returned after [Policy.Close].
@@ -33,8 +35,9 @@ var ErrClosed = errors.New("policy closed")
 
 // Codes of reasons that the engine gives, beside those of the policy.
 const (
-	ReasonDenied      = "denied"       // the policy denied and gave no reason
-	ReasonPolicyError = "policy_error" // the policy gave no answer
+	ReasonDenied      = "denied"        // the policy denied and gave no reason
+	ReasonPolicyError = "policy_error"  // the policy gave no answer
+	ReasonScope       = "scope_missing" // the API key is for other actions
 )
 
 const (
@@ -45,10 +48,11 @@ const (
 
 // Config of a [Policy]. The zero value is the built-in policy.
 type Config struct {
-	Modules map[string]string // name -> text; nil: [DefaultModules]
-	Timeout time.Duration     // of one decision, waiting included; 0: 1 s
-	Workers int               // 0: twice the cores
-	Log     *slog.Logger      // nil: discarded
+	Modules   map[string]string // name -> text; nil: [DefaultModules]
+	Additions map[string]string // the operators'; nil: none
+	Timeout   time.Duration     // of one decision, waiting included; 0: 1 s
+	Workers   int               // 0: twice the cores
+	Log       *slog.Logger      // nil: discarded
 }
 
 // Policy decides. Its methods may be called concurrently.
@@ -56,7 +60,7 @@ type Config struct {
 // Decisions are evaluated by a few long-lived goroutines: OPA recurses deeply,
 // and on a fresh stack each decision would pay for growing it.
 type Policy struct {
-	active  atomic.Pointer[bundle]
+	active  atomic.Pointer[inForce]
 	timeout time.Duration
 	log     *slog.Logger
 
@@ -95,7 +99,13 @@ func NewPolicy(cfg Config) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.active.Store(b)
+	var additions *bundle
+	if cfg.Additions != nil {
+		if additions, err = p.try(context.Background(), cfg.Additions); err != nil {
+			return nil, err
+		}
+	}
+	p.active.Store(newInForce(b, additions))
 	for range cmp.Or(cfg.Workers, 2*runtime.GOMAXPROCS(0)) {
 		p.workers.Go(p.work)
 	}
@@ -132,31 +142,6 @@ func (p *Policy) Decide(ctx context.Context, q Query) (Decision, error) {
 	}
 	got.decision.Duration = time.Since(start)
 	return got.decision, got.err
-}
-
-// Digest is the hex SHA-256 of the active policy: of its modules' names and
-// contents.
-func (p *Policy) Digest() string { return p.active.Load().digest }
-
-// Modules returns the active policy's modules and data by file name.
-func (p *Policy) Modules() map[string]string { return maps.Clone(p.active.Load().modules) }
-
-// Roles names the roles that the active policy knows, sorted.
-func (p *Policy) Roles() []string { return slices.Clone(p.active.Load().roles) }
-
-// Replace makes the modules the active policy for every decision that starts
-// later. Modules that do not compile, or that fail to deny a query by nobody,
-// are refused, and the active policy stays.
-func (p *Policy) Replace(ctx context.Context, modules map[string]string) error {
-	p.replace.Lock()
-	defer p.replace.Unlock()
-	b, err := p.try(ctx, modules)
-	if err != nil {
-		return err
-	}
-	old := p.active.Swap(b)
-	p.log.InfoContext(ctx, "policy replaced", "policy", b.digest, "before", old.digest)
-	return nil
 }
 
 // Close stops the workers and waits for them. Decide then returns [ErrClosed].
@@ -209,7 +194,7 @@ func (p *Policy) work() {
 			var a answer
 			// A caller who left while we waited for each other needs no answer.
 			if a.err = j.ctx.Err(); a.err == nil {
-				a.decision, a.err = p.active.Load().decide(j.ctx, j.query)
+				a.decision, a.err = p.active.Load().decide(j.ctx, j.query, p.log)
 			}
 			j.done <- a
 		case <-p.closing:
@@ -225,6 +210,11 @@ func (b *bundle) decide(ctx context.Context, q Query) (Decision, error) {
 	var err error
 	if d.Input, err = in.digest(); err != nil {
 		return d, err
+	}
+	// A key of limited scope is that whatever its roles and the policy say.
+	if !inScope(q.Principal.Scopes, q.Action) {
+		d.Reasons = []Reason{{Code: ReasonScope, Message: clip(fmt.Sprintf("the API key is for %s only, not for %s", strings.Join(q.Principal.Scopes, ", "), q.Action))}}
+		return d, nil
 	}
 	value := in.value()
 	result, err := evaluate(ctx, b.decision, value)
@@ -249,6 +239,15 @@ func (b *bundle) decide(ctx context.Context, q Query) (Decision, error) {
 		d.Reasons, err = b.reasonsFor(ctx, value)
 		return d, err
 	}
+	// INVARIANT: I9, authority only narrows along a chain: no policy goes beyond the
+	// tenant's ceiling.
+	if q.Action == ExecRun {
+		if reasons := q.Ceiling.hold(in.Execution, &d.Obligations); len(reasons) > 0 {
+			d.Obligations, d.Reasons = Obligations{}, sortReasons(reasons)
+			return d, nil
+		}
+		d.Obligations.Network = destination.Text(d.Obligations.Destinations)
+	}
 	d.Allow = true
 	return d, nil
 }
@@ -272,10 +271,26 @@ func (b *bundle) reasonsFor(ctx context.Context, value ast.Value) ([]Reason, err
 	if len(reasons) == 0 {
 		reasons = []Reason{{Code: ReasonDenied, Message: "the policy does not allow it"}}
 	}
+	return sortReasons(reasons), nil
+}
+
+func sortReasons(reasons []Reason) []Reason {
 	slices.SortFunc(reasons, func(a, b Reason) int {
 		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
 	})
-	return reasons[:min(len(reasons), maxReasons)], nil
+	return reasons[:min(len(reasons), maxReasons)]
+}
+
+// inScope reports whether an action is one of those that an API key is for. No
+// scopes are all.
+func inScope(scopes []string, action string) bool {
+	if len(scopes) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(scopes, func(s string) bool {
+		group, all := strings.CutSuffix(s, ".*")
+		return s == action || all && strings.HasPrefix(action, group+".")
+	})
 }
 
 // evaluate returns the value of a prepared query that has exactly one, nil if
@@ -326,8 +341,23 @@ func readObligations(v any, asked *inputExecution) (Obligations, error) {
 		Processes:     int(number("processes", math.MaxInt32)),
 		CodeBytes:     int(number("code_bytes", math.MaxInt32)),
 		Sandbox:       text("sandbox"),
-		Network:       asked.Network,
 		Required:      slices.Clone(asked.Require),
+	}
+	for _, d := range asked.Destinations {
+		o.Destinations = append(o.Destinations, d.Name)
+	}
+	if object["tier"] != nil {
+		if o.Tier = text("tier"); o.Tier != "" && !IsTier(o.Tier) {
+			faults = append(faults, fmt.Errorf("%w: obligation tier is none of %s", ErrPolicy, strings.Join(tiers, ", ")))
+		}
+	}
+	if patterns := object["network"]; patterns != nil {
+		set, isSet := patterns.(map[string]any)
+		if !isSet {
+			faults = append(faults, fmt.Errorf("%w: obligation network is not an object of patterns", ErrPolicy))
+		}
+		left := slices.DeleteFunc(slices.Collect(maps.Keys(set)), func(p string) bool { return set[p] != true })
+		o.Destinations = destination.Covered(o.Destinations, left)
 	}
 	required, ok := object["required"].([]any)
 	if !ok {

@@ -88,10 +88,10 @@ func TestGoldenDecisions(t *testing.T) {
 func TestGoldenMatrix(t *testing.T) {
 	p := newPolicy(t, authz.Config{})
 	actions := []string{
-		authz.ExecRun, authz.ExecCancel, authz.ExecDelegate, authz.TaskRead, authz.TaskList, authz.AuditRead, authz.LogRead, authz.TrustRead,
+		authz.ExecRun, authz.ExecCancel, authz.ExecDelegate, authz.MandateEnd, authz.TaskRead, authz.TaskList, authz.AuditRead, authz.LogRead, authz.TrustRead,
 		authz.KeyCreate, authz.KeyList, authz.KeyRevoke, authz.AgentAdd, authz.AgentList, authz.AgentRevoke, authz.RoleGrant, authz.RoleList, authz.RoleRevoke,
 		authz.TenantCreate, authz.TenantList, authz.TenantSet,
-		authz.NodeList, authz.StatusRead, authz.PolicyRead, authz.PolicyAsk, authz.PolicyReplay, authz.PolicyApply, authz.SandboxList,
+		authz.NodeList, authz.StatusRead, authz.PolicyRead, authz.PolicyAsk, authz.PolicyReplay, authz.PolicyApply, authz.PolicyAdd, authz.SandboxList,
 	}
 	var got strings.Builder
 	fmt.Fprintf(&got, "%-14s", "")
@@ -168,7 +168,9 @@ func TestReasonNamesTheFactAndWhatWouldDo(t *testing.T) {
 		{authz.Query{Principal: agent("viewer"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python"}}, []string{"exec.run", "admin, delegator, runner", "viewer"}},
 		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "cobol"}}, []string{`"cobol"`, "python, starlark"}},
 		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python", MemoryBytes: 3 << 30}}, []string{"3221225472", "2147483648", "bytes"}},
-		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python", Network: "allow=x:1"}}, []string{`"allow=x:1"`, "none"}},
+		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python", Network: "allow=x:1"}}, []string{"x:1", "nothing"}},
+		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python", Network: "allow=x"}}, []string{`"allow=x"`, "none"}},
+		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python", DataClass: "secret"}}, []string{`"secret"`, "internal, public, unclassified"}},
 		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "\x1b[31m\n"}}, []string{`"\x1b[31m\n"`}},
 	} {
 		d, err := p.Decide(t.Context(), c.q)

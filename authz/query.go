@@ -33,18 +33,21 @@ const (
 	StatusRead   = "status.read"
 	PolicyRead   = "policy.read"
 	PolicyApply  = "policy.apply"
+	PolicyAdd    = "policy.extend"
 	PolicyAsk    = "policy.explain"
 	PolicyReplay = "policy.replay"
 	SandboxList  = "sandbox.list"
+	MandateEnd   = "mandate.revoke"
 )
 
 // Query is one question to the policy. Every field is a verified fact; what
 // the caller merely says about himself has no place in it.
 type Query struct {
 	Principal identity.Principal
-	Action    string // one of the constants above
-	Tenant    string // whose things the action touches; empty: the principal's own
-	Suspended bool   // the registry says that Tenant is suspended
+	Action    string  // one of the constants above
+	Tenant    string  // whose things the action touches; empty: the principal's own
+	Suspended bool    // the registry says that Tenant is suspended
+	Ceiling   Ceiling // what an admin set for Tenant; bounds [ExecRun] whatever the policy says
 	Execution *ExecutionFacts
 	Node      NodeFacts
 	Vouched   bool              // a node signed in the principal's place
@@ -66,6 +69,7 @@ type ExecutionFacts struct {
 	FileSizeBytes int64
 	Processes     int
 	CodeBytes     int
+	DataClass     string   // as the caller declares it; empty is "unclassified"
 	Require       []string // limits without which the run must be refused
 }
 
@@ -117,7 +121,9 @@ type Obligations struct {
 	FileSizeBytes int64    `json:"file_size_bytes"`
 	Processes     int      `json:"processes"`
 	CodeBytes     int      `json:"code_bytes"`
-	Sandbox       string   `json:"sandbox,omitempty"` // forced; empty: as asked
-	Network       string   `json:"network"`           // "none" or what was asked for and allowed
-	Required      []string `json:"required"`          // sorted: the policy's and the caller's
+	Sandbox       string   `json:"sandbox,omitempty"`      // forced; empty: as asked
+	Tier          string   `json:"tier,omitempty"`         // the weakest that may run it; empty: any
+	Network       string   `json:"network"`                // Destinations as runs name them: "none" or "allow=HOST:PORT,…"
+	Destinations  []string `json:"destinations,omitempty"` // sorted: those asked for that are left
+	Required      []string `json:"required"`               // sorted: the policy's and the caller's
 }

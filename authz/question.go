@@ -14,14 +14,17 @@ type Question struct {
 	Name        string            `json:"name,omitempty"`   // somebody
 	Tenant      string            `json:"tenant,omitempty"` // default
 	Roles       []string          `json:"roles,omitempty"`
+	Scopes      []string          `json:"scopes,omitempty"`     // of an API key
 	Attributes  map[string]string `json:"attributes,omitempty"` // the principal's labels
 	Of          string            `json:"of,omitempty"`         // whose things; the principal's tenant
 	Suspended   bool              `json:"suspended,omitempty"`
 	Vouched     bool              `json:"vouched,omitempty"`
-	Via         string            `json:"via,omitempty"`      // http
-	Language    string            `json:"language,omitempty"` // python
-	Sandbox     string            `json:"sandbox,omitempty"`  // auto
-	Network     string            `json:"network,omitempty"`  // none
+	Via         string            `json:"via,omitempty"`        // http
+	Language    string            `json:"language,omitempty"`   // python
+	Sandbox     string            `json:"sandbox,omitempty"`    // auto
+	Network     string            `json:"network,omitempty"`    // none
+	DataClass   string            `json:"data_class,omitempty"` // unclassified
+	Ceiling     Ceiling           `json:"ceiling,omitzero"`     // the tenant's
 	MemoryBytes int64             `json:"memory_bytes,omitempty"`
 	TimeoutMS   int64             `json:"timeout_ms,omitempty"`
 	CPUPercent  int               `json:"cpu_percent,omitempty"`
@@ -38,10 +41,10 @@ type Question struct {
 // Query is the question as policy is asked it.
 func (q Question) Query() Query {
 	out := Query{
-		Action: or(q.Action, ExecRun), Tenant: q.Of, Suspended: q.Suspended, Vouched: q.Vouched, Via: or(q.Via, "http"),
+		Action: or(q.Action, ExecRun), Tenant: q.Of, Suspended: q.Suspended, Ceiling: q.Ceiling, Vouched: q.Vouched, Via: or(q.Via, "http"),
 		Principal: identity.Principal{
 			Kind: identity.PrincipalKind(or(q.Kind, string(identity.Agent))), Name: or(q.Name, "somebody"),
-			Tenant: or(q.Tenant, "default"), Roles: q.Roles, Labels: q.Attributes,
+			Tenant: or(q.Tenant, "default"), Roles: q.Roles, Labels: q.Attributes, Scopes: q.Scopes,
 		},
 		Node: NodeFacts{ID: q.Node, Tier: q.Tier, RunAllowed: !q.NoRun}, Now: time.Unix(q.Now, 0),
 	}
@@ -50,7 +53,7 @@ func (q Question) Query() Query {
 	}
 	if out.Action == ExecRun {
 		out.Execution = &ExecutionFacts{
-			Language: or(q.Language, "python"), Sandbox: q.Sandbox, Network: q.Network,
+			Language: or(q.Language, "python"), Sandbox: q.Sandbox, Network: q.Network, DataClass: q.DataClass,
 			MemoryBytes: q.MemoryBytes, TimeoutMS: q.TimeoutMS, CPUPercent: q.CPUPercent, OutputBytes: q.OutputBytes,
 			FileSizeBytes: q.FileSize, Processes: q.Processes, CodeBytes: max(q.CodeBytes, 1),
 		}

@@ -27,10 +27,11 @@ const (
 	throttleInterval = time.Second // one more failure is forgiven each
 )
 
-// throttle counts failures in a fixed number of token buckets. Which bucket a
-// source and key fall into is keyed by a secret, so nobody can aim at another's;
-// and a bucket that happens to be shared only delays answers that are "no"
-// anyway.
+// throttle counts failures in a fixed number of token buckets: one for each
+// source and one for each key id, so that neither many guesses from one place nor
+// guesses at one key from many places go on unhindered. Which bucket a name falls
+// into is keyed by a secret, so nobody can aim at another's; and a bucket that
+// happens to be shared only delays answers that are "no" anyway.
 type throttle struct {
 	seed maphash.Seed
 
@@ -41,17 +42,28 @@ type throttle struct {
 
 func (t *throttle) init() { t.seed = maphash.MakeSeed() }
 
-// take spends one failure and returns how long to wait; zero if not yet too many.
+// take spends one failure of the source and, if the text named one, of the key id,
+// and returns how long to wait; zero if neither had too many.
 func (t *throttle) take(source, id string, now time.Time) time.Duration {
-	var h maphash.Hash
-	h.SetSeed(t.seed)
-	_, _ = h.WriteString(source) // never fails
-	_ = h.WriteByte(0)
-	_, _ = h.WriteString(id)
-	slot := h.Sum64() % throttleSlots
-
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	wait := t.spend(t.slot('s', source), now)
+	if id != "" {
+		wait = max(wait, t.spend(t.slot('k', id), now))
+	}
+	return wait
+}
+
+func (t *throttle) slot(kind byte, name string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(t.seed)
+	_ = h.WriteByte(kind)      // never fails
+	_, _ = h.WriteString(name) // never fails
+	return h.Sum64() % throttleSlots
+}
+
+// spend is called with mu held.
+func (t *throttle) spend(slot uint64, now time.Time) time.Duration {
 	full := t.full[slot]
 	if full.Before(now) {
 		full = now

@@ -18,6 +18,7 @@ type Principal struct {
 	Tenant string            `json:"tenant,omitempty"`
 	Roles  []string          `json:"roles,omitempty"` // sorted
 	Labels map[string]string `json:"labels,omitempty"`
+	Scopes []string          `json:"scopes,omitempty"` // of an API key: the only actions it is for; empty: all of its roles
 }
 
 // String is the principal as logs and owners of tasks name it: "agent:did:key:z…",

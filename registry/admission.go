@@ -23,10 +23,15 @@ type Admission struct {
 	Origin string
 }
 
+// rulesSigned are the rules since which agents sign their changes, and only
+// admins change tenants.
+const rulesSigned = 1
+
 // change is one entry on its way into the tables.
 type change struct {
 	tx     audit.Tx
 	index  uint64
+	writer identity.ID // the author
 	entry  audit.Entry
 	time   time.Time
 	origin string
@@ -40,7 +45,7 @@ func (a Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.
 	if err != nil {
 		return refuse("malformed", "the time is malformed")
 	}
-	c := &change{tx: tx, index: index, entry: e, time: at, origin: a.Origin}
+	c := &change{tx: tx, index: index, writer: author, entry: e, time: at, origin: a.Origin}
 	if e.Kind == audit.KindGenesis {
 		return c.genesis()
 	}
@@ -73,6 +78,8 @@ func (a Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.
 		return project(c, c.role)
 	case audit.KindPolicy:
 		return project(c, c.policy)
+	case audit.KindMandate:
+		return project(c, c.mandate)
 	}
 	return refuse("kind", "this version admits no entries of that kind")
 }
@@ -86,6 +93,9 @@ func (c *change) author(author identity.ID) error {
 	}
 	if c.entry.Kind == audit.KindRead { // every member has a door that the log can be read through
 		return nil
+	}
+	if c.entry.Kind == audit.KindKey && strings.HasPrefix(c.entry.Actor, string(identity.Node)+":") {
+		return nil // that it saw a key; admin and key hold it to that
 	}
 	if m.Role == Keeper {
 		now, err := epochOf(c.tx)
@@ -121,7 +131,7 @@ func (c *change) intent() error {
 			return err
 		}
 	}
-	if err := c.vouching(); err != nil {
+	if err := c.vouching(b.Door, c.entry.Tenant); err != nil {
 		return err
 	}
 	return c.spend(b)
@@ -143,6 +153,9 @@ func (c *change) spend(b audit.IntentBody) error {
 	}
 	sums := map[string]spent{} // written only once all blocks hold it
 	for _, m := range b.Mandate {
+		if c.tx.Get(revokedPrefix+m.ID) != nil {
+			return refuse("mandate_revoked", "the mandate was revoked")
+		}
 		if m.Runs == 0 && m.WallMS == 0 {
 			continue
 		}
@@ -201,9 +214,9 @@ func isUser(name string) bool {
 	return ok && rest != ""
 }
 
-// vouching holds that a node stands behind an execution only where the cluster
-// lets nodes speak for callers, and always says for whom.
-func (c *change) vouching() error {
+// vouching holds that a node stands behind an execution or a change only where
+// cluster and tenant let it speak for callers, and always says for whom.
+func (c *change) vouching(node identity.ID, tenant string) error {
 	byNode := strings.HasPrefix(c.entry.Actor, string(identity.Node)+":")
 	byKey := strings.HasPrefix(c.entry.Actor, string(identity.Service)+":")
 	if !byNode && !byKey && !isUser(c.entry.Actor) {
@@ -219,6 +232,13 @@ func (c *change) vouching() error {
 	if !cluster.Vouch {
 		return refuse("vouching", "in this cluster nodes may not vouch for callers")
 	}
+	t, err := get[Tenant](c.tx, tenantPrefix+tenant)
+	if err != nil {
+		return missing(err, "tenant", "the tenant does not exist")
+	}
+	if !t.vouchedBy(node) {
+		return refuse("vouching", "that node may not vouch for callers of this tenant")
+	}
 	return nil
 }
 
@@ -232,10 +252,12 @@ func (c *change) admin() error {
 	switch {
 	case !s.inForce:
 		return refuse("principal", "the principal who asks is revoked or expired")
-	case s.principal.Kind == identity.Node && c.entry.Kind != audit.KindMember:
+	case s.principal.Kind == identity.Node && s.principal.Name != c.writer.DID() && c.entry.Kind == audit.KindKey:
+		return refuse("principal", "a node says only for itself which keys it saw")
+	case s.principal.Kind == identity.Node && c.entry.Kind != audit.KindMember && c.entry.Kind != audit.KindKey:
 		return refuse("principal", "a node changes nothing on its own behalf but the members")
 	case s.principal.Kind == identity.Service:
-		return c.vouching()
+		return c.vouching(c.writer, s.principal.Tenant)
 	}
 	return nil
 }
@@ -249,254 +271,10 @@ func project[B body](c *change, apply func(B) error) error {
 	if b.tenant() != c.entry.Tenant {
 		return refuse("tenant", "the entry names another tenant than its body")
 	}
+	if err := c.signature(b); err != nil {
+		return err
+	}
 	return apply(b)
-}
-
-func (c *change) agent(b AgentBody) error {
-	old, err := agentOf(c.tx, b.ID)
-	exists := err == nil
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	if b.Action == Revoke {
-		switch {
-		case !exists:
-			return refuse("not_found", "no such agent")
-		case old.Revoked != nil:
-			return refuse("revoked", "the agent is revoked already")
-		case b.Tenant != "" && b.Tenant != old.Tenant:
-			return refuse("tenant", "the agent belongs to another tenant")
-		}
-		old.Revoked = &c.index
-		return c.end(old.Principal().String(), agentPrefix+string(b.ID), withoutRoles(old))
-	}
-	switch {
-	case exists && old.Revoked != nil:
-		return refuse("revoked", "a revoked key does not come back; make a new one")
-	case exists:
-		return refuse("exists", "the agent is registered already as %s", old.Name)
-	}
-	if err := c.tenantExists(b.Tenant); err != nil {
-		return err
-	}
-	rows, err := each[Agent](c.tx, agentPrefix)
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(rows, func(a Agent) bool { return a.Revoked == nil && a.Tenant == b.Tenant && a.Name == b.Name }) {
-		return refuse("name_taken", "agent %s exists already in tenant %s", b.Name, b.Tenant)
-	}
-	row := Agent{ID: b.ID, Name: b.Name, Tenant: b.Tenant, Labels: b.Labels, Since: c.index}
-	return c.begin(row.Principal().String(), b.Roles, agentPrefix+string(b.ID), row)
-}
-
-func (c *change) key(b KeyBody) error {
-	old, err := keyOf(c.tx, b.ID)
-	exists := err == nil
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	if b.Action != Create {
-		return c.changeKey(old, exists, b)
-	}
-	if exists {
-		return refuse("exists", "an API key has this id already")
-	}
-	if err := c.tenantExists(b.Tenant); err != nil {
-		return err
-	}
-	rows, err := each[Key](c.tx, keyPrefix)
-	if err != nil {
-		return err
-	}
-	for _, k := range rows {
-		if k.Revoked == nil && k.Tenant == b.Tenant && k.Name == b.Name {
-			return refuse("name_taken", "API key %s exists already in tenant %s", b.Name, b.Tenant)
-		}
-		if k.Hash == b.Hash {
-			return refuse("exists", "an API key has this secret already")
-		}
-	}
-	row := Key{ID: b.ID, Name: b.Name, Hash: b.Hash, Tenant: b.Tenant, Expires: b.Expires, Since: c.index}
-	return c.begin(row.Principal().String(), b.Roles, keyPrefix+b.ID, row)
-}
-
-func (c *change) changeKey(old Key, exists bool, b KeyBody) error {
-	switch {
-	case !exists:
-		return refuse("not_found", "no such API key")
-	case old.Revoked != nil:
-		return refuse("revoked", "the API key is revoked already")
-	case b.Tenant != "" && b.Tenant != old.Tenant:
-		return refuse("tenant", "the API key belongs to another tenant")
-	}
-	principal := old.Principal().String()
-	if b.Action == Revoke {
-		old.Revoked = &c.index
-		old.Roles = nil
-		return c.end(principal, keyPrefix+b.ID, old)
-	}
-	// Another secret is a grant of all that the key may do.
-	if err := c.mayGrant(old.Roles); err != nil {
-		return err
-	}
-	old.Hash, old.Roles = b.Hash, nil
-	if b.Expires != "" {
-		old.Expires = b.Expires
-	}
-	if err := put(c.tx, keyPrefix+b.ID, old); err != nil {
-		return err
-	}
-	return c.keepAdmin()
-}
-
-func (c *change) setTenant(b TenantBody) error {
-	old, err := get[Tenant](c.tx, tenantPrefix+b.Name)
-	exists := err == nil
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	switch {
-	case b.Action == Create && exists:
-		return refuse("exists", "tenant %s exists already", b.Name)
-	case b.Action == Set && !exists:
-		return refuse("not_found", "no such tenant")
-	}
-	row := Tenant{Name: b.Name, Suspended: b.Suspended, Since: c.index}
-	if exists {
-		row.Since = old.Since
-	}
-	return put(c.tx, tenantPrefix+b.Name, row)
-}
-
-func (c *change) role(b RoleBody) error {
-	s, err := standingOf(c.tx, b.Principal, c.time)
-	switch {
-	case err != nil:
-		return missing(err, "not_found", "the principal is not registered")
-	case s.principal.Kind == identity.Node:
-		return refuse("malformed", "a node has no roles")
-	case !s.inForce:
-		return refuse("revoked", "the principal is revoked or expired")
-	case s.principal.Tenant != b.Tenant:
-		return refuse("tenant", "the principal belongs to another tenant")
-	}
-	roles := slices.Clone(s.principal.Roles)
-	has := slices.Contains(roles, b.Role)
-	if b.Action == Grant {
-		if has {
-			return refuse("exists", "the principal has role %s already", b.Role)
-		}
-		if len(roles) >= maxRoles {
-			return refuse("too_many", "the principal has %d roles already", maxRoles)
-		}
-		if err := c.mayGrant([]string{b.Role}); err != nil {
-			return err
-		}
-		return putRoles(c.tx, b.Principal, append(roles, b.Role))
-	}
-	if !has {
-		return refuse("not_found", "the principal does not have role %s", b.Role)
-	}
-	if err := putRoles(c.tx, b.Principal, slices.DeleteFunc(roles, func(r string) bool { return r == b.Role })); err != nil {
-		return err
-	}
-	return c.keepAdmin()
-}
-
-// policy holds that only an admin changes it, and knows what he replaces.
-// Whether the bundle is a policy at all is judged by each node, which keeps the
-// one before if it is not: compiling is not for the state machine.
-func (c *change) policy(b PolicyBody) error {
-	own, err := rolesOf(c.tx, c.entry.Actor)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(own, RoleAdmin) {
-		return refuse("role", "only an admin changes the policy")
-	}
-	old, err := get[Policy](c.tx, policyKey)
-	row := Policy{Digest: b.Digest, Since: c.index}
-	switch {
-	case err == nil && b.Before != old.Digest:
-		return refuse("conflict", "the policy has changed meanwhile; look at the one in force first")
-	case err == nil && b.Digest == old.Digest:
-		return refuse("exists", "this policy is in force already")
-	case err == nil:
-		row.Before = &old.Since
-	case !errors.Is(err, ErrNotFound):
-		return err
-	}
-	return put(c.tx, policyKey, row)
-}
-
-// begin writes a new principal and its roles.
-func (c *change) begin(principal string, roles []string, key string, row any) error {
-	if err := c.mayGrant(roles); err != nil {
-		return err
-	}
-	if err := putRoles(c.tx, principal, roles); err != nil {
-		return err
-	}
-	return put(c.tx, key, row)
-}
-
-// end writes a principal that is no longer in force.
-func (c *change) end(principal, key string, row any) error {
-	if err := putRoles(c.tx, principal, nil); err != nil {
-		return err
-	}
-	if err := put(c.tx, key, row); err != nil {
-		return err
-	}
-	return c.keepAdmin()
-}
-
-// mayGrant holds that nobody hands out what he does not hold, but an admin.
-//
-// INVARIANT: I9, authority only narrows along a chain.
-func (c *change) mayGrant(roles []string) error {
-	if c.index == 0 {
-		return nil
-	}
-	own, err := rolesOf(c.tx, c.entry.Actor)
-	if err != nil {
-		return err
-	}
-	if slices.Contains(own, RoleAdmin) {
-		return nil
-	}
-	for _, r := range roles {
-		if !slices.Contains(own, r) {
-			return refuse("role", "only an admin hands out roles that he does not hold")
-		}
-	}
-	return nil
-}
-
-// keepAdmin refuses the change after which nobody in force would be an admin.
-func (c *change) keepAdmin() error {
-	var holders []string
-	err := c.tx.Each(rolePrefix, func(key string, value []byte) error {
-		g, err := decode[grants](key, value)
-		if slices.Contains(g.Roles, RoleAdmin) {
-			holders = append(holders, strings.TrimPrefix(key, rolePrefix))
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, name := range holders {
-		s, err := standingOf(c.tx, name, c.time)
-		if err != nil {
-			return err
-		}
-		if s.inForce {
-			return nil
-		}
-	}
-	return refuse("last_admin", "the cluster would have no admin; appoint another one first")
 }
 
 func (c *change) tenantExists(name string) error {

@@ -21,22 +21,38 @@ const (
 	Auditor = "auditor" // mirrors the log and never runs code
 )
 
-// RoleAdmin is the one role that admission knows by name: only its holders may
+// RoleAdmin is a role that admission knows by name: only its holders may
 // hand out roles that they do not hold, and the cluster never loses its last.
 const RoleAdmin = "admin"
 
+// RoleOperator may change the operators' additions to the policy.
+const RoleOperator = "operator"
+
 // Actions of bodies.
 const (
-	Add    = "add"    // member, agent
-	Remove = "remove" // member
-	Invite = "invite" // member
-	Create = "create" // key, tenant
-	Revoke = "revoke" // agent, key, role
-	Rotate = "rotate" // key: another secret under the same id
-	Set    = "set"    // tenant
-	Grant  = "grant"  // role
-	Apply  = "apply"  // policy
+	Add     = "add"     // member, agent
+	Remove  = "remove"  // member
+	Invite  = "invite"  // member
+	Create  = "create"  // key, tenant
+	Revoke  = "revoke"  // agent, key, role
+	Rotate  = "rotate"  // key: another secret under the same id; agent: another key in the old one's place
+	Set     = "set"     // tenant
+	Grant   = "grant"   // role
+	Apply   = "apply"   // policy
+	Limit   = "limit"   // tenant: its ceiling, and who vouches for it
+	Suspend = "suspend" // agent
+	Resume  = "resume"  // agent
+	Used    = "used"    // key: a node saw it
 )
+
+// Layers of policy.
+const (
+	LayerBase      = ""          // an admin's: decides everything
+	LayerAdditions = "additions" // the operators': adds to what the base allows to run
+)
+
+// NoVoucher in a tenant's vouchers says that no node may vouch for its people.
+const NoVoucher = "none"
 
 const (
 	maxName   = 64  // bytes of names of tenants, roles, members, agents, keys
@@ -45,52 +61,79 @@ const (
 	maxRoles  = 32
 	maxLabels = 32
 	maxBundle = 48 << 10 // bytes of a packed policy
+	maxBlock  = 16 << 10 // bytes of a mandate's block
 	maxFirst  = 256      // rows of each table in entry 0
 )
 
-// AgentBody registers an agent or revokes it.
+// AgentBody registers an agent, revokes or suspends it, lets it work again, or
+// puts another key in its place.
 type AgentBody struct {
-	Action string            `json:"action"` // [Add] or [Revoke]
+	Action string            `json:"action"` // [Add], [Revoke], [Suspend], [Resume] or [Rotate]
 	ID     identity.ID       `json:"id"`
 	Name   string            `json:"name,omitempty"`
 	Tenant string            `json:"tenant,omitempty"`
 	Roles  []string          `json:"roles,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+	To     identity.ID       `json:"to,omitempty"`    // of [Rotate]: the new key, which takes name, roles and labels
+	Until  string            `json:"until,omitempty"` // of [Rotate]: when the old key ends, as audit.Entry.Time; empty: now
+	Signed *Signed           `json:"signed,omitempty"`
 }
 
 // KeyBody creates an API key, revokes it, or gives it another secret and, if
-// Expires is set, another end.
+// Expires is set, another end. A node says with [Used] that it saw the key.
 type KeyBody struct {
-	Action  string   `json:"action"` // [Create], [Revoke] or [Rotate]
+	Action  string   `json:"action"` // [Create], [Revoke], [Rotate] or [Used]
 	ID      string   `json:"id"`
 	Name    string   `json:"name,omitempty"`
 	Hash    string   `json:"hash,omitempty"` // SHA-256 of the whole text, lower-case hex
 	Tenant  string   `json:"tenant,omitempty"`
 	Roles   []string `json:"roles,omitempty"`
+	Scopes  []string `json:"scopes,omitempty"`  // the actions that it is for, such as "exec.run" or "task.*"; empty: all of its roles
 	Expires string   `json:"expires,omitempty"` // as audit.Entry.Time; empty: never, or as before
+	Until   string   `json:"until,omitempty"`   // of [Rotate]: when the old secret ends; empty: now
+	Signed  *Signed  `json:"signed,omitempty"`
 }
 
-// TenantBody creates a tenant or changes it.
+// TenantBody creates a tenant, suspends it or lets it work again ([Set]), or
+// gives it another ceiling ([Limit]).
 type TenantBody struct {
-	Action    string `json:"action"` // [Create] or [Set]
-	Name      string `json:"name"`
-	Suspended bool   `json:"suspended,omitempty"`
+	Action    string   `json:"action"` // [Create], [Set] or [Limit]
+	Name      string   `json:"name"`
+	Suspended bool     `json:"suspended,omitempty"`
+	Ceiling   *Ceiling `json:"ceiling,omitempty"`  // of [Create] and [Limit]; nil: none
+	Vouchers  []string `json:"vouchers,omitempty"` // of [Create] and [Limit]: peer IDs, or [NoVoucher]; empty: any node
+	Signed    *Signed  `json:"signed,omitempty"`
 }
 
 // RoleBody gives a role to an agent or API key, or takes it away.
 type RoleBody struct {
-	Action    string `json:"action"`    // [Grant] or [Revoke]
-	Principal string `json:"principal"` // "agent:did:key:z…", "service:k3x…"
-	Role      string `json:"role"`
-	Tenant    string `json:"tenant"` // the principal's
+	Action    string  `json:"action"`    // [Grant] or [Revoke]
+	Principal string  `json:"principal"` // "agent:did:key:z…", "service:k3x…"
+	Role      string  `json:"role"`
+	Tenant    string  `json:"tenant"` // the principal's
+	Signed    *Signed `json:"signed,omitempty"`
 }
 
 // PolicyBody puts a policy in force in place of another.
 type PolicyBody struct {
-	Action string `json:"action"`           // [Apply]
-	Before string `json:"before,omitempty"` // digest of the policy in force, as the applier saw it
-	Bundle string `json:"bundle"`           // its files, packed, base64
-	Digest string `json:"digest"`           // hex SHA-256
+	Action string           `json:"action"`           // [Apply]
+	Before string           `json:"before,omitempty"` // digest of the policy in force, as the applier saw it
+	Bundle string           `json:"bundle"`           // its files, packed, base64; of [LayerAdditions] may be empty: none
+	Digest string           `json:"digest"`           // hex SHA-256
+	Layer  string           `json:"layer,omitempty"`  // [LayerBase] or [LayerAdditions]
+	Author *BundleSignature `json:"author,omitempty"` // who stands for its contents
+	Signed *Signed          `json:"signed,omitempty"`
+}
+
+// MandateBody revokes a block of mandates, and so all that was handed on below it.
+type MandateBody struct {
+	Action string `json:"action"` // [Revoke]
+	ID     string `json:"id"`     // of the block: hex SHA-256 of its payload
+	// Block is the payload, base64, with which whoever signed the block shows that
+	// it is his. An admin needs none.
+	Block  string  `json:"block,omitempty"`
+	Tenant string  `json:"tenant"` // the mandate's, as the actor says; not checked for admins
+	Signed *Signed `json:"signed,omitempty"`
 }
 
 // body is one of the types above.
@@ -103,7 +146,7 @@ type body interface {
 // NewEntry makes the entry that carries a body; actor is the principal who asks
 // for the change, as identity.Principal.String writes it. The recorder adds ID,
 // time and author.
-func NewEntry[B MemberBody | AgentBody | KeyBody | TenantBody | RoleBody | PolicyBody](actor string, b B) (audit.Entry, error) {
+func NewEntry[B MemberBody | AgentBody | KeyBody | TenantBody | RoleBody | PolicyBody | MandateBody](actor string, b B) (audit.Entry, error) {
 	of := any(b).(body)
 	if err := of.check(); err != nil {
 		return audit.Entry{}, err
@@ -112,7 +155,11 @@ func NewEntry[B MemberBody | AgentBody | KeyBody | TenantBody | RoleBody | Polic
 	if err != nil {
 		return audit.Entry{}, err
 	}
-	return audit.Entry{Kind: of.kind(), Actor: actor, Tenant: of.tenant(), Body: text}, nil
+	e := audit.Entry{Kind: of.kind(), Actor: actor, Tenant: of.tenant(), Body: text}
+	if own, ok := of.(signable); ok && own.signature() != nil {
+		e.Once = own.signature().once(actor)
+	}
+	return e, nil
 }
 
 func (MemberBody) kind() audit.Kind { return audit.KindMember }
@@ -121,7 +168,8 @@ func (KeyBody) kind() audit.Kind    { return audit.KindKey }
 func (TenantBody) kind() audit.Kind { return audit.KindTenant }
 func (RoleBody) kind() audit.Kind   { return audit.KindRole }
 
-func (PolicyBody) kind() audit.Kind { return audit.KindPolicy }
+func (PolicyBody) kind() audit.Kind  { return audit.KindPolicy }
+func (MandateBody) kind() audit.Kind { return audit.KindMandate }
 
 func (MemberBody) tenant() string   { return "" }
 func (b AgentBody) tenant() string  { return b.Tenant }
@@ -129,23 +177,37 @@ func (b KeyBody) tenant() string    { return b.Tenant }
 func (b TenantBody) tenant() string { return b.Name }
 func (b RoleBody) tenant() string   { return b.Tenant }
 
-func (PolicyBody) tenant() string { return "" }
+func (PolicyBody) tenant() string    { return "" }
+func (b MandateBody) tenant() string { return b.Tenant }
+
+func (b MandateBody) check() error {
+	if b.Action != Revoke {
+		return errAction
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(b.Block)
+	return fault(checkHash(b.ID), checkName("tenant", b.Tenant), b.Signed.check(), when(err != nil || len(raw) > maxBlock, "the block is malformed or too large"))
+}
 
 func (b PolicyBody) check() error {
 	if b.Action != Apply {
 		return errAction
 	}
 	packed, err := base64.StdEncoding.Strict().DecodeString(b.Bundle)
-	return fault(checkHash(b.Digest), when(b.Before != "" && checkHash(b.Before) != "", "before is malformed"),
-		when(err != nil || len(packed) == 0 || len(packed) > maxBundle, "the bundle is missing, malformed or too large"))
+	return fault(checkHash(b.Digest), b.Signed.check(), b.Author.check(),
+		when(b.Layer != LayerBase && b.Layer != LayerAdditions, "the layer is not known"), when(b.Before != "" && checkHash(b.Before) != "", "before is malformed"),
+		when(err != nil || len(packed) == 0 && b.Layer != LayerAdditions || len(packed) > maxBundle, "the bundle is missing, malformed or too large"))
 }
 
 func (b AgentBody) check() error {
 	switch b.Action {
 	case Add:
-		return fault(checkID(b.ID), checkName("name", b.Name), checkName("tenant", b.Tenant), checkRoles(b.Roles), checkLabels(b.Labels))
-	case Revoke:
-		return fault(checkID(b.ID), checkOptional("tenant", b.Tenant), when(b.Name != "" || len(b.Roles) > 0 || len(b.Labels) > 0, "a revocation names id and tenant only"))
+		return fault(checkID(b.ID), checkName("name", b.Name), checkName("tenant", b.Tenant), checkRoles(b.Roles), checkLabels(b.Labels), b.Signed.check(),
+			when(b.To != "" || b.Until != "", "only a rotation names another key"))
+	case Revoke, Suspend, Resume, Rotate:
+		return fault(checkID(b.ID), checkOptional("tenant", b.Tenant), b.Signed.check(),
+			when(b.Name != "" || len(b.Roles) > 0 || len(b.Labels) > 0, "a change of an agent names id and tenant only"),
+			when(b.Action != Rotate && (b.To != "" || b.Until != ""), "only a rotation names another key"),
+			when(b.Action == Rotate && checkID(b.To) != "", "the new key's id is not a peer ID"), checkExpires(b.Until))
 	}
 	return errAction
 }
@@ -153,19 +215,26 @@ func (b AgentBody) check() error {
 func (b KeyBody) check() error {
 	switch b.Action {
 	case Create:
-		return fault(checkName("id", b.ID), checkName("name", b.Name), checkHash(b.Hash), checkName("tenant", b.Tenant), checkRoles(b.Roles), checkExpires(b.Expires))
+		return fault(checkName("id", b.ID), checkName("name", b.Name), checkHash(b.Hash), checkName("tenant", b.Tenant), checkRoles(b.Roles), checkScopes(b.Scopes), checkExpires(b.Expires), b.Signed.check(),
+			when(b.Until != "", "only a rotation ends a secret"))
 	case Rotate:
-		return fault(checkName("id", b.ID), checkHash(b.Hash), checkOptional("tenant", b.Tenant), checkExpires(b.Expires), when(b.Name != "" || len(b.Roles) > 0, "a rotation changes neither name nor roles"))
-	case Revoke:
-		return fault(checkName("id", b.ID), checkOptional("tenant", b.Tenant), when(b.Name != "" || b.Hash != "" || len(b.Roles) > 0 || b.Expires != "", "a revocation names id and tenant only"))
+		return fault(checkName("id", b.ID), checkHash(b.Hash), checkOptional("tenant", b.Tenant), checkExpires(b.Expires), checkExpires(b.Until), b.Signed.check(),
+			when(b.Name != "" || len(b.Roles) > 0 || len(b.Scopes) > 0, "a rotation changes neither name nor roles nor scopes"))
+	case Revoke, Used:
+		return fault(checkName("id", b.ID), checkOptional("tenant", b.Tenant), b.Signed.check(),
+			when(b.Name != "" || b.Hash != "" || len(b.Roles)+len(b.Scopes) > 0 || b.Expires+b.Until != "", "a revocation names id and tenant only"))
 	}
 	return errAction
 }
 
 func (b TenantBody) check() error {
 	switch b.Action {
-	case Create, Set:
-		return fault(checkName("name", b.Name))
+	case Create:
+		return fault(checkName("name", b.Name), b.Ceiling.check(), checkVouchers(b.Vouchers), b.Signed.check())
+	case Set:
+		return fault(checkName("name", b.Name), b.Signed.check(), when(b.Ceiling != nil || len(b.Vouchers) > 0, "a suspension changes no ceiling"))
+	case Limit:
+		return fault(checkName("name", b.Name), b.Ceiling.check(), checkVouchers(b.Vouchers), b.Signed.check(), when(b.Suspended, "a ceiling changes no suspension"))
 	}
 	return errAction
 }
@@ -173,7 +242,7 @@ func (b TenantBody) check() error {
 func (b RoleBody) check() error {
 	switch b.Action {
 	case Grant, Revoke:
-		return fault(checkName("role", b.Role), checkName("tenant", b.Tenant), when(!plain(b.Principal, 2*maxName), "principal is malformed"))
+		return fault(checkName("role", b.Role), checkName("tenant", b.Tenant), b.Signed.check(), when(!plain(b.Principal, 2*maxName), "principal is malformed"))
 	}
 	return errAction
 }
@@ -222,6 +291,20 @@ func checkOptional(what, s string) string {
 func checkRoles(roles []string) string {
 	bad := len(roles) > maxRoles || slices.ContainsFunc(roles, func(r string) bool { return !plain(r, maxName) })
 	return when(bad, "roles are too many or malformed")
+}
+
+func checkScopes(scopes []string) string {
+	bad := len(scopes) > maxRoles || slices.ContainsFunc(scopes, func(s string) bool {
+		return !plain(strings.TrimSuffix(s, ".*"), maxName)
+	})
+	return when(bad, "scopes are too many or malformed")
+}
+
+func checkVouchers(ids []string) string {
+	bad := len(ids) > maxRoles || slices.ContainsFunc(ids, func(id string) bool {
+		return id != NoVoucher && checkID(identity.ID(id)) != ""
+	})
+	return when(bad, "vouchers are too many or no peer IDs")
 }
 
 func checkLabels(labels map[string]string) string {

@@ -14,6 +14,8 @@ import (
 type GenesisBody struct {
 	Cluster string       `json:"cluster"`
 	Vouch   bool         `json:"vouch"`
+	Rules   int          `json:"rules,omitempty"`         // see [Cluster]
+	Signed  bool         `json:"signed_policy,omitempty"` // see [Cluster]
 	Members []MemberBody `json:"members"`
 	Tenants []TenantBody `json:"tenants"`
 	Agents  []AgentBody  `json:"agents,omitempty"`
@@ -26,18 +28,20 @@ type Genesis struct {
 	Cluster string    // name
 	Time    time.Time // whole milliseconds count
 	// Vouch lets nodes sign for callers who have an API key only.
-	Vouch   bool
-	Members []MemberBody // with at least one keeper; Action may be left out here and below
-	Tenants []string
-	Agents  []AgentBody
-	Keys    []KeyBody // one of the agents and keys holds [RoleAdmin]
+	Vouch bool
+	// SignedPolicy refuses policies for which no agent's signature stands.
+	SignedPolicy bool
+	Members      []MemberBody // with at least one keeper; Action may be left out here and below
+	Tenants      []string
+	Agents       []AgentBody
+	Keys         []KeyBody // one of the agents and keys holds [RoleAdmin]
 }
 
 // GenesisLeaf makes the leaf of entry 0: canonical, and the same for the same
 // Genesis whatever the order of its lists.
 func GenesisLeaf(g Genesis) ([]byte, error) {
 	b := GenesisBody{
-		Cluster: g.Cluster, Vouch: g.Vouch, Members: slices.Clone(g.Members),
+		Cluster: g.Cluster, Vouch: g.Vouch, Rules: rulesSigned, Signed: g.SignedPolicy, Members: slices.Clone(g.Members),
 		Agents: slices.Clone(g.Agents), Keys: slices.Clone(g.Keys), Tenants: make([]TenantBody, len(g.Tenants)),
 	}
 	for i, name := range g.Tenants {
@@ -102,13 +106,16 @@ func (c *change) genesis() error {
 	if !plain(b.Cluster, maxName) {
 		return refuse("malformed", "the name of the cluster is missing or malformed")
 	}
+	if b.Rules < 0 || b.Rules > rulesSigned {
+		return refuse("malformed", "the cluster began with rules that this version does not know")
+	}
 	if max(len(b.Members), len(b.Tenants), len(b.Agents), len(b.Keys)) > maxFirst {
 		return refuse("malformed", "entry 0 has more than %d rows of a kind", maxFirst)
 	}
 	if !slices.ContainsFunc(b.Members, func(m MemberBody) bool { return m.Role == Keeper }) {
 		return refuse("no_keeper", "a cluster needs a keeper")
 	}
-	if err := put(c.tx, clusterKey, Cluster{Name: b.Cluster, Vouch: b.Vouch}); err != nil {
+	if err := put(c.tx, clusterKey, Cluster{Name: b.Cluster, Vouch: b.Vouch, Rules: b.Rules, SignedPolicy: b.Signed}); err != nil {
 		return err
 	}
 	if err := firsts(b.Members, Add, c.member); err != nil {

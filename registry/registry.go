@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/agenticraft/node/audit"
@@ -26,6 +27,10 @@ var ErrNotFound = errors.New("not in the registry")
 type Cluster struct {
 	Name  string `json:"name"`
 	Vouch bool   `json:"vouch"` // nodes may sign for callers who have an API key only
+	// Rules is how strict admission is: what came later binds clusters that began
+	// with it, so that an older log replays as it was written.
+	Rules        int  `json:"rules,omitempty"`
+	SignedPolicy bool `json:"signed_policy,omitempty"` // a policy needs an agent's signature
 }
 
 // Member is a node in force.
@@ -43,13 +48,28 @@ type Member struct {
 // Agent is a registered key that signs requests. A revoked one stays, so that
 // its key never comes back.
 type Agent struct {
-	ID      identity.ID       `json:"id"`
-	Name    string            `json:"name"`
-	Tenant  string            `json:"tenant"`
-	Roles   []string          `json:"roles,omitempty"` // sorted
-	Labels  map[string]string `json:"labels,omitempty"`
-	Since   uint64            `json:"since"`             // index of its entry
-	Revoked *uint64           `json:"revoked,omitempty"` // index of the entry that ended it
+	ID        identity.ID       `json:"id"`
+	Name      string            `json:"name"`
+	Tenant    string            `json:"tenant"`
+	Roles     []string          `json:"roles,omitempty"` // sorted
+	Labels    map[string]string `json:"labels,omitempty"`
+	Since     uint64            `json:"since"`             // index of its entry
+	Revoked   *uint64           `json:"revoked,omitempty"` // index of the entry that ended it
+	Suspended bool              `json:"suspended,omitempty"`
+	Expires   string            `json:"expires,omitempty"` // of a key that was rotated: as audit.Entry.Time
+	Rotated   identity.ID       `json:"rotated,omitempty"` // the key that took its place
+}
+
+// inForce judges the agent at a time, as [Key.inForce] does.
+func (a Agent) inForce(at time.Time) bool {
+	if a.Revoked != nil || a.Suspended {
+		return false
+	}
+	if a.Expires == "" {
+		return true
+	}
+	end, err := audit.ParseTime(a.Expires)
+	return err == nil && at.Before(end)
 }
 
 // Principal is the agent as policy sees it.
@@ -64,19 +84,35 @@ type Key struct {
 	Hash    string   `json:"hash"` // SHA-256 of the whole text, lower-case hex
 	Tenant  string   `json:"tenant"`
 	Roles   []string `json:"roles,omitempty"`   // sorted
+	Scopes  []string `json:"scopes,omitempty"`  // empty: all that its roles may
 	Expires string   `json:"expires,omitempty"` // as audit.Entry.Time; empty: never
 	Since   uint64   `json:"since"`
 	Revoked *uint64  `json:"revoked,omitempty"`
+	Before  string   `json:"before,omitempty"` // hash of the secret before, until Until
+	Until   string   `json:"until,omitempty"`  // as audit.Entry.Time
+	Used    string   `json:"used,omitempty"`   // when a node last said that it saw the key; at most an hour old
 }
 
 // Principal is the key's holder as policy sees it.
 func (k Key) Principal() identity.Principal {
-	return identity.Principal{Kind: identity.Service, Name: k.ID, Tenant: k.Tenant, Roles: k.Roles}
+	return identity.Principal{Kind: identity.Service, Name: k.ID, Tenant: k.Tenant, Roles: k.Roles, Scopes: k.Scopes}
 }
 
 // Sum is Hash as bytes; zero, which is no key's hash, if it is malformed.
-func (k Key) Sum() (sum [32]byte) {
-	raw, err := hex.DecodeString(k.Hash)
+func (k Key) Sum() [32]byte { return sumOf(k.Hash) }
+
+// SumBefore is the hash of the secret before a rotation and when it ends; zero if
+// there is none.
+func (k Key) SumBefore() (sum [32]byte, until time.Time) {
+	until, err := audit.ParseTime(k.Until)
+	if err != nil {
+		return [32]byte{}, time.Time{}
+	}
+	return sumOf(k.Before), until
+}
+
+func sumOf(text string) (sum [32]byte) {
+	raw, err := hex.DecodeString(text)
 	if err != nil || len(raw) != len(sum) {
 		return sum
 	}
@@ -100,9 +136,17 @@ func (k Key) inForce(at time.Time) bool {
 
 // Tenant is a tenant.
 type Tenant struct {
-	Name      string `json:"name"`
-	Suspended bool   `json:"suspended,omitempty"`
-	Since     uint64 `json:"since"`
+	Name      string   `json:"name"`
+	Suspended bool     `json:"suspended,omitempty"`
+	Since     uint64   `json:"since"`
+	Ceiling   *Ceiling `json:"ceiling,omitempty"`  // nil: as the zero Ceiling
+	Vouchers  []string `json:"vouchers,omitempty"` // peer IDs, or [NoVoucher]; empty: any node
+}
+
+// vouchedBy reports whether a node may speak for the tenant's people, as far as
+// the cluster lets nodes vouch at all.
+func (t Tenant) vouchedBy(node identity.ID) bool {
+	return len(t.Vouchers) == 0 || slices.Contains(t.Vouchers, string(node))
 }
 
 // Policy is the policy that the cluster agreed on.
@@ -171,7 +215,7 @@ func (r *Registry) AgentByName(tenant, name string) (Agent, error) {
 // Agent returns the principal of an agent in force.
 func (r *Registry) Agent(id identity.ID) (identity.Principal, bool) {
 	a, err := r.AgentByID(id)
-	if err != nil || a.Revoked != nil {
+	if err != nil || !a.inForce(time.Now()) {
 		return identity.Principal{}, false
 	}
 	return a.Principal(), true
@@ -218,9 +262,27 @@ func (r *Registry) Tenants() ([]Tenant, error) { return list[Tenant](r, tenantPr
 // Tenant returns a tenant, or [ErrNotFound].
 func (r *Registry) Tenant(name string) (Tenant, error) { return one[Tenant](r, tenantPrefix+name) }
 
-// Policy returns the policy in force, or [ErrNotFound] while it is the built-in
-// one.
-func (r *Registry) Policy() (Policy, error) { return one[Policy](r, policyKey) }
+// MayVouch reports whether a node may speak for a tenant's people who have no
+// key. It is false, too, if the tables cannot be read.
+func (r *Registry) MayVouch(node identity.ID, tenant string) bool {
+	cluster, err := r.Cluster()
+	if err != nil || !cluster.Vouch {
+		return false
+	}
+	t, err := r.Tenant(tenant)
+	return err == nil && t.vouchedBy(node)
+}
+
+// MandateRevoked reports whether a block of a mandate was revoked. It is true,
+// too, if the tables cannot be read.
+func (r *Registry) MandateRevoked(id string) bool {
+	_, err := one[revocation](r, revokedPrefix+id)
+	return !errors.Is(err, ErrNotFound)
+}
+
+// Policy returns the policy of a layer that the log says, or [ErrNotFound] while
+// it is the built-in one, or none.
+func (r *Registry) Policy(layer string) (Policy, error) { return one[Policy](r, policyRow(layer)) }
 
 func one[T any](r *Registry, key string) (row T, err error) {
 	err = r.state.View(func(tx audit.Tx) error {

@@ -40,14 +40,14 @@ func TestWhatTheLogSaysIsWhatTheTablesHold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ack, err := rec.Record(t.Context(), e)
+		ack, err := rec.Record(t.Context(), signed(e, time.Now()))
 		if err != nil {
 			t.Fatalf("Record(%s %s) = %v", e.Kind, e.Body, err)
 		}
 		return ack.Index
 	}
 
-	if c, err := reg.Cluster(); err != nil || c != (registry.Cluster{Name: "test", Vouch: true}) {
+	if c, err := reg.Cluster(); err != nil || c != (registry.Cluster{Name: "test", Vouch: true, Rules: 1}) {
 		t.Errorf("Cluster = %+v, %v", c, err)
 	}
 	members, err := reg.Members()
@@ -129,7 +129,7 @@ func TestExpiredKeyIsNotInForce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := log.Recorder(keeper).Record(t.Context(), e); err != nil {
+	if _, err := log.Recorder(keeper).Record(t.Context(), signed(e, time.Now())); err != nil {
 		t.Fatal(err)
 	}
 	if p, ok := registry.New(log.Store).Principal("service:short"); ok {
@@ -138,11 +138,8 @@ func TestExpiredKeyIsNotInForce(t *testing.T) {
 }
 
 func TestAdmission(t *testing.T) {
-	later := func(e audit.Entry, at time.Time) audit.Entry { e.Time = audit.FormatTime(at); return e }
-	actor := func(e audit.Entry, name string) audit.Entry { e.Actor = name; return e }
 	behalf := func(e audit.Entry, name string) audit.Entry { e.OnBehalf = name; return e }
 	tenant := func(e audit.Entry, name string) audit.Entry { e.Tenant = name; return e }
-	body := func(e audit.Entry, text string) audit.Entry { e.Body = []byte(text); return e }
 	member := func(b registry.MemberBody) audit.Entry { return entry(t, admin(), b) }
 	agent := func(b registry.AgentBody) audit.Entry { return entry(t, admin(), b) }
 	key := func(b registry.KeyBody) audit.Entry { return entry(t, admin(), b) }
@@ -359,7 +356,26 @@ func TestDamagedRowStopsTheKeeper(t *testing.T) {
 	}
 }
 
+// admit has agents sign their changes, as they do.
 func admit(tables registry.Memory, index uint64, author identity.ID, e audit.Entry) error {
+	at := start
+	if e.Time != "" {
+		at, _ = audit.ParseTime(e.Time)
+	}
+	return admitAs(tables, index, author, signed(e, at))
+}
+
+// signed is the entry with the signature of its actor, if that is one of ours.
+func signed(e audit.Entry, at time.Time) audit.Entry {
+	for _, who := range []*identity.Key{alice, bob, carol, keeper, worker, auditor} {
+		if e.Actor == "agent:"+who.ID().DID() {
+			return registry.SignEntry(who, "test", at, e)
+		}
+	}
+	return e
+}
+
+func admitAs(tables registry.Memory, index uint64, author identity.ID, e audit.Entry) error {
 	e.V, e.Author = audit.EntryVersion, author
 	if e.ID == "" {
 		e.ID = fmt.Sprint("e", index)
@@ -384,6 +400,21 @@ func entry[B registry.MemberBody | registry.AgentBody | registry.KeyBody | regis
 	if err != nil {
 		t.Fatal(err)
 	}
+	return e
+}
+
+func later(e audit.Entry, at time.Time) audit.Entry {
+	e.Time = audit.FormatTime(at)
+	return e
+}
+
+func actor(e audit.Entry, name string) audit.Entry {
+	e.Actor = name
+	return e
+}
+
+func body(e audit.Entry, text string) audit.Entry {
+	e.Body = []byte(text)
 	return e
 }
 

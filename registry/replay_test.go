@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -117,11 +118,11 @@ func TestRefusalLeavesNoTrace(t *testing.T) {
 		return rows
 	}
 	rec := log.Recorder(keeper)
-	if _, err := rec.Record(t.Context(), entry(t, admin(), registry.KeyBody{Action: registry.Revoke, ID: opsKey, Tenant: "acme"})); err != nil {
+	if _, err := rec.Record(t.Context(), entryNow(t, admin(), registry.KeyBody{Action: registry.Revoke, ID: opsKey, Tenant: "acme"})); err != nil {
 		t.Fatal(err)
 	}
 	before := dump()
-	_, err := rec.Record(t.Context(), entry(t, admin(), registry.AgentBody{Action: registry.Revoke, ID: alice.ID(), Tenant: "acme"}))
+	_, err := rec.Record(t.Context(), entryNow(t, admin(), registry.AgentBody{Action: registry.Revoke, ID: alice.ID(), Tenant: "acme"}))
 	if refusal, ok := errors.AsType[*audit.Refusal](err); !ok || refusal.Code != "last_admin" {
 		t.Fatalf("Record = %v, want the refusal last_admin", err)
 	}
@@ -172,4 +173,14 @@ func text(tables registry.Memory) map[string]string {
 		rows[key] = string(value)
 	}
 	return rows
+}
+
+// entryNow is signed at the time that the recorder gives it.
+func entryNow[B registry.AgentBody | registry.KeyBody](t *testing.T, actor string, b B) audit.Entry {
+	t.Helper()
+	e, err := registry.NewEntry(actor, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed(e, time.Now())
 }

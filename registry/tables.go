@@ -19,14 +19,23 @@ const (
 	agentPrefix  = "agent/"  // + peer ID
 	keyPrefix    = "key/"    // + key ID
 	tenantPrefix = "tenant/" // + name
-	policyKey    = "policy"
+	policyKey    = "policy"  // of the base; + "/" + layer
 	invitePrefix = "invite/" // + the invitation's key as a peer ID
 	epochKey     = "epoch"   // the one in force; missing while it is the first
 	epochPast    = "epoch/"  // + number, 16 hex digits: those before
 	// What was spent of each block of a mandate, by its id.
 	mandatePrefix = "mandate/"
+	// Blocks of mandates that were revoked, by their id.
+	revokedPrefix = "revoked/"
 	rolePrefix    = "role/" // + principal; the only place that holds an agent's or key's roles
 )
+
+func policyRow(layer string) string {
+	if layer == LayerBase {
+		return policyKey
+	}
+	return policyKey + "/" + layer
+}
 
 // grants is a row of the table of roles.
 type grants struct {
@@ -121,7 +130,7 @@ func standingOf(tx audit.Tx, name string, at time.Time) (standing, error) {
 			return standing{}, ErrNotFound
 		}
 		a, err := agentOf(tx, id)
-		return standing{a.Principal(), a.Revoked == nil}, err
+		return standing{a.Principal(), a.inForce(at)}, err
 	case identity.Service:
 		k, err := keyOf(tx, rest)
 		return standing{k.Principal(), k.inForce(at)}, err

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agenticraft/node/authz/destination"
 	"github.com/agenticraft/node/identity"
 )
 
@@ -36,6 +37,7 @@ type payload struct {
 	IssuedAt  int64    `json:"iat"`
 	Languages []string `json:"languages"` // sorted
 	Limits    Limits   `json:"limits"`
+	Network   []string `json:"network,omitempty"` // sorted
 	Nonce     string   `json:"nonce"`
 	Previous  string   `json:"prev,omitempty"` // id of the block before
 	Tenant    string   `json:"tenant"`
@@ -106,6 +108,8 @@ func (p payload) check() error {
 		return fmt.Errorf("by, to, cluster or tenant is missing or malformed")
 	case !names(p.Actions), !names(p.Languages):
 		return fmt.Errorf("actions or languages are missing, not sorted or malformed")
+	case len(p.Network) > 0 && !patterns(p.Network):
+		return fmt.Errorf("network is not sorted or holds what is no pattern HOST:PORT")
 	case p.Depth < 0 || p.Depth > MaxDepth:
 		return fmt.Errorf("depth is not 0 to %d", MaxDepth)
 	case !hexOf(p.Nonce, 16), p.Previous != "" && !hexOf(p.Previous, sha256.Size):
@@ -135,13 +139,14 @@ func (p payload) checkTime(now time.Time) error {
 
 func (p payload) terms() Terms {
 	return Terms{
-		Actions: p.Actions, Languages: p.Languages, Limits: p.Limits, Budget: p.Budget,
+		Actions: p.Actions, Languages: p.Languages, Network: p.Network, Limits: p.Limits, Budget: p.Budget,
 		Depth: p.Depth, NotAfter: time.Unix(p.Expires, 0),
 	}
 }
 
 func (p *payload) set(t Terms) {
 	p.Actions, p.Languages = sorted(t.Actions), sorted(t.Languages)
+	p.Network = sorted(t.Network)
 	p.Limits, p.Budget, p.Depth, p.Expires = t.Limits, t.Budget, t.Depth, t.NotAfter.Unix()
 }
 
@@ -168,6 +173,20 @@ func names(list []string) bool {
 	}
 	for i := range list[1:] {
 		if list[i] >= list[i+1] {
+			return false
+		}
+	}
+	return true
+}
+
+// patterns reports whether list is a set of patterns of destinations in their one
+// form, sorted.
+func patterns(list []string) bool {
+	if len(list) > maxNames {
+		return false
+	}
+	for i, text := range list {
+		if p, err := destination.ParsePattern(text); err != nil || p != text || i > 0 && list[i-1] >= text {
 			return false
 		}
 	}

@@ -10,12 +10,14 @@ package mandate
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/agenticraft/node/authz/destination"
 	"github.com/agenticraft/node/identity"
 )
 
@@ -42,10 +44,11 @@ const (
 )
 
 // Terms is what a block grants. In [Narrow] the zero value of a field means as
-// before, but for Depth.
+// before, but for Depth; a Network that is empty and not nil is none.
 type Terms struct {
 	Actions   []string // such as "exec.run"; a root names at least one
 	Languages []string // that may be run; a root names at least one
+	Network   []string // patterns HOST:PORT of what runs may reach; of a root, nil: nothing
 	Limits    Limits   // each at most; 0: what policy allows the root
 	Budget    Budget   // of all that is done under the block; 0: not counted
 	Depth     int      // how often the holder may hand it on; 0: not at all
@@ -211,14 +214,43 @@ func Cluster(text string) (string, error) {
 	return blocks[0].Cluster, nil
 }
 
+// Block is one block of a chain, as whoever signed it shows it to revoke it.
+type Block struct {
+	ID      string // hex SHA-256 of Payload
+	Payload []byte
+	Tenant  string
+}
+
+// BlockBy is the first block of a chain that a key signed. It verifies the form
+// only.
+func BlockBy(text string, by identity.ID) (Block, error) {
+	blocks, err := parse(text)
+	if err != nil {
+		return Block{}, err
+	}
+	for _, b := range blocks {
+		if b.By == by.DID() {
+			return Block{ID: b.id, Payload: b.raw, Tenant: b.Tenant}, nil
+		}
+	}
+	return Block{}, fmt.Errorf("%w: no block was signed by %s", ErrBroken, by.DID())
+}
+
+// IsBlockID reports whether text has the form of a block's id.
+func IsBlockID(text string) bool { return hexOf(text, sha256.Size) }
+
 // Covers refuses, with [ErrExceeded], an act outside the mandate. A limit that
-// is zero was not asked for and is not checked: whoever runs it caps it.
-func (v Verified) Covers(action, language string, asked Limits) error {
+// is zero was not asked for and is not checked: whoever runs it caps it. Network
+// are the destinations HOST:PORT that the run would reach.
+func (v Verified) Covers(action, language string, asked Limits, network ...string) error {
 	switch {
 	case !slices.Contains(v.Terms.Actions, action):
 		return fmt.Errorf("%w: action %q is not one of %v", ErrExceeded, action, v.Terms.Actions)
 	case !slices.Contains(v.Terms.Languages, language):
 		return fmt.Errorf("%w: language %.40q is not one of %v", ErrExceeded, language, v.Terms.Languages)
+	}
+	if left := destination.Covered(network, v.Terms.Network); len(left) < len(network) {
+		return fmt.Errorf("%w: network %v is not within %v", ErrExceeded, network, v.Terms.Network)
 	}
 	ceilings := v.Terms.Limits.list()
 	for i, ask := range asked.list() {
@@ -241,6 +273,9 @@ func (t Terms) wider(child Terms) string {
 		if !slices.Contains(t.Languages, l) {
 			return "language " + l
 		}
+	}
+	if len(destination.Covered(child.Network, t.Network)) < len(child.Network) {
+		return "network"
 	}
 	ceilings := t.Limits.list()
 	for i, l := range child.Limits.list() {
@@ -268,6 +303,9 @@ func (t Terms) inherit(parent Terms) Terms {
 	}
 	if len(t.Languages) == 0 {
 		t.Languages = parent.Languages
+	}
+	if t.Network == nil {
+		t.Network = parent.Network
 	}
 	if t.NotAfter.IsZero() {
 		t.NotAfter = parent.NotAfter

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/agenticraft/node/authz/destination"
 	"github.com/agenticraft/node/authz/mandate"
 	"github.com/agenticraft/node/identity"
 )
@@ -87,6 +88,7 @@ func TestNarrowRefusesWhatWasNotGiven(t *testing.T) {
 		"runs":     {Budget: mandate.Budget{Runs: 101}},
 		"depth":    {Depth: 4},
 		"time":     {NotAfter: time.Now().Add(2 * time.Hour)},
+		"network":  {Network: []string{"example.org:443"}},
 	} {
 		if text, err := mandate.Narrow(seeded(t, 2), root, seeded(t, 3).ID(), wider); !errors.Is(err, mandate.ErrWider) || text != "" {
 			t.Errorf("%s: %q, %v; want ErrWider", name, text, err)
@@ -112,12 +114,15 @@ func TestAuthorityOnlyNarrowsAlongAChain(t *testing.T) {
 	now := time.Now()
 	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 1, 4, rapid.ID)
 	number := rapid.Int64Range(0, 5)
+	networks := []string{"a.example.org:443", "*.example.org:443", "*.example.org:*", "*:443", "*:*", "10.0.0.1:443", "example.org:80"}
+	reach := []string{"a.example.org:443", "b.example.org:443", "a.example.org:80", "x.y.example.org:443", "10.0.0.1:443", "10.0.0.2:443", "example.org:80"}
 	any := rapid.Custom(func(t *rapid.T) mandate.Terms {
 		return mandate.Terms{
 			Actions: names.Draw(t, "actions"), Languages: names.Draw(t, "languages"),
-			Limits: mandate.Limits{MemoryBytes: number.Draw(t, "memory"), Processes: number.Draw(t, "processes")},
-			Budget: mandate.Budget{Runs: number.Draw(t, "runs"), WallMS: number.Draw(t, "wall")},
-			Depth:  rapid.IntRange(0, 4).Draw(t, "depth"), NotAfter: now.Add(time.Duration(rapid.IntRange(1, 5).Draw(t, "hours")) * time.Hour),
+			Limits:  mandate.Limits{MemoryBytes: number.Draw(t, "memory"), Processes: number.Draw(t, "processes")},
+			Budget:  mandate.Budget{Runs: number.Draw(t, "runs"), WallMS: number.Draw(t, "wall")},
+			Network: rapid.SliceOfNDistinct(rapid.SampledFrom(networks), 0, 2, rapid.ID).Draw(t, "network"),
+			Depth:   rapid.IntRange(0, 4).Draw(t, "depth"), NotAfter: now.Add(time.Duration(rapid.IntRange(1, 5).Draw(t, "hours")) * time.Hour),
 		}
 	})
 	within := func(child, parent int64) bool { return parent == 0 || child != 0 && child <= parent }
@@ -142,6 +147,11 @@ func TestAuthorityOnlyNarrowsAlongAChain(t *testing.T) {
 		for _, l := range got.Languages {
 			if !slices.Contains(root.Languages, l) {
 				rt.Fatalf("language %s beyond the root's %v", l, root.Languages)
+			}
+		}
+		for _, d := range reach {
+			if one := []string{d}; len(destination.Covered(one, got.Network)) > len(destination.Covered(one, root.Network)) {
+				rt.Fatalf("network %s beyond the root's %v", d, root.Network)
 			}
 		}
 		if !within(got.Limits.MemoryBytes, root.Limits.MemoryBytes) || !within(got.Limits.Processes, root.Limits.Processes) ||
@@ -227,6 +237,21 @@ func TestCovers(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
+	owner, holder := seeded(t, 1), seeded(t, 2)
+	wide := terms()
+	wide.Network = []string{"*.example.org:443"}
+	reaching, err := mandate.Verify(grant(t, owner, holder, wide), mandate.Options{Cluster: cluster})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for network, want := range map[string]error{"api.example.org:443": nil, "example.org:443": mandate.ErrExceeded, "api.example.org:80": mandate.ErrExceeded} {
+		if err := reaching.Covers("exec.run", "python", mandate.Limits{}, network); !errors.Is(err, want) {
+			t.Errorf("network %s: %v, want %v", network, err, want)
+		}
+		if err := v.Covers("exec.run", "python", mandate.Limits{}, network); !errors.Is(err, mandate.ErrExceeded) {
+			t.Errorf("network %s of a mandate that grants none: %v", network, err)
+		}
+	}
 	if err := (mandate.Verified{}).Covers("exec.run", "python", mandate.Limits{}); err == nil {
 		t.Error("the zero value covers something")
 	}
@@ -248,8 +273,8 @@ var update = flag.Bool("update", false, "write vectors that are not there yet")
 
 func TestVectors(t *testing.T) {
 	file := filepath.Join("testdata", "vectors.json")
-	if _, err := os.Stat(file); *update && errors.Is(err, os.ErrNotExist) {
-		writeVectors(t, file)
+	if *update {
+		addVectors(t, file)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -286,7 +311,8 @@ func judged(v vector) vector {
 	return got
 }
 
-func writeVectors(t *testing.T, file string) {
+// addVectors writes those that are not there yet; what is there stays.
+func addVectors(t *testing.T, file string) {
 	t.Helper()
 	four, now := chain(t, 4), time.Now().Unix()
 	parts := strings.Split(four, ".")
@@ -295,6 +321,16 @@ func writeVectors(t *testing.T, file string) {
 	})
 	back := mandate.Append(seeded(t, 2), grant(t, seeded(t, 1), seeded(t, 2), terms()), seeded(t, 1).ID(), mandate.Terms{
 		Actions: []string{"exec.run"}, Languages: []string{"python"}, Limits: terms().Limits, Budget: terms().Budget, NotAfter: time.Now().Add(time.Minute),
+	})
+	wideNetwork := terms()
+	wideNetwork.Network = []string{"*.example.org:443"}
+	reaching := grant(t, seeded(t, 1), seeded(t, 2), wideNetwork)
+	handed, err := mandate.Narrow(seeded(t, 2), reaching, seeded(t, 3).ID(), mandate.Terms{Network: []string{"api.example.org:443"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reachesFurther := mandate.Append(seeded(t, 2), reaching, seeded(t, 3).ID(), mandate.Terms{
+		Actions: []string{"exec.run"}, Languages: []string{"python"}, Network: []string{"*:443"}, Limits: terms().Limits, Budget: terms().Budget, NotAfter: time.Now().Add(time.Minute),
 	})
 	vectors := []vector{
 		{Name: "root only", Mandate: grant(t, seeded(t, 1), seeded(t, 2), terms())},
@@ -307,7 +343,21 @@ func writeVectors(t *testing.T, file string) {
 		{Name: "expired", Mandate: four, Now: now + 3600},
 		{Name: "another cluster", Mandate: four, Cluster: "agenticraft:other"},
 		{Name: "empty", Mandate: ""},
+		{Name: "network", Mandate: handed},
+		{Name: "network added", Mandate: reachesFurther},
+		{Name: "network not in its one form", Mandate: mandate.Append(seeded(t, 2), reaching, seeded(t, 3).ID(), mandate.Terms{
+			Actions: []string{"exec.run"}, Languages: []string{"python"}, Network: []string{"API.example.org:443"}, Limits: terms().Limits, Budget: terms().Budget, NotAfter: time.Now().Add(time.Minute),
+		})},
 	}
+	var there []vector
+	if text, err := os.ReadFile(file); err == nil {
+		if err := json.Unmarshal(text, &there); err != nil {
+			t.Fatal(err)
+		}
+	}
+	vectors = slices.DeleteFunc(vectors, func(v vector) bool {
+		return slices.ContainsFunc(there, func(old vector) bool { return old.Name == v.Name })
+	})
 	for i, v := range vectors {
 		if v.Now == 0 {
 			v.Now = now
@@ -317,7 +367,7 @@ func writeVectors(t *testing.T, file string) {
 		}
 		vectors[i] = judged(v)
 	}
-	text, err := json.MarshalIndent(vectors, "", "  ")
+	text, err := json.MarshalIndent(append(there, vectors...), "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ fits if {
 	allowed := ceilings
 	allowed.languages[asked.language]
 	allowed.sandboxes[asked.sandbox]
-	allowed.network[asked.network]
+	network_fits
+	data_class_fits
 	ceiling := allowed.obligations
 	asked.code_bytes <= ceiling.code_bytes
 	asked.memory_bytes <= ceiling.memory_bytes
@@ -32,6 +33,22 @@ fits if {
 	asked.least >= 0
 	node_runs
 }
+
+# "none", or destinations that are each covered by a pattern. What the tenant may
+# reach at all is no matter of policy: an admin sets it, and the node holds it.
+network_fits if ceilings.network[input.execution.network]
+
+network_fits if {
+	count(input.execution.destinations) > 0
+	every destination in input.execution.destinations {
+		some pattern, _ in destination.matches
+		ceilings.network[pattern]
+	}
+}
+
+data_class_fits if input.execution.data_class == "unclassified"
+
+data_class_fits if ceilings.data_classes[input.execution.data_class]
 
 # A door that decides before a place is chosen names no node.
 node_runs if input.node.id == ""

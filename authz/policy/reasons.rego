@@ -56,7 +56,13 @@ found contains reason("sandbox_not_allowed", sprintf("sandbox %q is not allowed;
 found contains reason("network_not_allowed", sprintf("network %q is not allowed; allowed: %s", [input.execution.network, listed(allowed(execution.ceilings.network))])) if {
 	authz.acting
 	input.execution
-	not execution.ceilings.network[input.execution.network]
+	not execution.network_fits
+}
+
+found contains reason("data_class_not_allowed", sprintf("data class %q is not allowed; allowed: %s", [input.execution.data_class, listed(allowed(object.union({"unclassified": true}, object.get(execution.ceilings, "data_classes", {}))))])) if {
+	authz.acting
+	input.execution
+	not execution.data_class_fits
 }
 
 found contains reason(code, sprintf("%s of %d is outside the allowed 1 to %d %s", [name, asked, ceiling, unit])) if {

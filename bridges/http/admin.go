@@ -20,7 +20,13 @@ func (d *door) createKey(ctx context.Context, by identity.Principal, r *http.Req
 }
 
 func (d *door) rotateKey(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
-	return d.cfg.Admin.RotateKey(ctx, by, r.PathValue("id"))
+	var req RotateRequest
+	if r.ContentLength != 0 {
+		if err := decode(r.Body, &req); err != nil {
+			return nil, err
+		}
+	}
+	return d.cfg.Admin.RotateKey(ctx, by, r.PathValue("id"), req)
 }
 
 func (d *door) revokeKey(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
@@ -81,4 +87,21 @@ func (d *door) setTenant(ctx context.Context, by identity.Principal, r *http.Req
 		return nil, err
 	}
 	return d.cfg.Admin.SetTenant(ctx, by, r.PathValue("name"), req)
+}
+
+// change makes a change that the caller worded himself. Which action it is, and so
+// what policy is asked, stands in it.
+func (d *door) change(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
+	var req ChangeRequest
+	if err := decode(r.Body, &req); err != nil {
+		return nil, err
+	}
+	action, err := d.cfg.Admin.Act(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.cfg.Gate.Permit(ctx, by, action); err != nil {
+		return nil, err
+	}
+	return d.cfg.Admin.Change(ctx, by, req)
 }

@@ -8,6 +8,7 @@ package http
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -62,7 +63,7 @@ type Admin interface {
 	CreateKey(ctx context.Context, by identity.Principal, req KeyRequest) (CreatedKey, error)
 	Keys(ctx context.Context) (any, error)
 	RevokeKey(ctx context.Context, by identity.Principal, idOrName string) error
-	RotateKey(ctx context.Context, by identity.Principal, idOrName string) (CreatedKey, error)
+	RotateKey(ctx context.Context, by identity.Principal, idOrName string, req RotateRequest) (CreatedKey, error)
 	AddAgent(ctx context.Context, by identity.Principal, req AgentRequest) (any, error)
 	Agents(ctx context.Context) (any, error)
 	RevokeAgent(ctx context.Context, by identity.Principal, idOrName string) error
@@ -72,14 +73,30 @@ type Admin interface {
 	CreateTenant(ctx context.Context, by identity.Principal, name string) (any, error)
 	SetTenant(ctx context.Context, by identity.Principal, name string, req TenantRequest) (any, error)
 	Tenants(ctx context.Context) (any, error)
+	// Act is the action that policy is asked about before a change.
+	Act(req ChangeRequest) (string, error)
+	Change(ctx context.Context, by identity.Principal, req ChangeRequest) (any, error)
+}
+
+// ChangeRequest asks for one change of the registry or the policy, as the entry of
+// the log will hold it: an agent has signed it.
+type ChangeRequest struct {
+	Kind string          `json:"kind"` // agent, key, tenant, role, policy
+	Body json.RawMessage `json:"body"` // docs/formats.md
 }
 
 // KeyRequest asks for a new API key.
 type KeyRequest struct {
-	Name    string `json:"name"`
-	Role    string `json:"role"`
-	Tenant  string `json:"tenant,omitempty"`
-	Expires string `json:"expires,omitempty"` // a Go duration such as "720h", or an RFC 3339 time
+	Name    string   `json:"name"`
+	Role    string   `json:"role"`
+	Tenant  string   `json:"tenant,omitempty"`
+	Scopes  []string `json:"scopes,omitempty"`  // the actions that it is for; empty: all of its role
+	Expires string   `json:"expires,omitempty"` // a Go duration such as "720h", or an RFC 3339 time
+}
+
+// RotateRequest says how the old secret of a rotated key ends.
+type RotateRequest struct {
+	Overlap string `json:"overlap,omitempty"` // a Go duration or an RFC 3339 time; empty: it ends now
 }
 
 // CreatedKey is a new API key; its text is shown this once.
@@ -103,6 +120,7 @@ type AgentRequest struct {
 type Policies interface {
 	Explain(ctx context.Context, by identity.Principal, req ExplainRequest) (any, error)
 	Apply(ctx context.Context, by identity.Principal, req PolicyRequest) (any, error)
+	Before(ctx context.Context, layer string) (any, error)
 	Replay(ctx context.Context, req PolicyRequest) (any, error)
 }
 
@@ -116,6 +134,7 @@ type ExplainRequest struct {
 // PolicyRequest carries a policy's files.
 type PolicyRequest struct {
 	Modules  map[string]string `json:"modules,omitempty"`
+	Layer    string            `json:"layer,omitempty"`    // empty: the base; "additions": the operators' to it
 	Rollback bool              `json:"rollback,omitempty"` // apply: the policy before the one in force
 	Last     int               `json:"last,omitempty"`     // replay: how many logged requests
 }
@@ -129,8 +148,9 @@ type RoleRequest struct {
 
 // TenantRequest changes a tenant, or says the name of a new one.
 type TenantRequest struct {
-	Name      string `json:"name,omitempty"`
-	Suspended *bool  `json:"suspended,omitempty"`
+	Name      string         `json:"name,omitempty"`
+	Suspended *bool          `json:"suspended,omitempty"`
+	Ceiling   *authz.Ceiling `json:"ceiling,omitempty"` // takes the place of the one before
 }
 
 // Config of the door. Every field is needed but Door and Logger.

@@ -30,3 +30,7 @@ func (d *door) replayPolicy(ctx context.Context, _ identity.Principal, r *http.R
 	}
 	return d.cfg.Policies.Replay(ctx, req)
 }
+
+func (d *door) policyBefore(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {
+	return d.cfg.Policies.Before(ctx, r.URL.Query().Get("layer"))
+}

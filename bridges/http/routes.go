@@ -37,6 +37,7 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/sandboxes":             {"sandbox.list", d.sandboxes},
 		"GET /v1/policy":                {"policy.read", d.policy},
 		"POST /v1/policy":               {"policy.apply", d.applyPolicy},
+		"GET /v1/policy/before":         {"policy.read", d.policyBefore},
 		"POST /v1/policy/explain":       {"policy.explain", d.explainPolicy},
 		"POST /v1/policy/replay":        {"policy.replay", d.replayPolicy},
 		"GET /v1/trust":                 {"trust.read", d.trust},
@@ -61,6 +62,7 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/tenants":               {"tenant.list", d.tenants},
 		"POST /v1/tenants":              {"tenant.create", d.createTenant},
 		"PATCH /v1/tenants/{name}":      {"tenant.set", d.setTenant},
+		"POST /v1/changes":              {"", d.change}, // asks policy about what is to be changed
 	} {
 		mux.Handle(pattern, d.perform(route.action, route.do))
 	}

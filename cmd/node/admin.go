@@ -21,6 +21,8 @@ type admin struct {
 	recorder notedRecorder
 	registry *registry.Registry
 	policy   *authz.Policy
+	policies *policies
+	used     *keyUse
 }
 
 const adminWait = 4 * time.Second
@@ -39,7 +41,7 @@ func (m *admin) CreateKey(ctx context.Context, by identity.Principal, req httpdo
 	}
 	body := registry.KeyBody{
 		Action: registry.Create, ID: id, Name: req.Name, Hash: hex.EncodeToString(hash[:]),
-		Tenant: tenantOf(req.Tenant, by), Roles: []string{req.Role}, Expires: expires,
+		Tenant: tenantOf(req.Tenant, by), Roles: []string{req.Role}, Scopes: req.Scopes, Expires: expires,
 	}
 	if err := record(ctx, m, by, body); err != nil {
 		return httpdoor.CreatedKey{}, err
@@ -47,8 +49,12 @@ func (m *admin) CreateKey(ctx context.Context, by identity.Principal, req httpdo
 	return httpdoor.CreatedKey{ID: id, Name: req.Name, Role: req.Role, Key: text}, nil
 }
 
-func (m *admin) RotateKey(ctx context.Context, by identity.Principal, idOrName string) (httpdoor.CreatedKey, error) {
+func (m *admin) RotateKey(ctx context.Context, by identity.Principal, idOrName string, req httpdoor.RotateRequest) (httpdoor.CreatedKey, error) {
 	old, err := m.key(by, idOrName)
+	if err != nil {
+		return httpdoor.CreatedKey{}, err
+	}
+	until, err := expiry(req.Overlap, time.Now())
 	if err != nil {
 		return httpdoor.CreatedKey{}, err
 	}
@@ -56,7 +62,7 @@ func (m *admin) RotateKey(ctx context.Context, by identity.Principal, idOrName s
 	if err != nil {
 		return httpdoor.CreatedKey{}, err
 	}
-	body := registry.KeyBody{Action: registry.Rotate, ID: old.ID, Hash: hex.EncodeToString(hash[:])}
+	body := registry.KeyBody{Action: registry.Rotate, ID: old.ID, Hash: hex.EncodeToString(hash[:]), Until: until}
 	if err := record(ctx, m, by, body); err != nil {
 		return httpdoor.CreatedKey{}, err
 	}
@@ -82,16 +88,23 @@ type keyView struct {
 	Name    string   `json:"name"`
 	Tenant  string   `json:"tenant"`
 	Roles   []string `json:"roles"`
+	Scopes  []string `json:"scopes,omitempty"`
 	Expires string   `json:"expires,omitempty"`
 	Since   uint64   `json:"since"` // index of its entry
 	Revoked *uint64  `json:"revoked,omitempty"`
+	Overlap string   `json:"overlap,omitempty"`   // until when the secret before the last rotation is good
+	Used    string   `json:"last_used,omitempty"` // by any node's account, to the hour; by this node's, exactly
 }
 
 func (m *admin) Keys(context.Context) (any, error) {
 	keys, err := m.registry.Keys()
 	views := []keyView{}
 	for _, k := range keys {
-		views = append(views, keyView{k.ID, k.Name, k.Tenant, k.Roles, k.Expires, k.Since, k.Revoked})
+		view := keyView{k.ID, k.Name, k.Tenant, k.Roles, k.Scopes, k.Expires, k.Since, k.Revoked, "", max(k.Used, m.used.at(k.ID))}
+		if _, until := k.SumBefore(); time.Now().Before(until) {
+			view.Overlap = k.Until
+		}
+		views = append(views, view)
 	}
 	return map[string]any{"keys": views}, err
 }
@@ -137,9 +150,13 @@ func record[B registry.AgentBody | registry.KeyBody | registry.RoleBody | regist
 	if err != nil {
 		return recordError(err)
 	}
+	return m.write(ctx, entry)
+}
+
+func (m *admin) write(ctx context.Context, entry audit.Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, adminWait)
 	defer cancel()
-	_, err = m.recorder.Record(ctx, entry)
+	_, err := m.recorder.Record(ctx, entry)
 	if err == nil {
 		m.recorder.horizon.reach(ctx) // whoever is told that it is done may rely on it here
 	}
@@ -149,7 +166,7 @@ func record[B registry.AgentBody | registry.KeyBody | registry.RoleBody | regist
 // recordError says what became of a change, in words fit for the caller.
 func recordError(err error) error {
 	if refusal := new(audit.Refusal); errors.As(err, &refusal) {
-		return &a2a.Error{Code: a2a.CodeInvalidRequest, Message: refusal.Message}
+		return refused(refusal)
 	}
 	switch {
 	case err == nil:
@@ -163,6 +180,18 @@ func recordError(err error) error {
 	default:
 		return err
 	}
+}
+
+// refused words a refusal by the keepers: who may not is denied, the rest is a
+// mistake in what was asked.
+func refused(r *audit.Refusal) error {
+	switch r.Code {
+	case "signature":
+		return &a2a.Error{Code: a2a.CodeDenied, Message: r.Message, Hint: "sign it with the agent's key: agenticraft --agent-key FILE …"}
+	case "role", "scope", "vouching", "principal":
+		return &a2a.Error{Code: a2a.CodeDenied, Message: r.Message}
+	}
+	return &a2a.Error{Code: a2a.CodeInvalidRequest, Message: r.Message}
 }
 
 func (m *admin) checkRole(role string) error {

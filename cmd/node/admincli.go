@@ -1,50 +1,110 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
+	"encoding/hex"
 	"fmt"
-	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
-	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/registry"
 )
 
 func (a *app) keyCommand() *cobra.Command {
-	var req httpdoor.KeyRequest
+	var name, role, tenant, expires, overlap string
+	var scopes []string
 	create := &cobra.Command{
 		Use: "create --name NAME --role ROLE", Short: "Create an API key; its text is shown once", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if req.Name == "" || req.Role == "" {
+			if name == "" || role == "" {
 				return usage("key create needs --name and --role")
 			}
-			return a.createdKey(cmd, "/v1/keys", req)
+			p, err := a.proposer()
+			if err != nil {
+				return err
+			}
+			until, err := expiry(expires, time.Now())
+			if err != nil {
+				return err
+			}
+			of, err := p.tenant(cmd.Context(), tenant)
+			if err != nil {
+				return err
+			}
+			// The secret is made here: no node ever sees it before its first use.
+			text, id, hash, err := authz.NewAPIKey()
+			if err != nil {
+				return err
+			}
+			_, err = propose(cmd.Context(), p, audit.KindKey, registry.KeyBody{
+				Action: registry.Create, ID: id, Name: name, Hash: hex.EncodeToString(hash[:]), Tenant: of, Roles: []string{role}, Scopes: scopes, Expires: until,
+			})
+			return a.printKey(httpdoor.CreatedKey{ID: id, Name: name, Role: role, Key: text}, err)
 		},
 	}
-	create.Flags().StringVar(&req.Name, "name", "", "what you call it")
-	create.Flags().StringVar(&req.Role, "role", "", "viewer, runner, delegator, operator, auditor or admin")
-	create.Flags().StringVar(&req.Tenant, "tenant", "", "tenant (default: your own)")
-	create.Flags().StringVar(&req.Expires, "expires", "", "lifetime such as 720h, or an RFC 3339 time (default: never)")
+	create.Flags().StringVar(&name, "name", "", "what you call it")
+	create.Flags().StringVar(&role, "role", "", "viewer, runner, delegator, operator, auditor or admin")
+	create.Flags().StringVar(&tenant, "tenant", "", "tenant (default: your own)")
+	create.Flags().StringVar(&expires, "expires", "", "lifetime such as 720h, or an RFC 3339 time (default: never)")
+	create.Flags().StringSliceVar(&scopes, "scope", nil, "actions that it is for, such as exec.run or task.* (default: all of its role)")
 	rotate := &cobra.Command{
-		Use: "rotate ID|NAME", Short: "Replace an API key's secret; the new text is shown once", Args: exactArgs("ID|NAME"),
+		Use: "rotate ID|NAME [--overlap D]", Short: "Replace an API key's secret; the new text is shown once", Args: exactArgs("ID|NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.createdKey(cmd, "/v1/keys/"+url.PathEscape(args[0])+"/rotate", nil)
+			p, err := a.proposer()
+			if err != nil {
+				return err
+			}
+			until, err := expiry(overlap, time.Now())
+			if err != nil {
+				return err
+			}
+			old, err := p.ownKey(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			text, hash, err := authz.RotateAPIKey(old.ID)
+			if err != nil {
+				return err
+			}
+			_, err = propose(cmd.Context(), p, audit.KindKey, registry.KeyBody{Action: registry.Rotate, ID: old.ID, Hash: hex.EncodeToString(hash[:]), Until: until})
+			return a.printKey(httpdoor.CreatedKey{ID: old.ID, Name: old.Name, Role: strings.Join(old.Roles, ","), Key: text}, err)
 		},
 	}
-	return group("key", "Manage API keys", create,
-		a.listing("list", "List API keys", "/v1/keys"), rotate,
-		a.revoking("revoke ID|NAME", "Revoke an API key", "/v1/keys/"))
+	rotate.Flags().StringVar(&overlap, "overlap", "", "how long the old secret goes on, such as 24h (default: it ends now)")
+	revoke := &cobra.Command{
+		Use: "revoke ID|NAME", Short: "Revoke an API key", Args: exactArgs("ID|NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := a.proposer()
+			if err != nil {
+				return err
+			}
+			old, err := p.ownKey(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			_, err = propose(cmd.Context(), p, audit.KindKey, registry.KeyBody{Action: registry.Revoke, ID: old.ID})
+			return a.printDone(map[string]string{"revoked": args[0]}, err)
+		},
+	}
+	return group("key", "Manage API keys", create, a.listing("list", "List API keys", "/v1/keys"), rotate, revoke)
 }
 
-func (a *app) createdKey(cmd *cobra.Command, path string, body any) error {
-	door, err := a.api()
+// ownKey finds an API key by id, or by its name in the caller's tenant.
+func (p *proposer) ownKey(ctx context.Context, text string) (keyView, error) {
+	tenant, err := p.tenant(ctx, "")
 	if err != nil {
-		return err
+		return keyView{}, err
 	}
-	var created httpdoor.CreatedKey
-	if err := door.do(cmd.Context(), "POST", path, body, &created); err != nil {
+	return p.key(ctx, tenant, text)
+}
+
+func (a *app) printKey(created httpdoor.CreatedKey, err error) error {
+	if err != nil {
 		return err
 	}
 	if a.json {
@@ -56,72 +116,12 @@ func (a *app) createdKey(cmd *cobra.Command, path string, body any) error {
 	return nil
 }
 
-func (a *app) agentCommand() *cobra.Command {
-	var req httpdoor.AgentRequest
-	var labels []string
-	add := &cobra.Command{
-		Use: "add --name NAME --role ROLE (ID | --agent-key FILE)", Short: "Register an agent's public key", Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if req.Name == "" || req.Role == "" {
-				return usage("agent add needs --name and --role")
-			}
-			if (len(args) == 0) == (a.agentKey == "") {
-				return usage("agent add needs the agent's ID, or its key file as --agent-key")
-			}
-			if len(args) == 1 {
-				req.ID = args[0]
-			} else {
-				key, err := identity.Load(a.agentKey)
-				if err != nil {
-					return err
-				}
-				req.ID, a.agentKey = string(key.ID()), "" // the admin's credential asks, not the new agent
-			}
-			req.Labels = map[string]string{}
-			for _, l := range labels {
-				k, v, ok := strings.Cut(l, "=")
-				if !ok {
-					return usage("--label %q is not KEY=VALUE", l)
-				}
-				req.Labels[k] = v
-			}
-			door, err := a.api()
-			if err != nil {
-				return err
-			}
-			var added json.RawMessage
-			if err := door.do(cmd.Context(), "POST", "/v1/agents", req, &added); err != nil {
-				return err
-			}
-			a.print(added)
-			return nil
-		},
+// printDone prints what was done, for programs only.
+func (a *app) printDone(done any, err error) error {
+	if err == nil && a.json {
+		a.print(done)
 	}
-	add.Flags().StringVar(&req.Name, "name", "", "what you call it")
-	add.Flags().StringVar(&req.Role, "role", "", "viewer, runner, delegator, operator, auditor or admin")
-	add.Flags().StringVar(&req.Tenant, "tenant", "", "tenant (default: your own)")
-	add.Flags().StringArrayVar(&labels, "label", nil, "KEY=VALUE (may be repeated)")
-	newKey := &cobra.Command{
-		Use: "keygen FILE", Short: "Make a new agent key file and print its ID", Args: exactArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			key, err := identity.Generate()
-			if err != nil {
-				return err
-			}
-			if err := key.Save(args[0]); err != nil {
-				return err
-			}
-			if a.json {
-				a.print(map[string]string{"id": string(key.ID()), "did": key.ID().DID()})
-				return nil
-			}
-			fmt.Fprintln(a.stdout, key.ID())
-			return nil
-		},
-	}
-	return group("agent", "Manage agents", newKey, add,
-		a.listing("list", "List agents", "/v1/agents"),
-		a.revoking("revoke ID|NAME", "Revoke an agent", "/v1/agents/"))
+	return err
 }
 
 // listing prints the JSON list at path; for people one line an item.
@@ -145,25 +145,6 @@ func (a *app) listing(use, short, path string) *cobra.Command {
 					}
 					fmt.Fprintln(a.stdout, strings.Join(fields, " "))
 				}
-			}
-			return nil
-		},
-	}
-}
-
-func (a *app) revoking(use, short, path string) *cobra.Command {
-	return &cobra.Command{
-		Use: use, Short: short, Args: exactArgs("ID|NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			door, err := a.api()
-			if err != nil {
-				return err
-			}
-			if err := door.do(cmd.Context(), "DELETE", path+url.PathEscape(args[0]), nil, nil); err != nil {
-				return err
-			}
-			if a.json {
-				a.print(map[string]string{"revoked": args[0]})
 			}
 			return nil
 		},

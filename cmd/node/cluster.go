@@ -15,6 +15,7 @@ import (
 	"github.com/agenticraft/node/consensus"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/mesh"
+	"github.com/agenticraft/node/registry"
 	"github.com/agenticraft/node/sandbox"
 )
 
@@ -112,7 +113,14 @@ func (c *cluster) Sandboxes(context.Context) any {
 }
 
 func (c *cluster) Policy(context.Context) any {
-	return policyView{Digest: c.policy.Digest(), Modules: c.policy.Modules()}
+	v := policyView{Digest: c.policy.Digest(), Modules: c.policy.Modules(), Added: c.policy.Additions(), Before: map[string]string{}}
+	v.Base, v.Additions = c.policy.Layers()
+	for _, layer := range []string{registry.LayerBase, registry.LayerAdditions} {
+		if row, err := c.directory.Policy(layer); err == nil {
+			v.Before[layer] = row.Digest
+		}
+	}
+	return v
 }
 
 func (c *cluster) Trust(context.Context) any { return c.trust }
@@ -157,7 +165,7 @@ func (c *cluster) Prove(ctx context.Context, index uint64) (any, error) {
 // what was begun with an authority that has ended is stopped.
 func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent.Agent, policies *policies) error {
 	from := store.Size()
-	policies.activate(ctx) // what came since the start
+	policies.poke() // what came since the start
 	for entry, err := range store.Follow(ctx, from) {
 		if err != nil {
 			if ctx.Err() != nil {
@@ -168,10 +176,10 @@ func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent
 		switch entry.Entry.Kind {
 		case audit.KindMember:
 			node.Recheck()
-		case audit.KindAgent, audit.KindKey, audit.KindTenant:
+		case audit.KindAgent, audit.KindKey, audit.KindTenant, audit.KindMandate:
 			path.Recheck()
 		case audit.KindPolicy:
-			policies.activate(ctx)
+			policies.poke() // its tests may take a while, which no suspension waits for
 		}
 	}
 	return nil

@@ -23,12 +23,23 @@ func (d directory) Suspended(tenant string) bool {
 	return err != nil || t.Suspended
 }
 
+// Ceiling is the most that a tenant's people may be allowed to run. A tenant
+// that cannot be read is suspended, so its ceiling does not matter.
+func (d directory) Ceiling(tenant string) authz.Ceiling {
+	t, err := d.Tenant(tenant)
+	if err != nil || t.Ceiling == nil {
+		return authz.Ceiling{}
+	}
+	return authz.Ceiling(*t.Ceiling)
+}
+
 func (d directory) apiKey(id string) (authz.KeyRecord, bool) {
 	k, err := d.KeyByID(id)
 	if err != nil {
 		return authz.KeyRecord{}, false
 	}
-	return authz.KeyRecord{Hash: k.Sum(), Principal: k.Principal(), Expires: k.ExpiresAt(), Revoked: k.Revoked != nil}, true
+	before, until := k.SumBefore()
+	return authz.KeyRecord{Hash: k.Sum(), Before: before, Until: until, Principal: k.Principal(), Expires: k.ExpiresAt(), Revoked: k.Revoked != nil}, true
 }
 
 // credentials proves the callers of the HTTP door: API keys, and tokens that
@@ -39,6 +50,7 @@ type credentials struct {
 	directory directory
 	audience  string
 	noted     func(code string) // counts refusals for the log
+	used      func(key string)  // an API key proved somebody
 }
 
 func (c *credentials) Authenticate(ctx context.Context, bearer, source string) (identity.Principal, error) {
@@ -76,6 +88,7 @@ func (c *credentials) prove(ctx context.Context, bearer, source string) (identit
 	if err != nil {
 		return identity.Principal{}, refused
 	}
+	c.used(p.Name)
 	return p, nil
 }
 
@@ -89,7 +102,9 @@ type gate struct {
 func (g *gate) Permit(ctx context.Context, p identity.Principal, action string) error {
 	dec, err := g.policy.Decide(ctx, authz.Query{
 		Principal: p, Action: action, Tenant: p.Tenant, Suspended: g.directory.Suspended(p.Tenant),
-		Via: g.door, Now: time.Now(), Execution: nil,
+		Via: g.door, Now: time.Now(),
+		// Who has no key signs nothing: the node speaks for him in what follows.
+		Vouched: p.Kind != identity.Agent,
 	})
 	if err == nil && dec.Allow {
 		return nil

@@ -22,11 +22,11 @@ import (
 
 // execFlags are the flags of exec, as the user wrote them.
 type execFlags struct {
-	lang, sandbox, memory, network, on, out, receipt, code, mandate string
-	cpu                                                             int
-	timeout                                                         time.Duration
-	files                                                           []string
-	stdin, detach                                                   bool
+	lang, sandbox, memory, network, on, out, receipt, code, mandate, class string
+	cpu                                                                    int
+	timeout                                                                time.Duration
+	files                                                                  []string
+	stdin, detach                                                          bool
 }
 
 // languages are those that exec knows by name and by file ending.
@@ -78,6 +78,7 @@ Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied
 	flags.IntVar(&f.cpu, "cpu", 0, "CPU limit in percent of one core")
 	flags.DurationVar(&f.timeout, "timeout", 0, "time limit, such as 30s")
 	flags.StringVar(&f.network, "network", "none", "none, or allow=HOST:PORT,…")
+	flags.StringVar(&f.class, "data-class", "", "what the code and its data are, such as internal; policy says who may run what")
 	flags.StringArrayVar(&f.files, "file", nil, "SRC[:DST]: put a file into the working folder (may be repeated)")
 	flags.StringVar(&f.out, "out", "", "write the files that the program leaves into this folder")
 	flags.StringVar(&f.on, "on", "any", "any, local, or a node's ID")
@@ -90,7 +91,7 @@ Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied
 
 // execution is the request that the flags describe.
 func (a *app) execution(f execFlags, args []string) (a2a.Execution, error) {
-	e := a2a.Execution{Language: f.lang, Sandbox: f.sandbox, Network: f.network, On: f.on, Code: f.code}
+	e := a2a.Execution{Language: f.lang, Sandbox: f.sandbox, Network: f.network, On: f.on, Code: f.code, DataClass: f.class}
 	if e.Sandbox == "auto" {
 		e.Sandbox = ""
 	}

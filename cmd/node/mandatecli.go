@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"time"
@@ -8,14 +9,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz/destination"
 	"github.com/agenticraft/node/authz/mandate"
 	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/registry"
 )
 
 // mandateFlags are the terms of a block.
 type mandateFlags struct {
 	to, cluster, tenant, memory string
-	actions, languages          []string
+	actions, languages, network []string
 	runs                        int64
 	wall, timeout, expires      time.Duration
 	depth                       int
@@ -68,6 +72,7 @@ func (a *app) mandateCommand() *cobra.Command {
 		flags.StringVar(&f.to, "to", "", "the holder: a peer ID or did:key")
 		flags.StringSliceVar(&f.actions, "action", nil, "actions (default: exec.run, or as before)")
 		flags.StringSliceVar(&f.languages, "lang", nil, "languages that may be run")
+		flags.StringSliceVar(&f.network, "network", nil, "HOST:PORT,… that runs may reach, patterns allowed; none (default: none, or as before)")
 		flags.StringVar(&f.memory, "memory", "", "memory of one run, at most, such as 256MiB")
 		flags.DurationVar(&f.timeout, "timeout", 0, "time of one run, at most")
 		flags.Int64Var(&f.runs, "runs", 0, "how many runs in all (default: not counted, or as before)")
@@ -87,7 +92,7 @@ func (a *app) mandateCommand() *cobra.Command {
 			return a.showMandate(strings.TrimSpace(string(text)))
 		},
 	}
-	return group("mandate", "Act on somebody else's behalf", grant, narrow, show)
+	return group("mandate", "Act on somebody else's behalf", grant, narrow, show, a.mandateRevokeCommand())
 }
 
 func (a *app) mandateTerms(f mandateFlags) (*identity.Key, identity.ID, mandate.Terms, error) {
@@ -95,6 +100,19 @@ func (a *app) mandateTerms(f mandateFlags) (*identity.Key, identity.ID, mandate.
 		Actions: f.actions, Languages: f.languages, Depth: f.depth,
 		Budget: mandate.Budget{Runs: f.runs, WallMS: f.wall.Milliseconds()},
 		Limits: mandate.Limits{TimeoutMS: f.timeout.Milliseconds()},
+	}
+	for _, text := range f.network {
+		if terms.Network == nil {
+			terms.Network = []string{}
+		}
+		if text == destination.None && len(f.network) == 1 {
+			break
+		}
+		pattern, err := destination.ParsePattern(text)
+		if err != nil {
+			return nil, "", terms, usage("--network: %v", err)
+		}
+		terms.Network = append(terms.Network, pattern)
 	}
 	if a.agentKey == "" {
 		return nil, "", terms, usage("a mandate is signed with an agent's key: give --agent-key FILE")
@@ -135,6 +153,7 @@ type mandateView struct {
 	Tenant    string          `json:"tenant"`
 	Actions   []string        `json:"actions"`
 	Languages []string        `json:"languages"`
+	Network   []string        `json:"network,omitempty"`
 	Limits    mandate.Limits  `json:"limits"`
 	Depth     int             `json:"depth"`
 	NotAfter  time.Time       `json:"not_after"`
@@ -159,11 +178,52 @@ func (a *app) showMandate(text string) error {
 	}
 	view := mandateView{
 		Root: v.Root.DID(), Holder: v.Holder.DID(), Cluster: cluster, Tenant: v.Tenant,
-		Actions: v.Terms.Actions, Languages: v.Terms.Languages, Limits: v.Terms.Limits, Depth: v.Terms.Depth, NotAfter: v.Terms.NotAfter.UTC(),
+		Actions: v.Terms.Actions, Languages: v.Terms.Languages, Network: v.Terms.Network, Limits: v.Terms.Limits, Depth: v.Terms.Depth, NotAfter: v.Terms.NotAfter.UTC(),
 	}
 	for _, l := range v.Chain {
 		view.Blocks = append(view.Blocks, mandateBlocks{l.ID, l.By.DID(), l.To.DID(), l.Budget})
 	}
 	a.print(view)
 	return nil
+}
+
+func (a *app) mandateRevokeCommand() *cobra.Command {
+	var tenant string
+	cmd := &cobra.Command{
+		Use: "revoke (FILE --agent-key FILE | ID)", Short: "End a mandate, and all that was handed on below it", Args: exactArgs("FILE or ID"),
+		Long: `End a mandate, and all that was handed on below it, on every node within a second.
+
+With the mandate's FILE and the agent's key: the block that this key signed.
+With a block's ID, as mandate show and the log name it: an admin ends it.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := a.proposer()
+			if err != nil {
+				return err
+			}
+			body := registry.MandateBody{Action: registry.Revoke, ID: args[0]}
+			if !mandate.IsBlockID(args[0]) {
+				text, err := a.source(args[0])
+				if err != nil {
+					return err
+				}
+				if p.door.agent == nil {
+					return usage("whoever signed a mandate ends it: give --agent-key FILE; an admin gives the block's ID")
+				}
+				block, err := mandate.BlockBy(strings.TrimSpace(string(text)), p.door.agent.ID())
+				if err != nil {
+					return failed("%v", err)
+				}
+				body.ID, body.Block, body.Tenant = block.ID, base64.StdEncoding.EncodeToString(block.Payload), block.Tenant
+			}
+			if body.Tenant == "" {
+				if body.Tenant, err = p.tenant(cmd.Context(), tenant); err != nil {
+					return err
+				}
+			}
+			_, err = propose(cmd.Context(), p, audit.KindMandate, body)
+			return a.printDone(map[string]string{"revoked": body.ID}, err)
+		},
+	}
+	cmd.Flags().StringVar(&tenant, "tenant", "", "of the mandate, where only its ID is known (default: your own)")
+	return cmd
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
 )
@@ -19,11 +18,12 @@ const maxPolicyFile = 1 << 20
 
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "Look at the policy, test it, change it",
-		a.policyShowCommand(), a.policyTestCommand(), a.policyExplainCommand(), a.policyReplayCommand(), a.policyApplyCommand())
+		a.policyShowCommand(), a.policyTestCommand(), a.policyExplainCommand(), a.policyReplayCommand(), a.policySignCommand(), a.policyApplyCommand())
 }
 
 func (a *app) policyShowCommand() *cobra.Command {
 	var out string
+	var additions bool
 	show := &cobra.Command{
 		Use: "show [--out DIR]", Short: "Show the policy in force, or write its files into a folder", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -31,21 +31,26 @@ func (a *app) policyShowCommand() *cobra.Command {
 			if err := a.fetch(cmd.Context(), "/v1/policy", &p); err != nil {
 				return err
 			}
+			modules := p.Modules
+			if additions {
+				modules = p.Added
+			}
 			if out != "" {
-				return writePolicy(out, p.Modules)
+				return writePolicy(out, modules)
 			}
 			if a.json {
 				a.print(p)
 				return nil
 			}
 			fmt.Fprintf(a.stdout, "# policy %s\n", p.Digest)
-			for _, name := range sortedKeys(p.Modules) {
-				fmt.Fprintf(a.stdout, "\n# ---- %s\n%s\n", name, strings.TrimSpace(p.Modules[name]))
+			for _, name := range sortedKeys(modules) {
+				fmt.Fprintf(a.stdout, "\n# ---- %s\n%s\n", name, strings.TrimSpace(modules[name]))
 			}
 			return nil
 		},
 	}
 	show.Flags().StringVar(&out, "out", "", "write the files into this folder, to be changed and applied")
+	show.Flags().BoolVar(&additions, "additions", false, "the operators' additions instead of the base")
 	return show
 }
 
@@ -153,6 +158,7 @@ func (a *app) policyExplainCommand() *cobra.Command {
 	flags.StringVar(&q.Language, "lang", "", "language (default python)")
 	flags.StringVar(&q.Sandbox, "sandbox", "", "sandbox (default auto)")
 	flags.StringVar(&q.Network, "network", "", "none, or allow=HOST:PORT,…")
+	flags.StringVar(&q.DataClass, "data-class", "", "class of data (default unclassified)")
 	flags.StringVar(&memory, "memory", "", "memory limit, such as 256MiB")
 	flags.IntVar(&q.CPUPercent, "cpu", 0, "CPU limit in percent of one core")
 	flags.Int64Var(&q.TimeoutMS, "timeout-ms", 0, "time limit in milliseconds")
@@ -184,6 +190,7 @@ func (a *app) printExplanation(e authz.Explanation) {
 
 func (a *app) policyReplayCommand() *cobra.Command {
 	var req httpdoor.PolicyRequest
+	var additions bool
 	cmd := &cobra.Command{
 		Use: "replay DIR [--last N]", Short: "Decide logged requests again under a candidate, and show what would change", Args: exactArgs("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -195,6 +202,7 @@ func (a *app) policyReplayCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			req.Layer = layerOf(additions)
 			var view replayView
 			if err := door.do(cmd.Context(), "POST", "/v1/policy/replay", req, &view); err != nil {
 				return err
@@ -214,43 +222,7 @@ func (a *app) policyReplayCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&additions, "additions", false, "DIR is a candidate for the operators' additions")
 	cmd.Flags().IntVar(&req.Last, "last", 0, "how many of the newest requests (default 100)")
-	return cmd
-}
-
-func (a *app) policyApplyCommand() *cobra.Command {
-	var req httpdoor.PolicyRequest
-	cmd := &cobra.Command{
-		Use: "apply (DIR | --rollback)", Short: "Put a policy in force on all nodes, or the one before it again", Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if (len(args) == 1) == req.Rollback {
-				return usage("policy apply needs either DIR or --rollback")
-			}
-			if len(args) == 1 {
-				var err error
-				if req.Modules, err = readPolicy(args[0]); err != nil {
-					return err
-				}
-			}
-			door, err := a.api()
-			if err != nil {
-				return err
-			}
-			var change policyChange
-			if err := door.do(cmd.Context(), "POST", "/v1/policy", req, &change); err != nil {
-				return err
-			}
-			if !change.Active {
-				return &a2a.Error{Code: "failed", Message: "the log has the policy, but this node keeps the one before: " + change.Error}
-			}
-			if a.json {
-				a.print(change)
-				return nil
-			}
-			fmt.Fprintf(a.stdout, "policy %s is in force instead of %s\n", change.Digest, change.Before)
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&req.Rollback, "rollback", false, "apply the policy that was in force before")
 	return cmd
 }

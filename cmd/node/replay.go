@@ -9,6 +9,7 @@ import (
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
+	"github.com/agenticraft/node/registry"
 )
 
 // replayView is what `policy replay` answers.
@@ -50,7 +51,11 @@ func (p *policies) Replay(ctx context.Context, req httpdoor.PolicyRequest) (any,
 	if err != nil {
 		return nil, err
 	}
-	candidate, err := authz.NewPolicy(authz.Config{Modules: modules, Workers: 1})
+	config := authz.Config{Modules: modules, Additions: p.policy.Additions(), Workers: 1}
+	if req.Layer == registry.LayerAdditions {
+		config.Modules, config.Additions = p.policy.Modules(), modules
+	}
+	candidate, err := authz.NewPolicy(config)
 	if err != nil {
 		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "%s", err)
 	}
@@ -100,7 +105,7 @@ func (p *policies) replay(ctx context.Context, candidate *authz.Policy, index ui
 		at = time.Now()
 	}
 	d, err := candidate.Decide(ctx, authz.Query{
-		Principal: principal, Action: authz.ExecRun, Tenant: e.Tenant, Via: "http", Now: at,
+		Principal: principal, Action: authz.ExecRun, Tenant: e.Tenant, Via: "http", Now: at, Ceiling: p.directory.Ceiling(e.Tenant),
 		Vouched: principal.Kind != "agent",
 		Execution: &authz.ExecutionFacts{
 			Language: body.Language, Network: body.Network, Sandbox: body.Sandbox, CodeBytes: 1,

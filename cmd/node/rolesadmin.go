@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/authz/destination"
 	httpdoor "github.com/agenticraft/node/bridges/http"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/registry"
@@ -106,13 +108,43 @@ func (m *admin) CreateTenant(ctx context.Context, by identity.Principal, name st
 }
 
 func (m *admin) SetTenant(ctx context.Context, by identity.Principal, name string, req httpdoor.TenantRequest) (any, error) {
-	if req.Suspended == nil {
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "nothing to change: give suspended")
+	if req.Suspended == nil && req.Ceiling == nil {
+		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "nothing to change: give suspended or ceiling")
 	}
-	if err := record(ctx, m, by, registry.TenantBody{Action: registry.Set, Name: name, Suspended: *req.Suspended}); err != nil {
-		return nil, err
+	if req.Ceiling != nil {
+		t, err := m.registry.Tenant(name)
+		if err != nil {
+			return nil, notFound("tenant", name, err)
+		}
+		ceiling, err := checkCeiling(registry.Ceiling(*req.Ceiling))
+		if err != nil {
+			return nil, err
+		}
+		if err := record(ctx, m, by, registry.TenantBody{Action: registry.Limit, Name: name, Ceiling: &ceiling, Vouchers: t.Vouchers}); err != nil {
+			return nil, err
+		}
+	}
+	if req.Suspended != nil {
+		if err := record(ctx, m, by, registry.TenantBody{Action: registry.Set, Name: name, Suspended: *req.Suspended}); err != nil {
+			return nil, err
+		}
 	}
 	return m.tenant(name)
+}
+
+// checkCeiling holds the words of a ceiling, and writes each in its one form.
+func checkCeiling(c registry.Ceiling) (registry.Ceiling, error) {
+	for i, text := range c.Network {
+		pattern, err := destination.ParsePattern(text)
+		if err != nil {
+			return c, a2a.Errorf(a2a.CodeInvalidRequest, "network: %s", err)
+		}
+		c.Network[i] = pattern
+	}
+	if c.Tier != "" && !authz.IsTier(c.Tier) {
+		return c, a2a.Errorf(a2a.CodeInvalidRequest, "tier %.20q is none of T1, T2, T3, T4", c.Tier)
+	}
+	return c, nil
 }
 
 func (m *admin) tenant(name string) (any, error) {

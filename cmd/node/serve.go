@@ -179,9 +179,10 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		}
 	}
 	rules := &policies{
-		policy: policy, directory: members, store: store, log: log,
-		admin: &admin{recorder: recorder, registry: members.Registry, policy: policy},
+		policy: policy, directory: members, store: store, log: log, poked: make(chan struct{}, 1),
+		admin: &admin{recorder: recorder, registry: members.Registry, policy: policy, used: newKeyUse()},
 	}
+	rules.admin.policies = rules
 	rules.activate(ctx)
 	keys, err := authz.NewAPIKeys(authz.APIKeysConfig{Lookup: members.apiKey, Log: log})
 	if err != nil {
@@ -251,7 +252,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		metrics.MustRegister(own...)
 	}
 	rpc := server.HTTP(server.HTTPConfig{Handler: handler, Log: log})
-	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated}
+	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated, used: rules.admin.used.note}
 	rpcGRPC, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Authenticate: httpdoor.Callers(known), Log: log})
 	if err != nil {
 		return err
@@ -301,6 +302,8 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, checkpointer), log) })
 	work.Go(func() error { return checkpointer.Run(ctx) })
 	work.Go(func() error { return path.Run(ctx, handler) })
+	work.Go(func() error { return rules.run(ctx) })
+	work.Go(func() error { return rules.admin.used.run(ctx, key.ID(), rules.admin) })
 	work.Go(func() error { return checkHistory(ctx, store, group) })
 	work.Go(func() error { return watch(ctx, store, node, path, rules) })
 	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })

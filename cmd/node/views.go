@@ -59,8 +59,14 @@ type statusView struct {
 
 // policyView is what `policy show` shows.
 type policyView struct {
-	Digest  string            `json:"digest"`
-	Modules map[string]string `json:"modules"`
+	Digest    string            `json:"digest"` // of all that is in force, as decisions bear it
+	Modules   map[string]string `json:"modules"`
+	Base      string            `json:"base"`                // digest of the base
+	Additions string            `json:"additions,omitempty"` // digest of the operators' additions
+	Added     map[string]string `json:"added,omitempty"`     // their files
+	// Before is what the log says of each layer, which whoever changes it names:
+	// the digest, or "" while there was no change.
+	Before map[string]string `json:"before"`
 }
 
 func (a *app) nodesCommand() *cobra.Command {
