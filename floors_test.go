@@ -33,12 +33,13 @@ var floors = map[string]string{
 	// 4
 	"agent":                "a2a a2a/server audit authz authz/destination authz/mandate identity sandbox", // a2a/server: the types of the Path it walks
 	"agent/agenttest":      "agent a2a/... audit/... authz identity sandbox/...",
-	"bridges/http":         "a2a a2a/server audit authz identity bridges/http/console",
+	"bridges/http":         "a2a a2a/server audit audit/export authz identity bridges/http/console",
 	"bridges/...":          "a2a a2a/server audit authz identity",
 	"bridges/nats":         "a2a a2a/natsrpc a2a/server identity",
 	"mesh":                 "a2a identity",
 	"registry":             "audit identity",
 	"audit/threat":         "audit",
+	"audit/export":         "audit", // what other tools read, for the door and the offline verifier
 	"bridges/http/console": "",
 
 	// 3

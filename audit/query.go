@@ -150,6 +150,12 @@ func (p *Page) add(f Filter, one Indexed) (full bool) {
 	return false
 }
 
+// Check says, with [ErrInvalid], what is wrong with the filter.
+func (f Filter) Check() error { return f.check() }
+
+// Matches reports whether an entry fits the filter, whatever it says of paging.
+func (f Filter) Matches(e Entry) bool { return f.match(e) }
+
 func (f Filter) check() error {
 	if f.Decision != "" && f.Decision != "allow" && f.Decision != "deny" {
 		return fmt.Errorf("%w: decision is %q, not allow or deny", ErrInvalid, clip(f.Decision))

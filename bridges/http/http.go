@@ -41,6 +41,8 @@ type Log interface {
 	Query(ctx context.Context, f audit.Filter) (audit.Page, error)
 	Entry(index uint64) (audit.Entry, []byte, error)
 	Task(id string) (audit.TaskRecord, error)
+	Story(ctx context.Context, task string) (audit.Story, error)
+	Streams
 }
 
 // Cluster answers questions about this node and its cluster. Every value is
@@ -52,6 +54,8 @@ type Cluster interface {
 	Policy(ctx context.Context) any
 	Trust(ctx context.Context) any
 	Prove(ctx context.Context, index uint64) (any, error)
+	// State is who could do what after the entry at index.
+	State(ctx context.Context, index uint64) (any, error)
 	Receipt(ctx context.Context, task string, caller identity.Principal) ([]byte, error)
 	// Ready is nil when the node can take requests.
 	Ready(ctx context.Context) error
@@ -166,6 +170,8 @@ type Config struct {
 	Authenticator Authenticator
 	Gate          Gate
 	Log           Log
+	Reads         Reads
+	Stopping      context.Context // done when streams of the log are to end
 	Cluster       Cluster
 	Admin         Admin
 	Policies      Policies
@@ -183,13 +189,14 @@ const (
 )
 
 type door struct {
-	cfg Config
-	log *slog.Logger
+	cfg       Config
+	log       *slog.Logger
+	streaming chan struct{} // one for each open stream of the log
 }
 
 // New makes the door's handler.
 func New(cfg Config) http.Handler {
-	d := &door{cfg: cfg, log: cfg.Logger}
+	d := &door{cfg: cfg, log: cfg.Logger, streaming: make(chan struct{}, maxStreams)}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}

@@ -22,7 +22,7 @@ type LogEntry struct {
 	Entry json.RawMessage `json:"entry"`
 }
 
-func (d *door) entries(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {
+func (d *door) entries(ctx context.Context, caller identity.Principal, r *http.Request) (any, error) {
 	f, err := filter(r.URL.Query())
 	if err != nil {
 		return nil, err
@@ -39,10 +39,11 @@ func (d *door) entries(ctx context.Context, _ identity.Principal, r *http.Reques
 	for _, e := range page.Entries {
 		out.Entries = append(out.Entries, LogEntry{e.Index, e.Leaf})
 	}
+	d.cfg.Reads.Note(audit.Reading{By: caller, Action: audit.ReadList, Filter: f, Entries: len(page.Entries)})
 	return out, nil
 }
 
-func (d *door) entry(_ context.Context, _ identity.Principal, r *http.Request) (any, error) {
+func (d *door) entry(_ context.Context, caller identity.Principal, r *http.Request) (any, error) {
 	index, err := indexOf(r)
 	if err != nil {
 		return nil, err
@@ -51,15 +52,17 @@ func (d *door) entry(_ context.Context, _ identity.Principal, r *http.Request) (
 	if err != nil {
 		return nil, logError(err)
 	}
+	d.cfg.Reads.Note(audit.Reading{By: caller, Action: audit.ReadShow, Entries: 1})
 	return LogEntry{index, leaf}, nil
 }
 
-func (d *door) proof(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {
+func (d *door) proof(ctx context.Context, caller identity.Principal, r *http.Request) (any, error) {
 	index, err := indexOf(r)
 	if err != nil {
 		return nil, err
 	}
 	proof, err := d.cfg.Cluster.Prove(ctx, index)
+	d.cfg.Reads.Note(audit.Reading{By: caller, Action: audit.ReadProofs})
 	return proof, logError(err)
 }
 
@@ -114,4 +117,55 @@ func logError(err error) error {
 	default:
 		return err
 	}
+}
+
+// story tells everything that the log has of a task.
+func (d *door) story(ctx context.Context, caller identity.Principal, r *http.Request) (any, error) {
+	story, err := d.cfg.Log.Story(ctx, r.PathValue("id"))
+	if err != nil {
+		return nil, logError(err)
+	}
+	d.cfg.Reads.Note(audit.Reading{By: caller, Action: audit.ReadShow, Filter: audit.Filter{Task: story.Task}, Entries: len(story.Entries)})
+	return story, nil
+}
+
+// state tells who could do what at an index or a time.
+func (d *door) state(ctx context.Context, caller identity.Principal, r *http.Request) (any, error) {
+	index, err := d.moment(ctx, r.URL.Query().Get("at"))
+	if err != nil {
+		return nil, err
+	}
+	state, err := d.cfg.Cluster.State(ctx, index)
+	if err != nil {
+		return nil, logError(err)
+	}
+	d.cfg.Reads.Note(audit.Reading{By: caller, Action: audit.ReadState, At: strconv.FormatUint(index, 10)})
+	return state, nil
+}
+
+// moment is the index of the newest entry at a moment: an index, a time, or
+// now.
+func (d *door) moment(ctx context.Context, at string) (uint64, error) {
+	f := audit.Filter{Newest: true, Limit: 1}
+	if index, err := strconv.ParseUint(at, 10, 53); err == nil {
+		if _, _, err := d.cfg.Log.Entry(index); err != nil {
+			return 0, logError(err)
+		}
+		return index, nil
+	}
+	if at != "" {
+		t, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			return 0, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "at is neither an index nor an RFC 3339 time"}
+		}
+		f.Until = t.Truncate(time.Millisecond).Add(time.Millisecond) // what was written at that time counts
+	}
+	page, err := d.cfg.Log.Query(ctx, f)
+	if err != nil {
+		return 0, logError(err)
+	}
+	if len(page.Entries) == 0 {
+		return 0, &a2a.Error{Code: "not_found", Message: "the log began after that time"}
+	}
+	return page.Entries[0].Index, nil
 }

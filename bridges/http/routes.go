@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/identity"
 )
 
@@ -49,6 +50,8 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/audit/entries":         {"audit.read", d.entries},
 		"GET /v1/audit/entries/{index}": {"audit.read", d.entry},
 		"GET /v1/audit/proof/{index}":   {"audit.read", d.proof},
+		"GET /v1/audit/tasks/{id}":      {"audit.read", d.story},
+		"GET /v1/audit/state":           {"audit.read", d.state},
 		"GET /v1/keys":                  {"key.list", d.keys},
 		"POST /v1/keys":                 {"key.create", d.createKey},
 		"POST /v1/keys/{id}/rotate":     {"key.create", d.rotateKey},
@@ -66,6 +69,8 @@ func (d *door) routes(mux *http.ServeMux) {
 	} {
 		mux.Handle(pattern, d.perform(route.action, route.do))
 	}
+	mux.Handle("GET /v1/audit/follow", d.streams(d.follow))
+	mux.Handle("GET /v1/audit/export", d.streams(d.export))
 	mux.Handle("GET /log/", d.permitted("log.read", http.StripPrefix("/log", d.cfg.Tiles)))
 	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -95,9 +100,13 @@ func (d *door) perform(action string, do act) http.Handler {
 // permitted guards a handler that writes its own answer.
 func (d *door) permitted(action string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := d.permit(r, action); err != nil {
+		caller, err := d.permit(r, action)
+		if err != nil {
 			d.fail(w, r, err)
 			return
+		}
+		if action == "log.read" {
+			d.cfg.Reads.Note(audit.Reading{By: caller, Action: audit.ReadTiles})
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
 	httpdoor "github.com/agenticraft/node/bridges/http"
 )
@@ -34,14 +33,20 @@ func (a *app) auditCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.auditList(cmd.Context(), f) },
 	}
 	f.register(list)
-	flags := list.Flags()
-	flags.IntVar(&f.limit, "limit", 50, "entries at most, 1 to 1000")
-	flags.StringVar(&f.order, "order", "newest", "newest or oldest first")
+	f.limit = 50
+	list.Flags().Lookup("limit").DefValue = "50"
+	list.Flags().StringVar(&f.order, "order", "newest", "newest or oldest first")
 
 	show := &cobra.Command{
-		Use: "show INDEX|TASK", Short: "Show one entry, or all of a task's", Args: exactArgs("INDEX or TASK"),
+		Use: "show INDEX|TASK", Short: "Show one entry, or the whole story of a task", Args: exactArgs("INDEX or TASK"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.auditShow(cmd.Context(), args[0]) },
 	}
+	var at string
+	state := &cobra.Command{
+		Use: "state [--at INDEX|TIME]", Short: "Show who could do what at a moment: members, tenants, agents, keys, roles, policy", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.auditState(cmd.Context(), at) },
+	}
+	state.Flags().StringVar(&at, "at", "", "index of an entry, RFC 3339 time, or a duration back from now (default: now)")
 	prove := &cobra.Command{
 		Use: "prove INDEX", Short: "Prove that an entry is in the log, under a quorum's checkpoint", Args: exactArgs("INDEX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -74,7 +79,7 @@ func (a *app) auditCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return a.auditVerify(cmd.Context(), args[0], trust) },
 	}
 	verify.Flags().StringVar(&trust, "trust", "", "trust file: also check the keepers' cosignatures")
-	return group("audit", "Read and check the replicated log", list, show,
+	return group("audit", "Read and check the replicated log", list, show, state,
 		a.auditFollowCommand(), a.auditExportCommand(), prove, checkpoint, verify)
 }
 
@@ -86,7 +91,8 @@ func kindNames() string {
 	return strings.Join(names, " ")
 }
 
-func (f auditFilter) query() (string, error) {
+// query is the filter in a URL. A limit of 0 is none; pages have one.
+func (f *auditFilter) query() (url.Values, error) {
 	q := url.Values{}
 	for key, text := range map[string]string{"since": f.since, "until": f.until} {
 		if text == "" {
@@ -96,20 +102,17 @@ func (f auditFilter) query() (string, error) {
 		if err != nil {
 			back, err := time.ParseDuration(text)
 			if err != nil {
-				return "", usage("--%s %q is neither an RFC 3339 time nor a duration", key, text)
+				return nil, usage("--%s %q is neither an RFC 3339 time nor a duration", key, text)
 			}
 			t = time.Now().Add(-back)
 		}
 		q.Set(key, t.UTC().Format(time.RFC3339Nano))
 	}
-	if f.limit < 1 || f.limit > audit.MaxLimit {
-		return "", usage("--limit %d is not from 1 to %d", f.limit, audit.MaxLimit)
-	}
-	if f.order != "newest" && f.order != "oldest" {
-		return "", usage("--order %q is neither newest nor oldest", f.order)
+	if f.limit < 0 {
+		return nil, usage("--limit %d is not a number from 1 on", f.limit)
 	}
 	if f.decision != "" && f.decision != "allow" && f.decision != "deny" {
-		return "", usage("--decision %q is neither allow nor deny", f.decision)
+		return nil, usage("--decision %q is neither allow nor deny", f.decision)
 	}
 	for key, text := range map[string]string{
 		"actor": f.actor, "on_behalf": f.onBehalf, "task": f.task, "kind": f.kind, "decision": f.decision,
@@ -119,8 +122,10 @@ func (f auditFilter) query() (string, error) {
 			q.Set(key, text)
 		}
 	}
-	q.Set("limit", strconv.Itoa(f.limit))
-	return q.Encode(), nil
+	if f.limit > 0 {
+		q.Set("limit", strconv.Itoa(f.limit))
+	}
+	return q, nil
 }
 
 type logPage struct {
@@ -130,12 +135,18 @@ type logPage struct {
 }
 
 func (a *app) auditList(ctx context.Context, f auditFilter) error {
+	if f.limit < 1 || f.limit > audit.MaxLimit {
+		return usage("--limit %d is not from 1 to %d", f.limit, audit.MaxLimit)
+	}
+	if f.order != "newest" && f.order != "oldest" {
+		return usage("--order %q is neither newest nor oldest", f.order)
+	}
 	query, err := f.query()
 	if err != nil {
 		return err
 	}
 	var page logPage
-	if err := a.fetch(ctx, "/v1/audit/entries?"+query, &page); err != nil {
+	if err := a.fetch(ctx, "/v1/audit/entries?"+query.Encode(), &page); err != nil {
 		return err
 	}
 	if a.json {
@@ -169,26 +180,6 @@ func entryLine(e httpdoor.LogEntry) string {
 	return fmt.Sprintf("%6d  %s  %-8s %-32s  %s %s", e.Index, entry.Time, entry.Kind, entry.Task, entry.Actor, verdict)
 }
 
-func (a *app) auditShow(ctx context.Context, what string) error {
-	if _, err := strconv.ParseUint(what, 10, 63); err != nil || len(what) == 32 {
-		var page logPage
-		if err := a.fetch(ctx, "/v1/audit/entries?order=oldest&task="+url.QueryEscape(what), &page); err != nil {
-			return err
-		}
-		if len(page.Entries) == 0 {
-			return &a2a.Error{Code: a2a.CodeNotFound, Message: "the log has no entries of task " + what}
-		}
-		a.print(page)
-		return nil
-	}
-	var e httpdoor.LogEntry
-	if err := a.fetch(ctx, "/v1/audit/entries/"+what, &e); err != nil {
-		return err
-	}
-	a.print(e)
-	return nil
-}
-
 func (a *app) auditVerify(ctx context.Context, dir, trustFile string) error {
 	var trust *audit.Trust
 	if trustFile != "" {
@@ -210,58 +201,6 @@ func (a *app) auditVerify(ctx context.Context, dir, trustFile string) error {
 		fmt.Fprintf(a.stdout, "BAD: %s\n", rep.Bad)
 	}
 	if rep.Bad != nil {
-		return exitError(exitUnverified)
-	}
-	return nil
-}
-
-func (a *app) verifyCommand() *cobra.Command {
-	var trustFile string
-	cmd := &cobra.Command{
-		Use: "verify RECEIPT --trust TRUST.json", Short: "Check a receipt offline", Args: exactArgs("RECEIPT"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if trustFile == "" {
-				return usage("verify needs --trust TRUST.json; agenticraft trust export makes one")
-			}
-			trust, err := readTrust(trustFile)
-			if err != nil {
-				return err
-			}
-			receipt, err := readSmall(args[0], maxReceiptFile)
-			if err != nil {
-				return err
-			}
-			return a.verify(receipt, trust)
-		},
-	}
-	cmd.Flags().StringVar(&trustFile, "trust", "", "whom to trust: the cluster's trust.json")
-	return cmd
-}
-
-// verify checks a receipt and says each thing that it checked.
-func (a *app) verify(receipt []byte, trust audit.Trust) error {
-	checks, err := audit.VerifyReceipt(receipt, trust, requestFacts)
-	if a.json {
-		out := map[string]any{"verified": err == nil, "checks": checks}
-		if err != nil {
-			out["error"] = map[string]string{"code": "unverified", "message": err.Error(), "hint": ""}
-		}
-		a.print(out)
-	} else {
-		for _, c := range checks {
-			mark := "ok  "
-			if !c.OK {
-				mark = "BAD "
-			}
-			fmt.Fprintf(a.stdout, "%s %s: %s\n", mark, c.Name, c.Detail)
-		}
-		if err != nil {
-			fmt.Fprintf(a.stderr, "agenticraft: error: %v\n", err)
-		} else {
-			fmt.Fprintln(a.stdout, "verified")
-		}
-	}
-	if err != nil {
 		return exitError(exitUnverified)
 	}
 	return nil

@@ -129,6 +129,22 @@ func (c *cluster) Receipt(ctx context.Context, task string, caller identity.Prin
 	return c.path.Receipt(ctx, task, caller)
 }
 
+// stateView is who could do what at a moment.
+type stateView struct {
+	registry.State
+	Time string `json:"time"` // of the entry at State.At
+}
+
+// State replays the log up to an entry.
+func (c *cluster) State(ctx context.Context, index uint64) (any, error) {
+	e, _, err := c.store.Entry(index)
+	if err != nil {
+		return nil, err
+	}
+	state, err := registry.AsOf(ctx, c.store, index)
+	return stateView{state, e.Time}, err
+}
+
 // entryProof proves that an entry is in the log that a quorum cosigned.
 type entryProof struct {
 	Index      uint64          `json:"index"`

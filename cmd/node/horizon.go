@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"iter"
 	"sync/atomic"
 	"time"
 
@@ -65,7 +66,17 @@ func (l currentLog) Query(ctx context.Context, f audit.Filter) (audit.Page, erro
 	return l.Store.Query(ctx, f)
 }
 
+func (l currentLog) Export(ctx context.Context, f audit.Filter, size uint64) iter.Seq2[audit.Indexed, error] {
+	l.horizon.reach(ctx)
+	return l.Store.Export(ctx, f, size)
+}
+
 func (l currentLog) Entry(index uint64) (audit.Entry, []byte, error) {
 	l.horizon.reach(context.Background())
 	return l.Store.Entry(index)
+}
+
+func (l currentLog) Story(ctx context.Context, task string) (audit.Story, error) {
+	l.horizon.reach(ctx)
+	return l.Store.Story(ctx, task)
 }

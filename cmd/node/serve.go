@@ -241,6 +241,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 
+	work, ctx := errgroup.WithContext(ctx)
+	reads := audit.NewReadLog(audit.ReadLogConfig{Node: key.ID(), Record: recorder.Record, Log: log})
+
 	// Doors.
 	status := &cluster{
 		begun: began, name: begin.Cluster, self: key.ID(), store: store, group: group, node: node,
@@ -277,7 +280,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		Authenticator: known,
 		Gate:          &gate{policy, members, server.DoorHTTP},
-		Log:           currentLog{store, seen}, Cluster: status,
+		Log:           currentLog{store, seen}, Cluster: status, Reads: reads, Stopping: ctx,
 		Admin:    rules.admin,
 		Policies: rules,
 		Logger:   log,
@@ -292,7 +295,6 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 	status.nats = overNATS
 
-	work, ctx := errgroup.WithContext(ctx)
 	work.Go(func() error { return node.Run(ctx) })
 	work.Go(func() error {
 		<-ctx.Done()
@@ -301,6 +303,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return serveMesh(ctx, node, rpc, path, log) })
 	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, checkpointer), log) })
 	work.Go(func() error { return checkpointer.Run(ctx) })
+	work.Go(func() error { return reads.Run(ctx) })
 	work.Go(func() error { return path.Run(ctx, handler) })
 	work.Go(func() error { return rules.run(ctx) })
 	work.Go(func() error { return rules.admin.used.run(ctx, key.ID(), rules.admin) })

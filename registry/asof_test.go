@@ -1,0 +1,51 @@
+package registry_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/agenticraft/node/audit/audittest"
+	"github.com/agenticraft/node/registry"
+)
+
+// Who could do what on that day: the tables as of every index are those that
+// stood there then.
+func TestAsOf(t *testing.T) {
+	log := audittest.New(t, genesisLeaf(t), registry.Admission{})
+	reg := registry.New(log.Store)
+	rec := log.Recorder(keeper)
+	then := map[uint64][]registry.Agent{}
+	keep := func(index uint64) {
+		t.Helper()
+		agents, err := reg.Agents()
+		if err != nil {
+			t.Fatal(err)
+		}
+		then[index] = agents
+	}
+	keep(0)
+	for _, body := range []registry.AgentBody{
+		{Action: registry.Add, ID: carol.ID(), Name: "carol", Tenant: "acme", Roles: []string{"runner"}},
+		{Action: registry.Revoke, ID: carol.ID(), Tenant: "acme"},
+	} {
+		e, err := registry.NewEntry(admin(), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ack, err := rec.Record(t.Context(), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep(ack.Index)
+	}
+	for index, want := range then {
+		got, err := registry.AsOf(t.Context(), log.Store, index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.Agents); diff != "" || got.At != index || len(got.Members) != 3 || got.Policy != nil {
+			t.Errorf("as of %d: %+v\n%s", index, got, diff)
+		}
+	}
+}
