@@ -92,7 +92,7 @@ func TestReadsHoldNoSecret(t *testing.T) {
 // Nobody floods the log by reading it, and what could not be written is
 // written later.
 func TestReadsDoNotFloodTheLog(t *testing.T) {
-	down := error(audit.ErrUnavailable)
+	down := audit.ErrUnavailable
 	entries := readsOf(t, &down, func(l *audit.ReadLog) {
 		for i := range 5000 {
 			l.Note(audit.Reading{By: reader, Action: audit.ReadList, Filter: audit.Filter{Task: fmt.Sprintf("%032x", i)}, Entries: 1})
