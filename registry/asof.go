@@ -18,6 +18,8 @@ type State struct {
 	Agents  []Agent  `json:"agents"` // with their roles; those revoked by then have Revoked
 	Keys    []Key    `json:"keys"`   // likewise
 	Policy  *Policy  `json:"policy"` // nil: the built-in one
+	// Additions are what the cluster added to the policy; nil: nothing.
+	Additions *Policy `json:"additions,omitempty"`
 }
 
 // changes are the kinds of entries that change the tables: all but those that
@@ -66,16 +68,18 @@ func stateOf(r *Registry, index uint64) (State, error) {
 	s.Tenants, errs[2] = r.Tenants()
 	s.Agents, errs[3] = r.Agents()
 	s.Keys, errs[4] = r.Keys()
-	policy, err := r.Policy()
-	switch {
-	case err == nil:
-		s.Policy = &policy
-	case errors.Is(err, ErrNotFound):
-		err = nil
+	for layer, into := range map[string]**Policy{LayerBase: &s.Policy, LayerAdditions: &s.Additions} {
+		policy, err := r.Policy(layer)
+		switch {
+		case err == nil:
+			*into = &policy
+		case !errors.Is(err, ErrNotFound):
+			return State{}, err
+		}
 	}
 	s.Members, s.Tenants = slices.Concat([]Member{}, s.Members), slices.Concat([]Tenant{}, s.Tenants)
 	s.Agents, s.Keys = slices.Concat([]Agent{}, s.Agents), slices.Concat([]Key{}, s.Keys)
-	return s, errors.Join(append(errs[:], err)...)
+	return s, errors.Join(errs[:]...)
 }
 
 // View makes memory a state that a [Registry] reads.

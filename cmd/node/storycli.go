@@ -209,6 +209,9 @@ func (a *app) auditState(ctx context.Context, at string) error {
 	} else {
 		root.add("policy %s, since entry %d", s.Policy.Digest, s.Policy.Since)
 	}
+	if s.Additions != nil {
+		root.add("additions to the policy %s, since entry %d", s.Additions.Digest, s.Additions.Since)
+	}
 	printTree(a.stdout, root, "")
 	return nil
 }
