@@ -20,6 +20,7 @@ type applier struct {
 	origin string
 	size   uint64
 	tree   tlog.HashReader
+	added  []indexable
 
 	entries, hashes, batches, ids, once, tasks, open *bbolt.Bucket
 }
@@ -240,6 +241,7 @@ func (a *applier) append(e Entry, leaf []byte, hash Hash) error {
 			return err
 		}
 	}
+	a.added = append(a.added, indexable{a.size, hash, e})
 	a.size++
 	return nil
 }

@@ -124,3 +124,14 @@ func ParseEpochAsk(body []byte) (int, error) {
 	ask, err := parseEpochAsk(body)
 	return len(ask.Keepers), err
 }
+
+// Indexed is how many entries the query index covers.
+func (s *Store) Indexed() uint64 { return s.index.covered() }
+
+// WithoutIndex makes queries read the log.
+func (s *Store) WithoutIndex(fn func()) {
+	doubted := &s.index.doubted
+	doubted.Store(true)
+	defer doubted.Store(false)
+	fn()
+}

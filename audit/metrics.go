@@ -8,6 +8,7 @@ import (
 
 type metrics struct {
 	size        prometheus.Gauge
+	indexed     prometheus.Gauge
 	entries     prometheus.Counter
 	applySecs   prometheus.Histogram
 	checkpoint  prometheus.Gauge
@@ -23,6 +24,7 @@ func newMetrics() *metrics {
 	}
 	return &metrics{
 		size:        prometheus.NewGauge(prometheus.GaugeOpts(opts("size_entries", "Entries in the log."))),
+		indexed:     prometheus.NewGauge(prometheus.GaugeOpts(opts("indexed_entries", "Entries that the query index covers."))),
 		entries:     prometheus.NewCounter(prometheus.CounterOpts(opts("entries_total", "Entries written since the start."))),
 		checkpoint:  prometheus.NewGauge(prometheus.GaugeOpts(opts("checkpoint_size_entries", "Size of the newest quorum checkpoint."))),
 		checkpoints: prometheus.NewCounter(prometheus.CounterOpts(opts("checkpoints_total", "Quorum checkpoints seen since the start."))),
@@ -38,7 +40,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.size, m.entries, m.applySecs, m.checkpoint, m.checkpoints, m.cosigned, m.alarms, m.witnessed}
+	return []prometheus.Collector{m.size, m.indexed, m.entries, m.applySecs, m.checkpoint, m.checkpoints, m.cosigned, m.alarms, m.witnessed}
 }
 
 func (m *metrics) applied(size, added uint64, took time.Duration) {

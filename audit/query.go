@@ -46,7 +46,8 @@ type Page struct {
 
 // Query returns the entries that match f, in log order or newest first. Pages
 // are stable: an entry has its place by index, and new ones come at the end.
-// Without Task it scans, and gives up when ctx ends.
+// Those that the index does not cover yet are looked at one by one. It gives up
+// when ctx ends.
 func (s *Store) Query(ctx context.Context, f Filter) (Page, error) {
 	page, err := s.query(ctx, f)
 	if err == nil && !f.Newest {
@@ -69,34 +70,76 @@ func (s *Store) query(ctx context.Context, f Filter) (Page, error) {
 	if f.Task != "" {
 		return s.queryTask(f, at, page)
 	}
-	for {
-		if err := ctx.Err(); err != nil {
-			return Page{}, err
-		}
-		from, until := at, min(at+scanStep, page.Size)
-		if f.Newest {
-			from, until = at-min(at, scanStep-1), at+1
-		}
-		entries, err := s.read(from, until)
+	for more := true; more; {
+		var entries []Indexed
+		entries, at, more, err = s.candidates(ctx, f, at, page.Size)
 		if err != nil {
 			return Page{}, err
-		}
-		if f.Newest {
-			slices.Reverse(entries)
 		}
 		for _, one := range entries {
 			if page.add(f, one) {
 				return page, nil
 			}
 		}
-		if f.Newest && from == 0 || !f.Newest && until == page.Size {
-			return page, nil
+	}
+	return page, nil
+}
+
+// candidates reads the next entries that may match, in the direction of f, from
+// the entry at on, and says where to go on.
+func (s *Store) candidates(ctx context.Context, f Filter, at, size uint64) (entries []Indexed, next uint64, more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, 0, false, err
+	}
+	if f.selects() {
+		hits, next, more, ok, err := s.index.find(ctx, f, at)
+		if err != nil {
+			return nil, 0, false, err
 		}
-		at = until
-		if f.Newest {
-			at = from - 1
+		if ok {
+			if f.Newest {
+				slices.Reverse(hits)
+			}
+			if len(hits) > scanStep { // the rest is found again
+				hits, next, more = hits[:scanStep], hits[scanStep], true
+			}
+			entries, err = s.pick(hits, size)
+			return entries, next, more && next < size, err
 		}
 	}
+	from, until := at, min(at+scanStep, size)
+	if f.Newest {
+		from, until = at-min(at, scanStep-1), at+1
+	}
+	entries, err = s.read(from, until)
+	if f.Newest {
+		slices.Reverse(entries)
+		return entries, from - 1, from > 0, err
+	}
+	return entries, until, until < size, err
+}
+
+// pick reads the entries at the given indexes below size.
+func (s *Store) pick(indexes []uint64, size uint64) (out []Indexed, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		for _, at := range indexes {
+			if at >= size {
+				continue
+			}
+			one, err := readEntry(tx, at)
+			if err != nil {
+				return err
+			}
+			out = append(out, one)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// selects reports whether the index can narrow the filter down.
+func (f Filter) selects() bool {
+	return len(f.terms()) > 0 || !f.Since.IsZero() || !f.Until.IsZero()
 }
 
 // queryTask reads only the entries of one task.

@@ -103,12 +103,15 @@ func (e Entry) concerns(resource string) bool {
 
 // decidedBy reports whether the policy with this digest decided in the entry,
 // or was put in force by it.
-func (e Entry) decidedBy(policy string) bool {
-	if e.Decision != nil && e.Decision.Policy == policy {
-		return true
+func (e Entry) decidedBy(policy string) bool { return slices.Contains(e.policies(), policy) }
+
+func (e Entry) policies() []string {
+	var out []string
+	if e.Decision != nil && e.Decision.Policy != "" {
+		out = append(out, e.Decision.Policy)
 	}
 	if e.Kind != KindIntent && e.Kind != KindPolicy {
-		return false
+		return out
 	}
 	var b struct {
 		Digest string `json:"digest"`
@@ -116,5 +119,14 @@ func (e Entry) decidedBy(policy string) bool {
 			Policy string `json:"policy"`
 		} `json:"door_decision"`
 	}
-	return json.Unmarshal(e.Body, &b) == nil && (b.Door.Policy == policy || e.Kind == KindPolicy && b.Digest == policy)
+	if json.Unmarshal(e.Body, &b) != nil {
+		return out
+	}
+	if b.Door.Policy != "" {
+		out = append(out, b.Door.Policy)
+	}
+	if e.Kind == KindPolicy && b.Digest != "" {
+		out = append(out, b.Digest)
+	}
+	return out
 }

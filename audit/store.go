@@ -103,6 +103,7 @@ type Store struct {
 	log     *slog.Logger
 	origin  string
 	metrics *metrics
+	index   *index
 	fault   func(stage string) error // tests make Apply fail here; else nil
 
 	applying sync.Mutex // held for a whole Apply or Restore, which must not mix
@@ -155,6 +156,7 @@ func openStore(cfg StoreConfig) (*Store, error) {
 	if err := guard(func() error { return s.start(cfg.Genesis) }); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	s.index = startIndex(s)
 	return s, nil
 }
 
@@ -353,7 +355,7 @@ func (s *Store) Close() error {
 	close(s.grown)
 	close(s.noted)
 	s.mu.Unlock()
-	return errors.Join(s.saveNote(), s.db.Close())
+	return errors.Join(s.index.close(), s.saveNote(), s.db.Close())
 }
 
 // Apply applies the commands of raft entries up to index, in order, and makes
@@ -376,6 +378,7 @@ func (s *Store) Apply(index, term uint64, cmds [][]byte) ([][]byte, error) {
 	}
 	started := time.Now()
 	var answers [][]byte
+	var added []indexable
 	after := applied{index: index, term: term}
 	err = s.update(func(tx *bbolt.Tx) error {
 		a := newApplier(tx, s.admit, s.origin, before.size)
@@ -386,12 +389,13 @@ func (s *Store) Apply(index, term uint64, cmds [][]byte) ([][]byte, error) {
 			}
 			answers = append(answers, answer)
 		}
-		after.size = a.size
+		after.size, added = a.size, a.added
 		return tx.Bucket(bucketMeta).Put(keyApplied, after.encode())
 	})
 	if err != nil {
 		return nil, s.fail(fmt.Errorf("apply audit commands at raft index %d: %w", index, err))
 	}
+	s.index.offer(added)
 	s.advance(after)
 	s.metrics.applied(after.size, after.size-before.size, time.Since(started))
 	return answers, nil

@@ -1,0 +1,341 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/fnv"
+	"math"
+	"math/bits"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// The index holds, for each thing that a filter can name, which entries have
+// it. Entries stand in blocks; a block's entries of one term are one value, so
+// that an entry costs two bytes a term and a frequent term 512 bytes a block.
+const (
+	blockBits   = 12
+	blockSize   = 1 << blockBits // entries
+	bitmapBytes = blockSize / 8
+	termBytes   = 1 + 8
+	zoneBytes   = 16
+)
+
+// term is a sort of thing and a hash of its name. Two names may have the same
+// hash: what the index finds is held against the filter again.
+type term [termBytes]byte
+
+// The sorts of terms.
+const (
+	byActor    = 'a' // who asked, or on whose behalf
+	byBehalf   = 'b'
+	byDecision = 'd'
+	byKind     = 'k'
+	byPolicy   = 'p'
+	byResource = 'r'
+)
+
+func termOf(sort byte, name string) (t term) {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // a hash never fails
+	t[0] = sort
+	binary.BigEndian.PutUint64(t[1:], h.Sum64())
+	return t
+}
+
+// terms are all that a filter can find the entry by, but for time and task.
+func (e Entry) terms() []term {
+	out := []term{termOf(byKind, string(e.Kind))}
+	add := func(sort byte, name string) {
+		if name != "" {
+			out = append(out, termOf(sort, name))
+		}
+	}
+	add(byActor, e.Actor)
+	add(byActor, e.OnBehalf)
+	add(byBehalf, e.OnBehalf)
+	if e.Decision != nil {
+		add(byDecision, decisionWord(e.Decision.Allow))
+	}
+	for _, digest := range e.policies() {
+		add(byPolicy, digest)
+	}
+	for _, r := range e.Resources() {
+		_, name, _ := strings.Cut(r, ":")
+		add(byResource, r)
+		add(byResource, name)
+	}
+	return out
+}
+
+func decisionWord(allow bool) string {
+	if allow {
+		return "allow"
+	}
+	return "deny"
+}
+
+// terms are what an entry must have to match: one of each group.
+func (f Filter) terms() [][]term {
+	var out [][]term
+	one := func(sort byte, name string) {
+		if name != "" {
+			out = append(out, []term{termOf(sort, name)})
+		}
+	}
+	one(byActor, f.Actor)
+	one(byBehalf, f.OnBehalf)
+	one(byDecision, f.Decision)
+	one(byPolicy, f.Policy)
+	one(byResource, f.Resource)
+	var kinds []term
+	for _, k := range f.Kinds {
+		kinds = append(kinds, termOf(byKind, string(k)))
+	}
+	if kinds != nil {
+		out = append(out, kinds)
+	}
+	return out
+}
+
+// times is a range of times in Unix milliseconds, both inclusive.
+type times struct{ from, until int64 }
+
+func (f Filter) times() times {
+	s := times{math.MinInt64, math.MaxInt64}
+	if !f.Since.IsZero() {
+		s.from = ceil(f.Since).UnixMilli()
+	}
+	if !f.Until.IsZero() {
+		s.until = ceil(f.Until).UnixMilli() - 1
+	}
+	return s
+}
+
+func (s times) overlaps(o times) bool { return s.from <= o.until && o.from <= s.until }
+
+// set is some entries of a block, as a bitmap.
+type set [blockSize / 64]uint64
+
+func (s *set) add(at uint16) { s[at/64] |= 1 << (at % 64) }
+
+func (s *set) union(o *set) {
+	for i := range s {
+		s[i] |= o[i]
+	}
+}
+
+// intersect reports whether anything is left.
+func (s *set) intersect(o *set) bool {
+	any := uint64(0)
+	for i := range s {
+		s[i] &= o[i]
+		any |= s[i]
+	}
+	return any != 0
+}
+
+// indexes lists the entries of the set in block, from low to high, both
+// inclusive.
+func (s *set) indexes(block, low, high uint64) []uint64 {
+	var out []uint64
+	for i, word := range s {
+		for ; word != 0; word &= word - 1 {
+			index := block<<blockBits + uint64(i*64+bits.TrailingZeros64(word))
+			if index >= low && index <= high {
+				out = append(out, index)
+			}
+		}
+	}
+	return out
+}
+
+// encode writes the offsets of few entries, or the bitmap of many.
+func (s *set) encode() []byte {
+	count := 0
+	for _, word := range s {
+		count += bits.OnesCount64(word)
+	}
+	out := make([]byte, 0, bitmapBytes)
+	if 2*count >= bitmapBytes {
+		for _, word := range s {
+			out = binary.BigEndian.AppendUint64(out, word)
+		}
+		return out
+	}
+	for i, word := range s {
+		for ; word != 0; word &= word - 1 {
+			out = binary.BigEndian.AppendUint16(out, uint16(i*64+bits.TrailingZeros64(word)))
+		}
+	}
+	return out
+}
+
+func decodeSet(raw []byte) (s set, ok bool) {
+	switch {
+	case len(raw) == bitmapBytes:
+		for i := range s {
+			s[i] = binary.BigEndian.Uint64(raw[8*i:])
+		}
+	case len(raw) > bitmapBytes || len(raw)%2 != 0:
+		return set{}, false
+	default:
+		for ; len(raw) > 0; raw = raw[2:] {
+			at := binary.BigEndian.Uint16(raw)
+			if at >= blockSize {
+				return set{}, false
+			}
+			s.add(at)
+		}
+	}
+	return s, true
+}
+
+func postingKey(t term, block uint64) []byte { return append(t[:], key64(block)...) }
+
+// newPostings collects what a run of entries adds to the index.
+type newPostings struct {
+	sets  map[string]*set  // by posting key
+	zones map[uint64]times // by block
+}
+
+func (n *newPostings) add(one indexable) error {
+	at, err := time.Parse(timeLayout, one.entry.Time)
+	if err != nil {
+		return err
+	}
+	block, offset, ms := one.index>>blockBits, uint16(one.index%blockSize), at.UnixMilli()
+	zone, ok := n.zones[block]
+	if !ok {
+		zone = times{ms, ms}
+	}
+	n.zones[block] = times{min(zone.from, ms), max(zone.until, ms)}
+	for _, t := range one.entry.terms() {
+		key := string(postingKey(t, block))
+		if n.sets[key] == nil {
+			n.sets[key] = new(set)
+		}
+		n.sets[key].add(offset)
+	}
+	return nil
+}
+
+// write merges the postings into the buckets, in the order of keys.
+func (n *newPostings) write(postings, zones *bbolt.Bucket) error {
+	keys := make([]string, 0, len(n.sets))
+	for key := range n.sets {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		s := n.sets[key]
+		old, ok := decodeSet(postings.Get([]byte(key)))
+		if !ok {
+			return errIndexDamaged
+		}
+		s.union(&old)
+		if err := postings.Put([]byte(key), s.encode()); err != nil {
+			return err
+		}
+	}
+	for block, zone := range n.zones {
+		if raw := zones.Get(key64(block)); raw != nil {
+			old, ok := decodeZone(raw)
+			if !ok {
+				return errIndexDamaged
+			}
+			zone = times{min(zone.from, old.from), max(zone.until, old.until)}
+		}
+		raw := binary.BigEndian.AppendUint64(key64(uint64(zone.from)), uint64(zone.until))
+		if err := zones.Put(key64(block), raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decodeZone(raw []byte) (times, bool) {
+	if len(raw) != zoneBytes {
+		return times{}, false
+	}
+	return times{int64(binary.BigEndian.Uint64(raw)), int64(binary.BigEndian.Uint64(raw[8:]))}, true
+}
+
+// finder walks the blocks of an index in one direction, jumping over those in
+// which a group has no entry.
+type finder struct {
+	cursor *bbolt.Cursor // of the postings
+	zones  *bbolt.Bucket
+	groups [][]term
+	times  times
+	newest bool
+}
+
+// block finds the entries of one block that have something of each group; if
+// none has, next is where to go on (beyond the last block, or -1, at the end).
+func (s *finder) block(block int64) (found set, any bool, next int64, err error) {
+	step := int64(1)
+	if s.newest {
+		step = -1
+	}
+	zone, ok := decodeZone(s.zones.Get(key64(uint64(block))))
+	switch {
+	case !ok:
+		return set{}, false, 0, errIndexDamaged
+	case !zone.overlaps(s.times):
+		return set{}, false, block + step, nil
+	}
+	for i := range found {
+		found[i] = math.MaxUint64
+	}
+	for _, group := range s.groups {
+		var here set
+		in, nearest := false, int64(-1)
+		if !s.newest {
+			nearest = math.MaxInt64
+		}
+		for _, t := range group {
+			at, raw := s.seek(t, block)
+			switch {
+			case raw == nil:
+			case at == block:
+				one, ok := decodeSet(raw)
+				if !ok {
+					return set{}, false, 0, errIndexDamaged
+				}
+				here.union(&one)
+				in = true
+			case s.newest:
+				nearest = max(nearest, at)
+			default:
+				nearest = min(nearest, at)
+			}
+		}
+		if !in {
+			return set{}, false, nearest, nil
+		}
+		if !found.intersect(&here) {
+			return set{}, false, block + step, nil
+		}
+	}
+	return found, true, 0, nil
+}
+
+// seek finds the term's nearest block that is not behind the given one.
+func (s *finder) seek(t term, block int64) (at int64, raw []byte) {
+	key, raw := s.cursor.Seek(postingKey(t, uint64(block)))
+	if s.newest && !bytes.Equal(key, postingKey(t, uint64(block))) {
+		if key == nil {
+			key, raw = s.cursor.Last()
+		} else {
+			key, raw = s.cursor.Prev()
+		}
+	}
+	if len(key) != termBytes+8 || !bytes.HasPrefix(key, t[:]) {
+		return 0, nil
+	}
+	return int64(binary.BigEndian.Uint64(key[termBytes:])), raw
+}
