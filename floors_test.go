@@ -60,10 +60,10 @@ var floors = map[string]string{
 
 	// 2
 	"identity":            "",
-	"sandbox/process":     "sandbox sandbox/jail sandbox/jail/wire sandbox/runtime",
+	"sandbox/process":     "sandbox sandbox/egress sandbox/jail sandbox/jail/wire sandbox/runtime",
 	"sandbox/restricted":  "sandbox sandbox/jail sandbox/jail/wire sandbox/restricted/protocol sandbox/runtime",
 	"sandbox/wasm":        "sandbox sandbox/jail sandbox/jail/wire sandbox/runtime",
-	"sandbox/docker":      "sandbox sandbox/jail sandbox/jail/seccomp sandbox/process sandbox/runtime",
+	"sandbox/docker":      "sandbox sandbox/egress sandbox/jail sandbox/jail/seccomp sandbox/process sandbox/runtime",
 	"sandbox/sandboxtest": "sandbox/...",
 	"sandbox/jail":        "sandbox sandbox/jail/wire",
 	// The small helper: what runs inside knows nothing of the manager outside.

@@ -161,6 +161,10 @@ func (m *Manager) Run(ctx context.Context, backend string, spec Spec, ready func
 		m.metrics.refused.WithLabelValues("unavailable").Inc()
 		return Result{}, err
 	}
+	if len(spec.Network) > 0 && !m.cfg.Backends[name].Describe().Egress {
+		m.metrics.refused.WithLabelValues("unavailable").Inc()
+		return Result{}, fmt.Errorf("%w: %s in the sandbox %s has no network; ask for none", ErrUnavailable, spec.Language, name)
+	}
 	if err := m.enter(spec.ID); err != nil {
 		return Result{}, err
 	}

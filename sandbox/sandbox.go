@@ -40,6 +40,7 @@ type Description struct {
 	Languages []string          `json:"languages,omitempty"` // sorted
 	Enforces  map[string]string `json:"enforces,omitempty"`  // limit -> mechanism, as in Result.Enforced
 	Runtimes  map[string]string `json:"runtimes,omitempty"`  // language -> runtime digest
+	Egress    bool              `json:"egress,omitempty"`    // programs may be given a way to named destinations
 }
 
 // Spec is one program and the limits it runs under.
@@ -53,6 +54,12 @@ type Spec struct {
 	Limits   Limits
 	// Required names the limits ([LimitMemory], …) without which the run must be refused.
 	Required []string
+	// Network is what the program may connect to, as [ParseNetwork] gives it;
+	// nothing by default.
+	Network []Destination
+	// Connected is told of each connection that the program asked for, when it is
+	// over; nil: nobody is. It may be called concurrently, before Run returns.
+	Connected func(Connection)
 	// Output receives stdout and stderr as they come; nil: only collected.
 	Output func(stream string, offset int64, data []byte)
 }

@@ -53,6 +53,9 @@ func (s Spec) Validate() error {
 			return bad("required limit %q does not exist", cut(name))
 		}
 	}
+	if err := checkNetwork(s.Network); err != nil {
+		return err
+	}
 	return s.checkFiles()
 }
 

@@ -88,7 +88,7 @@ func New(cfg Config) (*Backend, error) {
 	if !filepath.IsAbs(cfg.Socket) {
 		faults = append(faults, fmt.Errorf("docker backend: Socket %q is not an absolute path", cfg.Socket))
 	}
-	text, err := encodedProfile()
+	text, err := encodedProfile(false)
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}

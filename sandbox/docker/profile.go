@@ -47,7 +47,7 @@ var architectures = map[string]string{"amd64": "SCMP_ARCH_X86_64", "arm64": "SCM
 
 // seccompProfile renders the jail's table of system calls for the engine,
 // whose own default profile lets pass what the jail refuses.
-func seccompProfile() (profile, error) {
+func seccompProfile(networked bool) (profile, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return profile{}, fmt.Errorf("find names of system calls: %w", err)
@@ -67,19 +67,21 @@ func seccompProfile() (profile, error) {
 	plain := syscall{Action: allow}
 	noSys := uint(errnoENOSYS)
 	lacking := syscall{Action: errno, ErrnoRet: &noSys}
-	pass, absent := seccomp.Rules()
+	pass, absent := seccomp.Rules(networked)
 	for _, r := range pass {
 		n, err := called(r.Call)
 		if err != nil {
 			return profile{}, err
 		}
-		if r.Mask == 0 {
+		if len(r.When) == 0 {
 			plain.Names = append(plain.Names, n)
 			continue
 		}
-		p.Syscalls = append(p.Syscalls, syscall{Names: []string{n}, Action: allow, Args: []argument{
-			{Index: r.Arg, Value: uint64(r.Mask), ValueTwo: uint64(r.Value), Op: "SCMP_CMP_MASKED_EQ"},
-		}})
+		s := syscall{Names: []string{n}, Action: allow}
+		for _, c := range r.When {
+			s.Args = append(s.Args, argument{Index: c.Arg, Value: uint64(c.Mask), ValueTwo: uint64(c.Value), Op: "SCMP_CMP_MASKED_EQ"})
+		}
+		p.Syscalls = append(p.Syscalls, s)
 	}
 	for _, nr := range absent {
 		n, err := called(nr)
@@ -92,8 +94,8 @@ func seccompProfile() (profile, error) {
 	return p, nil
 }
 
-func encodedProfile() (string, error) {
-	p, err := seccompProfile()
+func encodedProfile(networked bool) (string, error) {
+	p, err := seccompProfile(networked)
 	if err != nil {
 		return "", err
 	}

@@ -46,6 +46,7 @@ type Jail struct {
 
 	mu       sync.Mutex // guards the rest
 	work     *os.File
+	listener *os.File
 	enforced map[string]string
 	err      error // of the start, or of the end
 	exit     Exit
@@ -76,6 +77,18 @@ func (j *Jail) WorkDir() *os.File {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.work
+}
+
+// Listener takes the connections that the jail with [Profile.Network] opens to
+// [ProxyAddress]. It was made in the jail's own network, which nothing else can
+// reach. The caller, who is given it once, closes it; until then that network
+// lives. Without such a profile, and the second time, it is nil.
+func (j *Jail) Listener() *os.File {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	l := j.listener
+	j.listener = nil
+	return l
 }
 
 // Enforced says what holds each limit of this jail: limit to mechanism.
@@ -127,6 +140,10 @@ func (j *Jail) Release() {
 	if j.work != nil {
 		_ = j.work.Close()
 		j.work = nil
+	}
+	if j.listener != nil {
+		_ = j.listener.Close() // nobody took it
+		j.listener = nil
 	}
 	if j.settled {
 		return

@@ -171,8 +171,12 @@ func (l *life) handle(ev wire.Event, fds []int) {
 	switch {
 	case j == nil:
 		closeAll(fds)
-	case ev.Kind == wire.EventStarted && len(fds) == 1:
-		j.run(os.NewFile(uintptr(fds[0]), "work"), ev.Enforced)
+	case ev.Kind == wire.EventStarted && (len(fds) == 1 || len(fds) == 2):
+		files := []*os.File{os.NewFile(uintptr(fds[0]), "work"), nil}
+		if len(fds) == 2 {
+			files[1] = os.NewFile(uintptr(fds[1]), "listener")
+		}
+		j.run(files[0], files[1], ev.Enforced)
 	case ev.Kind == wire.EventFailed && ev.Failure != nil:
 		closeAll(fds)
 		j.fail(failure(ev.Failure))
@@ -289,14 +293,17 @@ func (l *life) start(ctx context.Context, spec *wire.Start, files []sandbox.File
 }
 
 // run notes that the worker runs.
-func (j *Jail) run(work *os.File, enforced map[string]string) {
+func (j *Jail) run(work, listener *os.File, enforced map[string]string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.settled {
 		_ = work.Close() // released meanwhile, nobody reads it
+		if listener != nil {
+			_ = listener.Close()
+		}
 		return
 	}
-	j.work, j.enforced, j.settled = work, enforced, true
+	j.work, j.listener, j.enforced, j.settled = work, listener, enforced, true
 	close(j.started)
 }
 

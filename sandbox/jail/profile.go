@@ -28,8 +28,18 @@ type Profile struct {
 	Syscalls string         // [SyscallsPython] (default) or [SyscallsWorker]
 	Files    []sandbox.File // placed in the working folder before the program starts
 	Required []string       // limits without which Start must refuse
+	Network  bool           // TCP to [Jail.Listener], which must then be served, and nowhere else
 	Proc     bool           // mount a private /proc that shows only the jail's own processes
 }
+
+// ProxyAddress and Certificates are where a worker with a network finds its
+// proxy, and the certificates of public authorities in PEM, if the host has them
+// at CertificatesFrom.
+const (
+	ProxyAddress     = "127.0.0.1:3128"
+	Certificates     = wire.CertificatesAt
+	CertificatesFrom = wire.CertificatesFrom
+)
 
 // Bounds of a profile.
 const (
@@ -101,6 +111,9 @@ func (p Profile) start(minRoot string) (*wire.Start, error) {
 	if root == "" {
 		root = minRoot
 	}
+	if p.Network && p.Syscalls == SyscallsWorker {
+		return bad("a worker has no network")
+	}
 	tight := false
 	switch p.Syscalls {
 	case "", SyscallsPython:
@@ -112,7 +125,7 @@ func (p Profile) start(minRoot string) (*wire.Start, error) {
 	return &wire.Start{
 		Name: p.ID, Root: root, Argv: p.Argv, Env: p.Env,
 		Limits: wireLimits(l),
-		Worker: p.Worker, Tight: tight, Proc: p.Proc, Files: len(p.Files), Require: p.Required,
+		Worker: p.Worker, Tight: tight, Proc: p.Proc, Network: p.Network, Files: len(p.Files), Require: p.Required,
 	}, nil
 }
 

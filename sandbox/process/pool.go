@@ -173,10 +173,10 @@ func (p *pool) claim(ctx context.Context, k key, spec sandbox.Spec) *warm {
 
 // fits says whether a jail of the class can be made to hold the limits of a
 // run: all but the number of files can be lowered. Files are placed only while
-// a jail is made.
+// a jail is made, and so is the way to a network.
 func fits(spec sandbox.Spec, class sandbox.Limits) bool {
 	l := spec.Limits
-	return len(spec.Files) == 0 && l.Memory <= class.Memory && l.CPUPercent <= class.CPUPercent && l.Wall <= class.Wall &&
+	return len(spec.Files) == 0 && len(spec.Network) == 0 && l.Memory <= class.Memory && l.CPUPercent <= class.CPUPercent && l.Wall <= class.Wall &&
 		l.FileSize <= class.FileSize && l.Files == class.Files && l.Processes <= class.Processes
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/jail"
 )
 
@@ -58,6 +59,8 @@ type Config struct {
 	Spawner  *jail.Spawner
 	Runtimes Runtimes
 	Log      *slog.Logger
+	// Egress connects programs that may reach a network; nil: none may.
+	Egress *egress.Gateway
 
 	// Warm is how many complete jails wait for a run, each used once; default
 	// none, at most [MaxWarm]. A run gets one whose limits can be lowered to its
@@ -135,13 +138,20 @@ func (b *Backend) Describe() sandbox.Description {
 		return d
 	}
 	d.Available = true
+	d.Egress = b.cfg.Egress != nil
 	d.Languages = []string{Python}
 	d.Runtimes = map[string]string{Python: digest}
 	return d
 }
 
 // Metrics returns the collectors of the backend, to be registered once.
-func (b *Backend) Metrics() []prometheus.Collector { return b.pool.metrics() }
+func (b *Backend) Metrics() []prometheus.Collector {
+	all := b.pool.metrics()
+	if b.cfg.Egress != nil {
+		all = append(all, b.cfg.Egress.Metrics()...)
+	}
+	return all
+}
 
 // Close implements [sandbox.Backend].
 func (b *Backend) Close() error {
@@ -176,6 +186,9 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if spec.Language != Python {
 		return sandbox.Result{}, fmt.Errorf("%w: the process backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
 	}
+	if len(spec.Network) > 0 && b.cfg.Egress == nil {
+		return sandbox.Result{}, fmt.Errorf("%w: %s: this backend has no way to a network", sandbox.ErrUnenforceable, sandbox.LimitNetwork)
+	}
 	spec, err := Complete(spec)
 	if err != nil {
 		return sandbox.Result{}, err
@@ -207,6 +220,14 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		}
 		return sandbox.Result{}, err
 	}
+	if len(spec.Network) > 0 {
+		proxy, err := b.cfg.Egress.OpenFile(j.Listener(), spec.ID, spec.Network, spec.Connected)
+		if err != nil {
+			j.Release()
+			return sandbox.Result{}, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
+		}
+		defer proxy.Close() // the jail is dead by then
+	}
 	return finish(Execute(ctx, spec, jailed{j}, b.cfg.Log, ready))
 }
 
@@ -216,9 +237,18 @@ func cancelled() sandbox.Result {
 
 func profile(spec sandbox.Spec, dir string, argv []string) jail.Profile {
 	argv = append(append([]string(nil), argv...), "-I", "-S", "-B", "-X", "utf8", "-c", Bootstrap+"\nboot(3, 3)\n")
+	env := []string{"HOME=/work", "TMPDIR=/tmp", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
+	if len(spec.Network) > 0 {
+		certificates := jail.Certificates
+		if _, err := os.Stat(jail.CertificatesFrom); err != nil {
+			certificates = ""
+		}
+		env = append(env, egress.Environment(jail.ProxyAddress, certificates)...)
+	}
 	return jail.Profile{
 		ID: spec.ID, Root: dir, Argv: argv,
-		Env:      []string{"HOME=/work", "TMPDIR=/tmp", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"},
+		Env:      env,
+		Network:  len(spec.Network) > 0,
 		Limits:   spec.Limits,
 		Syscalls: jail.SyscallsPython,
 		Files:    spec.Files, Required: spec.Required, Proc: true,

@@ -63,9 +63,9 @@ func Main() int {
 	joined := join(j.Groups)
 	rep := wire.Report{Kind: wire.ReportStarted}
 	type made struct {
-		pid  int
-		work int
-		err  error
+		pid int
+		fds []int // for the node
+		err error
 	}
 	ready := make(chan made)
 	// The worker inherits credentials, filters and Landlock from the thread
@@ -75,7 +75,7 @@ func Main() int {
 		runtime.LockOSThread()
 		m := made{err: step("join control groups", errors.Join(joined, join(j.Groups)))}
 		if m.err == nil {
-			m.pid, m.work, m.err = build(&j, &rep)
+			m.pid, m.fds, m.err = build(&j, &rep)
 		}
 		ready <- m
 		select {} // a locked thread that ends would be noticed by nobody, but costs a fork
@@ -86,18 +86,20 @@ func Main() int {
 		if s, ok := errors.AsType[*stepError](m.err); ok {
 			rep.Failure.Step, rep.Failure.Text = s.step, s.err.Error()
 		}
-		_ = report(rep, -1) // the spawner notices the end as well
+		_ = report(rep) // the spawner notices the end as well
 		return 1
 	}
-	if err := report(rep, m.work); err != nil {
+	if err := report(rep, m.fds...); err != nil {
 		return 1
 	}
 	for fd := 0; fd <= wire.ControlFD; fd++ {
 		_ = unix.Close(fd) // the worker's alone from here on
 	}
-	_ = unix.Close(m.work)
+	for _, fd := range m.fds {
+		_ = unix.Close(fd)
+	}
 	code, sig := reap(m.pid)
-	if report(wire.Report{Kind: wire.ReportExited, Code: code, Signal: sig}, -1) != nil {
+	if report(wire.Report{Kind: wire.ReportExited, Code: code, Signal: sig}) != nil {
 		return 1
 	}
 	return 0
@@ -116,81 +118,92 @@ func readJail() (wire.Jail, error) {
 	return j, json.Unmarshal(buf[:n], &j)
 }
 
-func report(r wire.Report, fd int) error {
+func report(r wire.Report, fds ...int) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	var oob []byte
-	if fd >= 0 {
-		oob = unix.UnixRights(fd)
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
 	}
 	return unix.Sendmsg(SyncFD, b, oob, nil, unix.MSG_NOSIGNAL)
 }
 
 // build closes the jail and starts the worker. The order matters: each step
 // needs what a later one takes away.
-func build(j *wire.Jail, rep *wire.Report) (pid, work int, err error) {
+func build(j *wire.Jail, rep *wire.Report) (pid int, fds []int, err error) {
 	if err := step("close descriptors", closeOthers()); err != nil {
-		return 0, 0, err
+		return 0, nil, err
 	}
 	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) {
-		return 0, 0, step("start session", err)
+		return 0, nil, step("start session", err)
 	}
 	unix.Umask(0o022) // the worker reads what is made here
 	if err := mounts(j, rep); err != nil {
-		return 0, 0, err
+		return 0, nil, err
 	}
 	// After the spawner put us into our control groups, so that the jail sees
 	// them as the root of all.
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return 0, 0, step("unshare cgroup namespace", err)
+		return 0, nil, step("unshare cgroup namespace", err)
 	}
 	if err := step("set host name", unix.Sethostname([]byte("jail"))); err != nil {
-		return 0, 0, err
+		return 0, nil, err
 	}
 	if j.FilesFD >= 0 {
 		if err := step("place files", placeFiles(j)); err != nil {
-			return 0, 0, err
+			return 0, nil, err
 		}
 	}
-	work, err = unix.Open("/work", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	work, err := unix.Open("/work", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, 0, step("open working folder", err)
+		return 0, nil, step("open working folder", err)
+	}
+	fds = []int{work}
+	if j.Start.Network {
+		listener, err := listen()
+		if err != nil {
+			return 0, nil, step("open way to the proxy", err)
+		}
+		fds = append(fds, listener)
 	}
 	if err := unix.Chdir("/work"); err != nil {
-		return 0, 0, step("enter working folder", err)
+		return 0, nil, step("enter working folder", err)
 	}
 	unix.Umask(0o077)
 	if err := rlimits(j); err != nil {
-		return 0, 0, err
+		return 0, nil, err
 	}
 	if err := credentials(j.WorkerID); err != nil {
-		return 0, 0, err
+		return 0, nil, err
 	}
 	if j.Landlock {
-		rep.Landlock, err = landlock()
+		rep.Landlock, err = landlock(j.Start.Network)
 		if err != nil {
-			return 0, 0, step("restrict with Landlock", err)
+			return 0, nil, step("restrict with Landlock", err)
 		}
 	}
 	if err := ignoreSignals(); err != nil {
-		return 0, 0, step("ignore signals", err)
+		return 0, nil, step("ignore signals", err)
 	}
 	set := seccomp.Interpreter
-	if j.Start.Tight {
+	switch {
+	case j.Start.Tight:
 		set = seccomp.Starting
+	case j.Start.Network:
+		set = seccomp.Networked
 	}
 	if err := step("install seccomp filter", seccomp.Install(set)); err != nil {
-		return 0, 0, err
+		return 0, nil, err
 	}
 	pid, err = syscall.ForkExec(j.Start.Argv[0], j.Start.Argv, &syscall.ProcAttr{
 		Dir: "/work", Env: j.Start.Env, Files: []uintptr{0, 1, 2, wire.ControlFD},
 	})
 	if err != nil {
-		return 0, 0, step("run "+j.Start.Argv[0], err)
+		return 0, nil, step("run "+j.Start.Argv[0], err)
 	}
-	return pid, work, nil
+	return pid, fds, nil
 }
 
 // join moves the calling thread into the jail's control groups.

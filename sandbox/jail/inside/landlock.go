@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticraft/node/sandbox/jail/wire"
 )
 
 // Rights that only read.
@@ -34,11 +36,18 @@ type rulesetAttr struct {
 	fs, net, scoped uint64
 }
 
+// netPortAttr is the kernel's struct landlock_net_port_attr.
+type netPortAttr struct {
+	access, port uint64
+}
+
 // Networking rights (bind and connect TCP) and scopes (abstract sockets,
 // signals), see landlock(7).
 const (
-	allNet    = 0x3
-	allScopes = 0x3
+	allNet     = 0x3
+	allScopes  = 0x3
+	connectTCP = 0x2
+	ruleOfPort = 2 // LANDLOCK_RULE_NET_PORT
 )
 
 // LandlockABI is the version that this kernel offers, 0 for none.
@@ -52,8 +61,8 @@ func LandlockABI() (int, error) {
 
 // landlock binds this thread, and all that it starts, to reading the jail and
 // writing its scratch folders, a second lock behind the mounts. It returns the
-// ABI version in force.
-func landlock() (int, error) {
+// ABI version in force. With a network, TCP may be connected to the proxy's port.
+func landlock(network bool) (int, error) {
 	abi, err := LandlockABI()
 	if err != nil || abi < 1 {
 		return 0, err
@@ -77,12 +86,26 @@ func landlock() (int, error) {
 		allow(rules, "/tmp", attr.fs),
 		allow(rules, "/dev", readRights|unix.LANDLOCK_ACCESS_FS_WRITE_FILE),
 	)
+	if network && abi >= 4 {
+		err = errors.Join(err, allowPort(rules, wire.ProxyPort))
+	}
 	if err == nil {
 		if _, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {
 			err = errno
 		}
 	}
 	return abi, errors.Join(err, unix.Close(rules))
+}
+
+// allowPort lets TCP be connected to a port.
+func allowPort(rules int, port uint64) error {
+	attr := netPortAttr{access: connectTCP, port: port}
+	_, _, errno := unix.RawSyscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(rules), ruleOfPort,
+		uintptr(unsafe.Pointer(&attr)), 0, 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("allow port %d: %w", port, errno)
+	}
+	return nil
 }
 
 // allow adds rights below a path. The kernel's struct is packed: rights, then

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,7 @@ import (
 const newRoot = "/tmp"
 
 // Names in the root that the tree cannot bring.
-var ours = map[string]bool{"dev": true, "proc": true, "tmp": true, "work": true, "sys": true}
+var ours = map[string]bool{"ca.pem": true, "dev": true, "proc": true, "tmp": true, "work": true, "sys": true}
 
 const (
 	rootFlags = unix.MS_NOSUID | unix.MS_NODEV
@@ -56,6 +57,9 @@ func mounts(j *wire.Jail, rep *wire.Report) error {
 		return err
 	}
 	if err := scratch(j); err != nil {
+		return err
+	}
+	if err := certificates(j); err != nil {
 		return err
 	}
 	if j.Start.Proc {
@@ -174,6 +178,23 @@ func devices() error {
 		}
 	}
 	return nil
+}
+
+// certificates shows the host's list of certificate authorities, which is
+// public, to a jail with a network: without it a program cannot know whom it
+// talks to. Where the host has none, nor has the jail.
+func certificates(j *wire.Jail) error {
+	if !j.Start.Network {
+		return nil
+	}
+	if info, err := os.Stat(wire.CertificatesFrom); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	to := strings.TrimPrefix(wire.CertificatesAt, "/")
+	if err := touch(to); err != nil {
+		return step("make "+wire.CertificatesAt, err)
+	}
+	return step("bind "+wire.CertificatesAt, bind(wire.CertificatesFrom, to, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC))
 }
 
 // scratch makes /work and /tmp, two folders of one limited file system.

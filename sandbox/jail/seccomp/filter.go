@@ -21,6 +21,8 @@ const (
 	// Starting is for a worker that will call [Tighten] itself: Interpreter
 	// and the call that installs a filter.
 	Starting
+	// Networked is Interpreter with TCP connections.
+	Networked
 	// Tight is for a Go worker after its start.
 	Tight
 )
@@ -82,6 +84,12 @@ func program(set Set) []bpf.Instruction {
 			bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.CLONE_THREAD, SkipTrue: 1},
 			bpf.RetConstant{Val: retAllow})...)
 	}
+	if set == Networked {
+		for _, nr := range dialing {
+			answer(nr, retAllow)
+		}
+		p = append(p, sockets()...)
+	}
 	if set == Starting {
 		answer(unix.SYS_SECCOMP, retAllow)
 	}
@@ -93,6 +101,22 @@ func program(set Set) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: firstUnknown, SkipTrue: 1},
 		bpf.RetConstant{Val: retNoSys},
 		bpf.RetConstant{Val: retEPERM})
+}
+
+// sockets allows TCP over IPv4.
+func sockets() []bpf.Instruction {
+	arg := func(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offArgs + 8*n, Size: 4} }
+	rule := []bpf.Instruction{
+		arg(0), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipTrue: 1}, bpf.RetConstant{Val: retEPERM},
+		arg(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: socketType},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_STREAM, SkipTrue: 1}, bpf.RetConstant{Val: retEPERM},
+		arg(2),
+	}
+	for _, v := range protocols {
+		rule = append(rule, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: v, SkipTrue: 1}, bpf.RetConstant{Val: retAllow})
+	}
+	rule = append(rule, bpf.RetConstant{Val: retEPERM})
+	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SOCKET, SkipTrue: uint8(len(rule))}}, rule...)
 }
 
 // onArg runs rule with the low word of an argument of one call loaded, and

@@ -35,7 +35,7 @@ func decide(t *testing.T, set Set, arch, nr uint32, args ...uint64) uint32 {
 }
 
 func TestEveryFilterAssembles(t *testing.T) {
-	for _, set := range []Set{Interpreter, Starting, Tight} {
+	for _, set := range []Set{Interpreter, Starting, Networked, Tight} {
 		raw, err := bpf.Assemble(program(set))
 		if err != nil || len(raw) > 4096 {
 			t.Errorf("set %d: %d instructions, %v", set, len(raw), err)
@@ -58,6 +58,20 @@ func TestFilterAnswers(t *testing.T) {
 		{"openat of a tight worker", Tight, unix.SYS_OPENAT, nil, retEPERM},
 		{"ptrace", Interpreter, unix.SYS_PTRACE, nil, retEPERM},
 		{"socket", Interpreter, unix.SYS_SOCKET, []uint64{unix.AF_INET}, retEPERM},
+		{"TCP socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_CLOEXEC, unix.IPPROTO_TCP}, allow},
+		{"connect", Networked, unix.SYS_CONNECT, nil, allow},
+		{"connect without a network", Interpreter, unix.SYS_CONNECT, nil, retEPERM},
+		{"UDP socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_DGRAM, 0}, retEPERM},
+		{"raw socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP}, retEPERM},
+		{"multipath TCP socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP}, retEPERM},
+		{"SCTP socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP}, retEPERM},
+		{"IPv6 socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_INET6, unix.SOCK_STREAM, 0}, retEPERM},
+		{"packet socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_PACKET, unix.SOCK_STREAM, 0}, retEPERM},
+		{"netlink socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_NETLINK, unix.SOCK_RAW, 0}, retEPERM},
+		{"vsock socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_VSOCK, unix.SOCK_STREAM, 0}, retEPERM},
+		{"local socket", Networked, unix.SYS_SOCKET, []uint64{unix.AF_UNIX, unix.SOCK_STREAM, 0}, retEPERM},
+		{"bind", Networked, unix.SYS_BIND, nil, retEPERM},
+		{"listen", Networked, unix.SYS_LISTEN, nil, retEPERM},
 		{"socketpair", Interpreter, unix.SYS_SOCKETPAIR, []uint64{unix.AF_UNIX}, allow},
 		{"vsock pair", Interpreter, unix.SYS_SOCKETPAIR, []uint64{unix.AF_VSOCK}, retEPERM},
 		{"thread", Tight, unix.SYS_CLONE, []uint64{unix.CLONE_VM | unix.CLONE_THREAD}, allow},
@@ -106,29 +120,53 @@ func TestTableNamesEachCallOnce(t *testing.T) {
 // The rules for other filters and the program for the kernel are two forms of
 // one table: they agree on every call and every argument that the table names.
 func TestRulesAgreeWithTheFilter(t *testing.T) {
-	pass, absent := Rules()
-	values := []uint32{0, 1, 2, unix.AF_UNIX, unix.AF_INET, unix.S_IFIFO, unix.S_IFIFO | 0o600, unix.S_IFCHR, unix.S_IFBLK | 0o777, unix.CLONE_THREAD | unix.CLONE_VM, unix.CLONE_NEWUSER, 1 << 31}
+	for _, set := range []Set{Interpreter, Networked} {
+		rulesAgree(t, set)
+	}
+}
+
+func rulesAgree(t *testing.T, set Set) {
+	t.Helper()
+	pass, absent := Rules(set == Networked)
+	plain := []uint32{0, 1}
+	values := []uint32{0, 1, 2, unix.AF_UNIX, unix.AF_INET, unix.S_IFIFO, unix.S_IFIFO | 0o600, unix.S_IFCHR, unix.S_IFBLK | 0o777, unix.CLONE_THREAD | unix.CLONE_VM, unix.CLONE_NEWUSER, unix.SOCK_CLOEXEC | 1, 1 << 31}
 	for _, r := range pass {
-		values = append(values, r.Value, r.Value+1, r.Mask)
+		for _, c := range r.When {
+			values = append(values, c.Value, c.Value+1, c.Mask)
+		}
+	}
+	slices.Sort(values)
+	values = slices.Compact(values)
+	try := func(nr uint32, args ...uint64) {
+		want := retEPERM
+		if slices.Contains(absent, nr) {
+			want = retNoSys
+		}
+		for _, r := range pass {
+			if r.Call == nr && !slices.ContainsFunc(r.When, func(c Condition) bool { return uint32(args[c.Arg])&c.Mask != c.Value }) {
+				want = retAllow
+			}
+		}
+		if got := decide(t, set, arch, nr, args...); got != want {
+			t.Fatalf("set %d, call %d with %#x: the filter answers %#x, the rules %#x", set, nr, args, got, want)
+		}
 	}
 	for nr := range uint32(firstUnknown) {
-		tried := values[:2]
-		if slices.ContainsFunc(pass, func(r Rule) bool { return r.Call == nr && r.Mask != 0 }) {
+		tried := plain
+		if slices.ContainsFunc(pass, func(r Rule) bool { return r.Call == nr && len(r.When) > 0 }) {
 			tried = values
 		}
 		for _, v := range tried {
-			args := []uint64{uint64(v), uint64(v), uint64(v)}
-			want := retEPERM
-			if slices.Contains(absent, nr) {
-				want = retNoSys
-			}
-			for _, r := range pass {
-				if r.Call == nr && v&r.Mask == r.Value {
-					want = retAllow
+			try(nr, uint64(v), uint64(v), uint64(v))
+		}
+	}
+	if set == Networked {
+		few := []uint32{0, 1, 2, 3, 6, 10, 17, 40, unix.SOCK_STREAM | unix.SOCK_NONBLOCK, unix.IPPROTO_MPTCP, 1 << 31}
+		for _, a := range few {
+			for _, b := range few {
+				for _, c := range few {
+					try(unix.SYS_SOCKET, uint64(a), uint64(b), uint64(c))
 				}
-			}
-			if got := decide(t, Interpreter, arch, nr, args...); got != want {
-				t.Fatalf("call %d with %#x: the filter answers %#x, the rules %#x", nr, v, got, want)
 			}
 		}
 	}

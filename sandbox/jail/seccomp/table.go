@@ -58,6 +58,17 @@ var interpreter = []uint32{
 	unix.SYS_SYSINFO,
 }
 
+// A program that was given a way out may make TCP sockets over IPv4 and connect
+// them: to its proxy, for its network holds nothing else. Neither does it serve,
+// nor does it send anything but TCP.
+var (
+	dialing   = []uint32{unix.SYS_CONNECT}
+	protocols = []uint32{0, unix.IPPROTO_TCP}
+)
+
+// socketType is the part of a socket call's second argument that is not a flag.
+const socketType = 0xf
+
 // missing answers ENOSYS: programs fall back to an older call whose arguments
 // the filter can see.
 var missing = []uint32{unix.SYS_CLONE3, unix.SYS_OPENAT2}

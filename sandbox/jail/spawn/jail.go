@@ -80,7 +80,7 @@ func (j *jail) report(ev wire.Event) {
 	delete(s.jails, j.id)
 	s.mu.Unlock()
 	ev.ID = j.id
-	_ = s.send(ev, -1) // the node may have gone
+	_ = s.send(ev) // the node may have gone
 }
 
 func (j *jail) run() wire.Event {
@@ -114,14 +114,14 @@ func (j *jail) run() wire.Event {
 	defer func() { closeAll([]int{j.sync, j.pidfd}) }()
 	closeAll(j.fds)
 	j.fds = nil
-	rep, work, failure := j.setUp()
+	rep, fds, failure := j.setUp()
 	if failure != nil {
 		_, clean = j.end()
 		return failed(j.removed(failure))
 	}
 	started := wire.Event{Kind: wire.EventStarted, ID: j.id, Enforced: s.enforced(j, rep)}
-	_ = s.send(started, work) // the node may have gone, which ends us soon
-	closeAll([]int{work})
+	_ = s.send(started, fds...) // the node may have gone, which ends us soon
+	closeAll(fds)
 	exit := j.watch()
 	usage, ok := j.end()
 	clean = ok
@@ -252,30 +252,35 @@ func (j *jail) spawn() error {
 }
 
 // setUp waits until init has started the worker and sets the worker's limits.
-func (j *jail) setUp() (wire.Report, int, *wire.Failure) {
-	rep, work, err := j.receive(setupTimeout)
+func (j *jail) setUp() (wire.Report, []int, *wire.Failure) {
+	rep, fds, err := j.receive(setupTimeout)
 	if err != nil {
-		return rep, -1, &wire.Failure{Step: "set up jail", Text: err.Error()}
+		return rep, nil, &wire.Failure{Step: "set up jail", Text: err.Error()}
 	}
 	if rep.Kind == wire.ReportFailed && rep.Failure != nil {
-		return rep, -1, rep.Failure
+		closeAll(fds)
+		return rep, nil, rep.Failure
 	}
-	if rep.Kind != wire.ReportStarted || work < 0 {
-		return rep, -1, &wire.Failure{Step: "set up jail", Text: "init answered " + rep.Kind}
+	want := 1
+	if j.spec.Network {
+		want = 2
+	}
+	if rep.Kind != wire.ReportStarted || len(fds) != want {
+		closeAll(fds)
+		return rep, nil, &wire.Failure{Step: "set up jail", Text: "init answered " + rep.Kind}
 	}
 	if err := j.limitWorker(); err != nil {
-		closeAll([]int{work})
-		return rep, -1, &wire.Failure{Step: "limit worker", Text: err.Error()}
+		closeAll(fds)
+		return rep, nil, &wire.Failure{Step: "limit worker", Text: err.Error()}
 	}
-	return rep, work, nil
+	return rep, fds, nil
 }
 
 // receive waits for a report of init, or for a kill or the end of init.
-func (j *jail) receive(timeout time.Duration) (rep wire.Report, fd int, err error) {
-	fd = -1
+func (j *jail) receive(timeout time.Duration) (rep wire.Report, fds []int, err error) {
 	tv := unix.NsecToTimeval(timeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(j.sync, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
-		return rep, fd, fmt.Errorf("set timeout: %w", err)
+		return rep, nil, fmt.Errorf("set timeout: %w", err)
 	}
 	stop := make(chan struct{})
 	var waker sync.WaitGroup
@@ -289,25 +294,23 @@ func (j *jail) receive(timeout time.Duration) (rep wire.Report, fd int, err erro
 	defer waker.Wait()
 	defer close(stop)
 	buf := make([]byte, 16<<10)
-	oob := make([]byte, unix.CmsgSpace(4))
+	oob := make([]byte, unix.CmsgSpace(2*4))
 	for {
 		n, on, _, _, err := unix.Recvmsg(j.sync, buf, oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EAGAIN):
-			return rep, fd, errors.New("init takes too long")
+			return rep, nil, errors.New("init takes too long")
 		case err != nil:
-			return rep, fd, fmt.Errorf("listen to init: %w", err)
+			return rep, nil, fmt.Errorf("listen to init: %w", err)
 		case n == 0 && j.wasKilled():
-			return rep, fd, errors.New("killed")
+			return rep, nil, errors.New("killed")
 		case n == 0:
-			return rep, fd, errors.New("init ended without a word")
+			return rep, nil, errors.New("init ended without a word")
 		}
-		if fds := rights(oob[:on]); len(fds) > 0 {
-			fd = fds[0]
-		}
-		return rep, fd, json.Unmarshal(buf[:n], &rep)
+		fds = rights(oob[:on])
+		return rep, fds, json.Unmarshal(buf[:n], &rep)
 	}
 }
 
@@ -318,12 +321,10 @@ func (j *jail) watch() wire.Exit {
 	if j.needsWatchdog() {
 		wd.Go(func() { j.watchdog(stop) })
 	}
-	rep, fd, err := j.receive(0)
+	rep, fds, err := j.receive(0)
 	close(stop)
 	wd.Wait()
-	if fd >= 0 {
-		closeAll([]int{fd})
-	}
+	closeAll(fds)
 	if err != nil || rep.Kind != wire.ReportExited {
 		// Killed, by us or by the kernel for want of memory: init with all.
 		return wire.Exit{Code: -1, Signal: int(unix.SIGKILL), Killed: j.wasKilled()}

@@ -50,6 +50,9 @@ func (s *server) enforced(j *jail, rep wire.Report) map[string]string {
 	if rep.Landlock > 0 {
 		m["filesystem"] += "+landlock"
 	}
+	if j.spec.Network {
+		m["network"] += "+proxy" // of the node, to which alone the network leads
+	}
 	return m
 }
 

@@ -120,7 +120,7 @@ func (s *server) open(n int) error {
 	s.slots = newSlots(n, ids)
 	return s.send(wire.Event{Kind: wire.EventHello, Hello: &wire.Hello{
 		Features: features, Cgroup: s.host.Version(), Enforces: s.mechanisms(false), Swept: swept,
-	}}, -1)
+	}})
 }
 
 // serve handles requests until the node hangs up.
@@ -185,7 +185,7 @@ func (s *server) handle(req wire.Request, fds []int) {
 				ev.Failure = &wire.Failure{Step: "lower limits", Text: err.Error()}
 			}
 		}
-		_ = s.send(ev, -1) // the node may have gone
+		_ = s.send(ev) // the node may have gone
 	default:
 		closeAll(fds)
 	}
@@ -216,14 +216,14 @@ func (s *server) finish() int {
 }
 
 // send tells the node something; that it has gone is noticed elsewhere.
-func (s *server) send(ev wire.Event, fd int) error {
+func (s *server) send(ev wire.Event, fds ...int) error {
 	b, err := json.Marshal(ev)
 	if err != nil {
 		return err
 	}
 	var oob []byte
-	if fd >= 0 {
-		oob = unix.UnixRights(fd)
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
 	}
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()

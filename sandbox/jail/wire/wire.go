@@ -36,6 +36,7 @@ type Start struct {
 	Worker  bool     `json:"worker"`  // a Go program: RLIMIT_DATA instead of RLIMIT_AS
 	Tight   bool     `json:"tight"`   // the worker will restrict itself further, see package seccomp
 	Proc    bool     `json:"proc"`    // mount a private /proc
+	Network bool     `json:"network"` // TCP to a listener on the jail's loopback, which the node gets
 	Files   int      `json:"files"`   // number of files that follow on the files descriptor
 	Require []string `json:"require"` // limits that must be enforced
 }
@@ -53,7 +54,7 @@ type Limits struct {
 // Kinds of an [Event].
 const (
 	EventHello   = "hello"   // once, before anything else
-	EventStarted = "started" // fds: the jail's working folder
+	EventStarted = "started" // fds: the jail's working folder, and the listener if Start.Network
 	EventFailed  = "failed"  // the jail could not be made; nothing of it is left
 	EventLimited = "limited" // the answer to OpLimit, with a Failure if not all of it was done
 	EventEnded   = "ended"   // the jail is gone
@@ -110,7 +111,7 @@ type Jail struct {
 
 // Kinds of a [Report].
 const (
-	ReportStarted = "started" // fds: the working folder
+	ReportStarted = "started" // fds: the working folder, and the listener if Start.Network
 	ReportFailed  = "failed"
 	ReportExited  = "exited"
 )
@@ -132,6 +133,17 @@ type File struct {
 	Path string
 	Size int64
 }
+
+// ProxyPort is where a jail with a network reaches its proxy, on its own
+// loopback interface. Every jail has a network of its own, so one number does.
+const ProxyPort = 3128
+
+// CertificatesFrom and CertificatesAt are where the host keeps the certificates
+// of public authorities and where a jail with a network finds them.
+const (
+	CertificatesFrom = "/etc/ssl/certs/ca-certificates.crt"
+	CertificatesAt   = "/ca.pem"
+)
 
 // Descriptors of a worker beside stdin, stdout and stderr.
 const ControlFD = 3
