@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/jail"
 	"github.com/agenticraft/node/sandbox/process"
 )
@@ -70,6 +71,8 @@ type contained struct {
 	inlet, outlet         *os.File
 	keepers               []*os.File // writers that keep the outputs open until the end
 
+	proxy *egress.Proxy // nil without a network
+
 	kill   sync.Once
 	killed atomic.Bool
 	ctx    context.Context // done when the engine is no longer waited for
@@ -108,6 +111,13 @@ func (b *Backend) start(ctx context.Context, spec sandbox.Spec, enforced map[str
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	config, host := b.describe(spec, c.dir, image, argv)
+	if len(spec.Network) > 0 {
+		ca, err := certificates(c.dir)
+		if err != nil {
+			return nil, "", fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
+		}
+		b.networked(config, host, ca)
+	}
 	made, err := b.api.ContainerCreate(ctx, config, host, nil, nil, "")
 	if err != nil {
 		return nil, "", b.failed(ctx, "make container", err)
@@ -125,9 +135,12 @@ func (b *Backend) start(ctx context.Context, spec sandbox.Spec, enforced map[str
 	}
 	started = true
 	c.wg.Go(c.watch)
-	if err := c.enter(ctx, spec.Files); err != nil {
+	if err := c.enter(ctx, spec); err != nil {
 		c.Kill()
 		c.Release()
+		if errors.Is(err, sandbox.ErrUnenforceable) {
+			return nil, "", err
+		}
 		return nil, "", b.failed(ctx, "enter container", err)
 	}
 	return c, digest, nil
@@ -160,7 +173,7 @@ func (b *Backend) describe(spec sandbox.Spec, dir, image string, argv []string) 
 		NetworkMode:    "none",
 		ReadonlyRootfs: true,
 		CapDrop:        []string{"ALL"},
-		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.profile},
+		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + b.profiles[false]},
 		IpcMode:        "none",
 		LogConfig:      container.LogConfig{Type: "none"},
 		Tmpfs:          map[string]string{"/work": scratch + ",mode=0700", "/tmp": scratch + ",mode=1777", "/sys": "ro,nosuid,nodev,noexec,size=4k,nr_inodes=2"},
@@ -223,8 +236,8 @@ func (c *contained) pipes(dir string) error {
 }
 
 // enter opens the working folder of the container, in which nothing but the
-// waiting interpreter runs, and places the files.
-func (c *contained) enter(ctx context.Context, files []sandbox.File) error {
+// waiting interpreter runs, places the files, and opens the way to the network.
+func (c *contained) enter(ctx context.Context, spec sandbox.Spec) error {
 	state, err := c.backend.api.ContainerInspect(ctx, c.id)
 	if err != nil {
 		return err
@@ -233,6 +246,12 @@ func (c *contained) enter(ctx context.Context, files []sandbox.File) error {
 		return errors.New("it has ended")
 	}
 	proc := "/proc/" + strconv.Itoa(state.State.Pid)
+	network, err := os.Open(proc + "/ns/net")
+	if err == nil {
+		defer func() { _ = network.Close() }() // only named
+	} else if len(spec.Network) > 0 {
+		return fmt.Errorf("%w: %s: only root can open a container's network: %w", sandbox.ErrUnenforceable, sandbox.LimitNetwork, err)
+	}
 	c.work, err = os.Open(proc + "/root/work")
 	if err == nil {
 		// The number might be another's by now.
@@ -243,9 +262,12 @@ func (c *contained) enter(ctx context.Context, files []sandbox.File) error {
 			return err
 		}
 	}
+	if err == nil && len(spec.Network) > 0 {
+		err = c.connect(network, spec)
+	}
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		if len(files) > 0 {
+		if len(spec.Files) > 0 {
 			return errors.New("files can be placed in a container only by root")
 		}
 		return nil
@@ -256,7 +278,7 @@ func (c *contained) enter(ctx context.Context, files []sandbox.File) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
+	for _, f := range spec.Files {
 		if err := place(root, f); err != nil {
 			return errors.Join(err, root.Close())
 		}
@@ -395,6 +417,9 @@ func (c *contained) Wait(ctx context.Context) (jail.Exit, error) {
 func (c *contained) Release() {
 	c.Kill()
 	c.wg.Wait()
+	if c.proxy != nil {
+		c.proxy.Close() // the container is gone, and so is who used it
+	}
 	c.close()
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/process"
 )
 
@@ -49,13 +50,15 @@ type Config struct {
 	Socket   string // of the engine; default [DefaultSocket]
 	Runtimes Runtimes
 	Log      *slog.Logger
+	// Egress connects programs that may reach a network; nil: none may.
+	Egress *egress.Gateway
 }
 
 // Backend is the backend "docker". Its methods may be called concurrently.
 type Backend struct {
-	cfg     Config
-	api     *client.Client
-	profile string // of system calls, as JSON
+	cfg      Config
+	api      *client.Client
+	profiles map[bool]string // of system calls, as JSON, without and with a network
 
 	ctx  context.Context // done when closed
 	stop context.CancelFunc
@@ -88,13 +91,18 @@ func New(cfg Config) (*Backend, error) {
 	if !filepath.IsAbs(cfg.Socket) {
 		faults = append(faults, fmt.Errorf("docker backend: Socket %q is not an absolute path", cfg.Socket))
 	}
-	text, err := encodedProfile(false)
-	if err := errors.Join(append(faults, err)...); err != nil {
+	profiles := make(map[bool]string)
+	for _, networked := range []bool{false, true} {
+		text, err := encodedProfile(networked)
+		faults, profiles[networked] = append(faults, err), text
+	}
+	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	var err error
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("find state folder: %w", err)
 	}
@@ -106,7 +114,7 @@ func New(cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make engine client: %w", err)
 	}
-	b := &Backend{cfg: cfg, api: api, profile: text}
+	b := &Backend{cfg: cfg, api: api, profiles: profiles}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.probe()
 	return b, nil
@@ -132,6 +140,7 @@ func (b *Backend) Describe() sandbox.Description {
 		return d
 	}
 	d.Available = true
+	d.Egress = b.cfg.Egress != nil && os.Geteuid() == 0 // who else may not enter a container's network
 	d.Languages = []string{process.Python}
 	d.Runtimes = map[string]string{process.Python: digest}
 	return d
@@ -230,6 +239,9 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	}
 	if spec.Language != process.Python {
 		return sandbox.Result{}, fmt.Errorf("%w: the docker backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
+	}
+	if len(spec.Network) > 0 && !d.Egress {
+		return sandbox.Result{}, fmt.Errorf("%w: %s: only a node that runs as root gives containers a way out", sandbox.ErrUnenforceable, sandbox.LimitNetwork)
 	}
 	// INVARIANT: I6, a limit that cannot be enforced refuses the run.
 	for _, limit := range spec.Required {

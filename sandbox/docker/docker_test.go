@@ -14,6 +14,7 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/docker"
+	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/runtime"
 	"github.com/agenticraft/node/sandbox/sandboxtest"
 )
@@ -51,7 +52,7 @@ func open(t *testing.T, cfg docker.Config) *docker.Backend {
 }
 
 // engine is a backend on a real engine. In CI there must be one.
-func engine(t *testing.T) *docker.Backend {
+func engine(t *testing.T, g *egress.Gateway) *docker.Backend {
 	t.Helper()
 	socket := os.Getenv(socketEnv)
 	if socket == "" {
@@ -60,7 +61,7 @@ func engine(t *testing.T) *docker.Backend {
 	if _, err := os.Stat(socket); err != nil && os.Getenv("CI") == "" {
 		t.Skipf("no Docker engine on this machine: %v", err)
 	}
-	b := open(t, docker.Config{Socket: socket, Runtimes: python(t)})
+	b := open(t, docker.Config{Socket: socket, Runtimes: python(t), Egress: g})
 	if d := b.Describe(); !d.Available {
 		t.Fatalf("the engine cannot be used: %s", d.Reason)
 	}
@@ -68,7 +69,7 @@ func engine(t *testing.T) *docker.Backend {
 }
 
 func TestDocker(t *testing.T) {
-	b := engine(t)
+	b := engine(t, nil)
 	// The first run makes the image and opens connections to the engine.
 	spec := sandbox.Spec{ID: "first", Owner: "tester", Language: "python", Code: []byte("result = 1")}
 	if r, err := b.Run(t.Context(), spec, nil); err != nil || string(r.Value) != "1" {
@@ -81,7 +82,7 @@ func TestDocker(t *testing.T) {
 }
 
 func TestContainersAreClosed(t *testing.T) {
-	b := engine(t)
+	b := engine(t, nil)
 	spec := sandbox.Spec{ID: "closed", Owner: "tester", Language: "python", Code: []byte(`
 import os
 status = dict(l.split(":\t", 1) for l in open("/proc/self/status").read().splitlines() if ":\t" in l)
@@ -105,7 +106,7 @@ result = {
 }
 
 func TestFilesGoInAndOut(t *testing.T) {
-	b := engine(t)
+	b := engine(t, nil)
 	spec := sandbox.Spec{
 		ID: "files", Owner: "tester", Language: "python", Stdin: []byte("typed"),
 		Files: []sandbox.File{{Path: "in/deep/a.txt", Content: []byte("given")}},

@@ -36,6 +36,7 @@ type Profile struct {
 // proxy, and the certificates of public authorities in PEM, if the host has them
 // at CertificatesFrom.
 const (
+	ProxyPort        = wire.ProxyPort
 	ProxyAddress     = "127.0.0.1:3128"
 	Certificates     = wire.CertificatesAt
 	CertificatesFrom = wire.CertificatesFrom
