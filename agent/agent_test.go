@@ -238,6 +238,7 @@ type runner struct {
 	ran    []sandbox.Spec
 	before error // instead of calling ready
 	during func()
+	opens  []sandbox.Connection
 	load   sandbox.Load
 }
 
@@ -257,6 +258,9 @@ func (r *runner) Run(ctx context.Context, _ string, spec sandbox.Spec, ready fun
 	r.mu.Unlock()
 	if r.during != nil {
 		r.during()
+	}
+	for _, c := range r.opens {
+		spec.Connected(c)
 	}
 	if ctx.Err() != nil {
 		return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130}, nil

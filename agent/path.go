@@ -94,6 +94,9 @@ func (a *Agent) verify(in server.Inbound) (*request, error) {
 	if _, err := destination.Parse(req.exec.Network); err != nil {
 		return req, a2a.Errorf(a2a.CodeInvalidRequest, "network: %s", err)
 	}
+	if _, err := sandbox.ParseNetwork(req.exec.Network); err != nil {
+		return req, a2a.Errorf(a2a.CodeInvalidRequest, "network: %v", err)
+	}
 	if req.principal, req.vouched, err = a.principal(facts); err != nil {
 		return req, err
 	}
@@ -226,6 +229,8 @@ func (a *Agent) carry(ctx context.Context, req *request, executors []identity.ID
 func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Report, bool) {
 	ev := newEvidence(req)
 	spec := a.spec(req, out)
+	conns := a.connections(req)
+	spec.Connected = conns.over
 	res, err := a.cfg.Runner.Run(ctx, req.backend, spec, func(ctx context.Context) error {
 		// INVARIANT: I1, nothing runs before its intent is durable on a quorum.
 		// The jail is complete by now; the code enters it only if this returns nil.
@@ -234,6 +239,7 @@ func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Repo
 	if req.intent == nil {
 		return a.notRun(ctx, req, err)
 	}
+	conns.wait() // no outcome before what the program did
 	rep := a.report(req, res, err)
 	ev.hold(res)
 	// The outcome is owed even to a caller who has gone, and to a cancelled run.
@@ -302,13 +308,20 @@ func (a *Agent) conclude(ctx context.Context, req *request, entry audit.Entry, r
 			}
 			return
 		}
-		if refusal := new(audit.Refusal); errors.As(err, &refusal) || ctx.Err() != nil {
+		if final(ctx, err) {
 			a.log.ErrorContext(ctx, "outcome not recorded; the keepers end this task as lost", "task", req.task, "err", err)
 			return
 		}
 		a.log.WarnContext(ctx, "outcome waits for a quorum", "task", req.task, "err", err)
 		sleep(ctx, outcomeRetry)
 	}
+}
+
+// final says that recording again would change nothing, or that there is no
+// time for it.
+func final(ctx context.Context, err error) bool {
+	refusal := new(audit.Refusal)
+	return errors.As(err, &refusal) || ctx.Err() != nil
 }
 
 // owed is a context for what must be done although the caller has gone. Once
@@ -373,6 +386,7 @@ func (a *Agent) spec(req *request, out Output) sandbox.Spec {
 			FileSize:   narrow(ask.FileSizeBytes, def.FileSize, ceil.FileSizeBytes),
 			Processes:  int(narrow(int64(ask.Processes), int64(def.Processes), int64(ceil.Processes))),
 		},
+		Network:  destinations(req),
 		Required: required(req),
 		Output:   out.Output,
 	}

@@ -3,8 +3,10 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/server"
@@ -26,6 +28,39 @@ func TestARequestLeavesIntentAndOutcome(t *testing.T) {
 	}
 	if want := "agent:" + w.caller.ID().DID(); got[0].Actor != want || got[0].Decision == nil || !got[0].Decision.Allow {
 		t.Errorf("intent by %s, decision %+v; want %s, allowed", got[0].Actor, got[0].Decision, want)
+	}
+}
+
+// What a program connected to is in the log before its outcome, and what it only
+// wrote is not.
+func TestConnectionsAreInTheLogBeforeTheOutcome(t *testing.T) {
+	w := newWorld(t)
+	w.runner.opens = []sandbox.Connection{
+		{Destination: sandbox.Destination{Host: "example.org", Port: 443}, Verdict: sandbox.Connected, Sent: 10, Received: 20, Duration: 3 * time.Millisecond},
+		{Verdict: sandbox.NotAllowed},
+	}
+	rep := w.run(w.signed(w.caller, nil))
+	got := w.entries(audit.KindConnection, audit.KindOutcome)
+	if rep.Status != a2a.Succeeded || len(got) != 3 || got[2].Kind != audit.KindOutcome {
+		t.Fatalf("report %+v, entries %+v", rep, got)
+	}
+	want := map[audit.ConnectionBody]bool{
+		{Host: "example.org", Port: 443, Sent: 10, Received: 20, MS: 3, Verdict: "ok"}: true, {Verdict: "not_allowed"}: true,
+	}
+	for _, e := range got[:2] {
+		body, err := e.Connection()
+		if err != nil || !want[body] || e.Task != rep.Task || *e.Ref != *rep.Intent {
+			t.Errorf("connection %+v, %v", body, err)
+		}
+		delete(want, body)
+	}
+}
+
+func TestMalformedDestinationsAreRefused(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.submit(w.signed(w.caller, func(e *a2a.Execution) { e.Network = "allow=2130706433:80" }))
+	if got := new(a2a.Error); !errors.As(err, &got) || got.Code != a2a.CodeInvalidRequest || !strings.Contains(got.Message, "2130706433") {
+		t.Errorf("Submit = %v", err)
 	}
 }
 

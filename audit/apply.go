@@ -159,6 +159,17 @@ func (a *applier) rules(e Entry, body any) (result, bool) {
 		return a.intentRules(e, body)
 	case OutcomeBody:
 		return a.outcomeRules(e, body)
+	case ConnectionBody:
+		return a.connectionRules(e)
+	}
+	return result{}, false
+}
+
+// connectionRules: who runs a task says what its program connected to.
+func (a *applier) connectionRules(e Entry) (result, bool) {
+	intent, author, ok := a.taskEntry(e.Task, e.Attempt, roleIntent)
+	if !ok || *e.Ref != intent || author != e.Author {
+		return refused("executor", "only the executor of a task may write what its program connected to"), true
 	}
 	return result{}, false
 }

@@ -47,6 +47,19 @@ func TestExactlyOneOutcomeAndLateIsKept(t *testing.T) {
 	refusal(r, late(ack.Index), "no_outcome")
 	refusal(stranger, outcome(ack.Index, audit.StatusSucceeded), "executor")
 	refusal(stranger, audittest.Intent(t, executor.ID(), "task2"), "executor")
+	connection := func(intent uint64) audit.Entry {
+		e := outcome(intent, "")
+		e.Kind = audit.KindConnection
+		if e.Body, err = audit.MarshalBody(audit.ConnectionBody{Host: "example.org", Port: 443, Sent: 1, Received: 2, Verdict: "ok"}); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	refusal(stranger, connection(ack.Index), "executor")
+	refusal(r, connection(ack.Index+1), "executor")
+	if _, err := r.Record(ctx, connection(ack.Index)); err != nil {
+		t.Errorf("a connection of the run is not recorded: %v", err)
+	}
 	second := audittest.Intent(t, executor.ID(), "task1")
 	second.Attempt = 2
 	refusal(r, second, "attempt")

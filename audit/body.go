@@ -52,6 +52,16 @@ type OutcomeBody struct {
 	WallMS     int64             `json:"wall_ms"`
 }
 
+// ConnectionBody is one connection that a jailed program asked its proxy for.
+type ConnectionBody struct {
+	Host     string `json:"host,omitempty"` // on the run's list; absent where what was asked for is not
+	MS       int64  `json:"ms"`
+	Port     int    `json:"port,omitempty"`
+	Received int64  `json:"received"` // bytes
+	Sent     int64  `json:"sent"`     // bytes
+	Verdict  string `json:"verdict"`  // "ok", or why not
+}
+
 // DenialBody says why something was refused.
 type DenialBody struct {
 	Code  string      `json:"code"`            // snake_case
@@ -115,6 +125,9 @@ func (e Entry) Intent() (IntentBody, error) { return bodyOf[IntentBody](e, KindI
 // Outcome is the body of an outcome or late entry.
 func (e Entry) Outcome() (OutcomeBody, error) { return bodyOf[OutcomeBody](e, KindOutcome, KindLate) }
 
+// Connection is the body of a connection entry.
+func (e Entry) Connection() (ConnectionBody, error) { return bodyOf[ConnectionBody](e, KindConnection) }
+
 // Denial is the body of a denial entry.
 func (e Entry) Denial() (DenialBody, error) { return bodyOf[DenialBody](e, KindDenial) }
 
@@ -136,6 +149,8 @@ func checkBody(kind Kind, text json.RawMessage) (body any, err error) {
 		body, err = typed(text, IntentBody.check)
 	case KindOutcome, KindLate:
 		body, err = typed(text, OutcomeBody.check)
+	case KindConnection:
+		body, err = typed(text, ConnectionBody.check)
 	case KindDenial:
 		body, err = typed(text, DenialBody.check)
 	case KindGap:
@@ -218,6 +233,11 @@ func (b OutcomeBody) check() bool {
 		ok = ok && plain(name, maxName) && isDigest(commitment)
 	}
 	return ok && exact(int64(b.ExitCode)) && exact(b.WallMS) && exact(b.CPUMS) && exact(b.PeakMemory)
+}
+
+func (b ConnectionBody) check() bool {
+	return plain(b.Host, maxName) && b.Port >= 0 && b.Port <= 65535 && (b.Host == "") == (b.Port == 0) && b.Verdict != "" && plain(b.Verdict, maxName) &&
+		b.MS >= 0 && exact(b.MS) && b.Received >= 0 && exact(b.Received) && b.Sent >= 0 && exact(b.Sent)
 }
 
 func (b DenialBody) check() bool {

@@ -56,10 +56,13 @@ const (
 	KindMandate Kind = "mandate" // one was revoked
 )
 
+// KindConnection is a connection that a running program opened, or was refused.
+const KindConnection Kind = "connection"
+
 // Kinds lists all kinds in a fixed order.
 func Kinds() []Kind {
 	return []Kind{
-		KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
+		KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindConnection, KindGap,
 		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
 		KindRead, KindErasure, KindAlert, KindEpoch, KindMandate,
 	}
@@ -67,7 +70,7 @@ func Kinds() []Kind {
 
 func (k Kind) known() bool {
 	switch k {
-	case KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindGap,
+	case KindGenesis, KindIntent, KindOutcome, KindDenial, KindLate, KindConnection, KindGap,
 		KindMember, KindAgent, KindKey, KindRole, KindTenant, KindPolicy,
 		KindRead, KindErasure, KindAlert, KindEpoch, KindMandate:
 		return true
@@ -83,7 +86,7 @@ func (k Kind) known() bool {
 // bodies: encoding/json then writes canonical JSON, see [DecodeEntry].
 type Entry struct {
 	Actor   string      `json:"actor,omitempty"`   // principal who asked
-	Attempt int         `json:"attempt,omitempty"` // from 1; of intent, outcome and late
+	Attempt int         `json:"attempt,omitempty"` // from 1; of intent, outcome, late and connection
 	Author  identity.ID `json:"author,omitempty"`  // the node that signed the batch; none on entry 0
 	// Body is the kind's own part: a JSON object ([IntentBody], …).
 	Body     json.RawMessage `json:"body,omitempty"`
@@ -250,7 +253,7 @@ func (e Entry) check() (body any, err error) {
 func (e Entry) checkKind() (body any, err error) {
 	fail := func(what string) (any, error) { return nil, fmt.Errorf("%w: %s entry: %s", ErrInvalid, e.Kind, what) }
 	switch e.Kind {
-	case KindIntent, KindOutcome, KindLate:
+	case KindIntent, KindOutcome, KindLate, KindConnection:
 		if e.Task == "" || e.Attempt < 1 {
 			return fail("needs a task and an attempt from 1 on")
 		}

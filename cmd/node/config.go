@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -36,12 +37,13 @@ type config struct {
 	OIDCGroups   string            // the claim that holds their groups
 	OIDCRoles    map[string]string // group -> role
 
-	Sandbox    string        // backend for requests that name none
-	MemoryMB   int           // default memory limit
-	CPUPercent int           // default CPU limit, of one core
-	Timeout    time.Duration // default wall limit
-	Warm       int           // jails that wait with an interpreter for a run each
-	Docker     string        // the engine's socket; "off": no sandbox docker
+	Sandbox    string         // backend for requests that name none
+	MemoryMB   int            // default memory limit
+	CPUPercent int            // default CPU limit, of one core
+	Timeout    time.Duration  // default wall limit
+	Warm       int            // jails that wait with an interpreter for a run each
+	Egress     []netip.Prefix // private ranges that programs may reach
+	Docker     string         // the engine's socket; "off": no sandbox docker
 	NATS       natsSettings
 	sources    map[string]string
 }
@@ -135,6 +137,11 @@ func settingsTable() []setting {
 			c.Timeout = time.Duration(n * float64(time.Second))
 			return nil
 		}, func(c *config) string { return strconv.FormatFloat(c.Timeout.Seconds(), 'f', -1, 64) })("sandbox_timeout", "AGENTICRAFT_SANDBOX_TIMEOUT", "30", "default wall limit in seconds"),
+		of(func(c *config, s string) error {
+			var err error
+			c.Egress, err = prefixes(s)
+			return err
+		}, func(c *config) string { return joined(c.Egress) })("egress_allow", "AGENTICRAFT_EGRESS_ALLOW", "", "private ranges (CIDR,…) that programs may reach although they are private, local or this cluster's"),
 		of(func(c *config, s string) error {
 			if s != dockerOff && !filepath.IsAbs(s) {
 				return fmt.Errorf("%q is neither an absolute path nor %q", s, dockerOff)

@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/jail"
 	"github.com/agenticraft/node/sandbox/process"
 	"github.com/agenticraft/node/sandbox/restricted"
@@ -17,7 +19,7 @@ import (
 const dockerOff = "off"
 
 // openSandboxes starts the jail's spawner and the backends on it.
-func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Manager, error) {
+func openSandboxes(cfg *config, id identity.ID, nodes func() []netip.Addr, log *slog.Logger) (*sandbox.Manager, error) {
 	spawner, err := jail.Start(jail.Config{Node: jailName(id), Dir: filepath.Join(cfg.Data, "jails"), Log: log})
 	if err != nil {
 		return nil, err
@@ -26,12 +28,16 @@ func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Mana
 	if err != nil {
 		return nil, errors.Join(err, spawner.Close())
 	}
+	way, err := egress.New(egress.Config{Allow: cfg.Egress, Nodes: nodes, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, spawner.Close())
+	}
 	warm := cfg.Warm
 	if cfg.NoRun {
 		warm = 0
 	}
 	python, err := process.New(process.Config{
-		Spawner: spawner, Runtimes: runtimes, Log: log, Warm: warm, WarmLimits: cfg.limits(),
+		Spawner: spawner, Runtimes: runtimes, Log: log, Egress: way, Warm: warm, WarmLimits: cfg.limits(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, spawner.Close())
@@ -42,7 +48,7 @@ func openSandboxes(cfg *config, id identity.ID, log *slog.Logger) (*sandbox.Mana
 	}
 	backends := map[string]sandbox.Backend{"process": python, "restricted": starlark}
 	if cfg.Docker != dockerOff {
-		containers, err := openDocker(cfg, id, runtimes, log)
+		containers, err := openDocker(cfg, id, runtimes, way, log)
 		if err != nil {
 			return nil, errors.Join(err, starlark.Close(), python.Close(), spawner.Close())
 		}

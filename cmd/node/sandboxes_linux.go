@@ -7,14 +7,15 @@ import (
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/docker"
+	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/runtime"
 )
 
 // defaultDocker is the default of docker_socket.
 const defaultDocker = docker.DefaultSocket
 
-func openDocker(cfg *config, id identity.ID, runtimes *runtime.Store, log *slog.Logger) (sandbox.Backend, error) {
+func openDocker(cfg *config, id identity.ID, runtimes *runtime.Store, way *egress.Gateway, log *slog.Logger) (sandbox.Backend, error) {
 	return docker.New(docker.Config{
-		Node: jailName(id), Dir: filepath.Join(cfg.Data, "containers"), Socket: cfg.Docker, Runtimes: runtimes, Log: log,
+		Node: jailName(id), Dir: filepath.Join(cfg.Data, "containers"), Socket: cfg.Docker, Runtimes: runtimes, Egress: way, Log: log,
 	})
 }

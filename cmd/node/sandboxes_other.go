@@ -8,12 +8,13 @@ import (
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/runtime"
 )
 
 // defaultDocker is the default of docker_socket.
 const defaultDocker = dockerOff
 
-func openDocker(*config, identity.ID, *runtime.Store, *slog.Logger) (sandbox.Backend, error) {
+func openDocker(*config, identity.ID, *runtime.Store, *egress.Gateway, *slog.Logger) (sandbox.Backend, error) {
 	return nil, errors.New("docker_socket: containers need Linux here; set it to off")
 }

@@ -190,7 +190,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 
 	// Sandboxes.
-	manager, err := openSandboxes(cfg, key.ID(), log)
+	manager, err := openSandboxes(cfg, key.ID(), nodeAddresses(node, peers), log)
 	if err != nil {
 		return err
 	}
