@@ -55,7 +55,7 @@ func (a Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.
 	switch e.Kind {
 	case audit.KindIntent:
 		return c.intent()
-	case audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap,
+	case audit.KindOutcome, audit.KindLate, audit.KindConnection, audit.KindDenial, audit.KindGap,
 		audit.KindRead, audit.KindErasure, audit.KindAlert:
 		// What happened is written even of those who have been revoked since.
 		return nil
@@ -103,7 +103,7 @@ func (c *change) author(author identity.ID) error {
 			return err
 		}
 	}
-	runs := []audit.Kind{audit.KindIntent, audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap, audit.KindErasure}
+	runs := []audit.Kind{audit.KindIntent, audit.KindOutcome, audit.KindLate, audit.KindConnection, audit.KindDenial, audit.KindGap, audit.KindErasure}
 	if m.Role == Auditor || !slices.Contains(runs, c.entry.Kind) {
 		return refuse("author", "a %s may not write entries of that kind", m.Role)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -176,6 +177,12 @@ func entryLine(e httpdoor.LogEntry) string {
 	}
 	if out, err := entry.Outcome(); err == nil {
 		verdict = out.Status
+	}
+	if c, err := entry.Connection(); err == nil {
+		verdict = c.Verdict
+		if c.Host != "" {
+			verdict += " " + net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) + fmt.Sprintf(" sent %d received %d", c.Sent, c.Received)
+		}
 	}
 	return fmt.Sprintf("%6d  %s  %-8s %-32s  %s %s", e.Index, entry.Time, entry.Kind, entry.Task, entry.Actor, verdict)
 }
