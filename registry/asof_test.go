@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -33,7 +34,7 @@ func TestAsOf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ack, err := rec.Record(t.Context(), e)
+		ack, err := rec.Record(t.Context(), signed(e, time.Now()))
 		if err != nil {
 			t.Fatal(err)
 		}
