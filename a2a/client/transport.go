@@ -65,6 +65,9 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if resp.StatusCode == http.StatusOK {
 		resp.Body = &capped{ReadCloser: resp.Body, left: t.max}
+		if seen, ok := req.Context().Value(numbersKey{}).(*numbers); ok {
+			resp.Body = &numbering{ReadCloser: resp.Body, to: seen}
+		}
 		if strings.Contains(req.Header.Get("Accept"), eventStream) && !strings.HasPrefix(resp.Header.Get("Content-Type"), eventStream) {
 			return asStream(resp)
 		}
