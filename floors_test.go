@@ -49,7 +49,8 @@ var floors = map[string]string{
 	"a2a/natsrpc":             "a2a identity",
 	"a2a/natsrpc/natstest":    "",
 	"a2a/taskstore":           "a2a identity",
-	"a2a/conformance":         "a2a a2a/server a2a/taskstore identity",
+	"a2a/push":                "a2a a2a/taskstore identity", // delivers what the task store queues
+	"a2a/conformance":         "a2a a2a/push a2a/server a2a/taskstore identity",
 	"authz":                   "identity authz/destination",
 	"authz/mandate":           "identity authz/destination",
 	"authz/destination":       "", // HOST:PORT and its patterns, which policy and mandates share

@@ -33,6 +33,7 @@ type CardConfig struct {
 	Interfaces  []CardInterface // in order of preference
 	Languages   []string        // really offered, sorted
 	Sandboxes   []string        // really offered, sorted
+	Push        bool            // push notifications are offered
 }
 
 // CardInterface is one way to reach the node.
@@ -175,7 +176,7 @@ func (cfg CardConfig) document() (map[string]any, error) {
 		"defaultOutputModes":  modes,
 		"capabilities": map[string]any{
 			"streaming":         true,
-			"pushNotifications": false,
+			"pushNotifications": cfg.Push,
 			"extendedAgentCard": false,
 			"extensions":        cfg.extensions(schema),
 		},

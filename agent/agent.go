@@ -8,6 +8,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
 	"github.com/agenticraft/node/authz/mandate"
@@ -79,6 +81,11 @@ type Peers interface {
 	Send(ctx context.Context, to identity.ID, req *sdk.SendMessageRequest, delegation []byte, out Output) (*sdk.Task, error)
 	Task(ctx context.Context, at identity.ID, task string) (*sdk.Task, error)
 	Cancel(ctx context.Context, at identity.ID, task string) error
+	// Follow streams a task from the node that runs it, after an event if after
+	// is not nil.
+	Follow(ctx context.Context, at identity.ID, task string, after *uint64) iter.Seq2[server.Numbered, error]
+	// Pushes are the push configurations that a node keeps of its door's tasks.
+	Pushes(at identity.ID) (server.Pushes, error)
 	// Receipt fetches the receipt of a task from the node that ran it.
 	Receipt(ctx context.Context, at identity.ID, task string) ([]byte, error)
 	// Connected reports whether the node can be reached right now.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -314,6 +315,14 @@ func (p *peers) Task(_ context.Context, _ identity.ID, task string) (*sdk.Task, 
 }
 
 func (p *peers) Cancel(context.Context, identity.ID, string) error { return nil }
+
+func (p *peers) Follow(context.Context, identity.ID, string, *uint64) iter.Seq2[server.Numbered, error] {
+	return func(yield func(server.Numbered, error) bool) {
+		yield(server.Numbered{}, errors.New("no answer"))
+	}
+}
+
+func (p *peers) Pushes(identity.ID) (server.Pushes, error) { return nil, errors.New("no answer") }
 
 func (p *peers) Receipt(context.Context, identity.ID, string) ([]byte, error) {
 	return nil, errors.New("no answer")

@@ -218,3 +218,30 @@ func TestReceiptsAreForWhoMaySeeTheTask(t *testing.T) {
 		t.Errorf("no such task: %v", err)
 	}
 }
+
+// A task that our copy of the log does not hold yet is asked for at the other
+// nodes, for who may see it.
+func TestATaskAheadOfOurLogIsAskedFor(t *testing.T) {
+	w := newWorld(t)
+	asked := 0
+	w.peers.adverts = map[identity.ID][]byte{"peer": []byte("{}")}
+	w.peers.task = func(task string) (*sdk.Task, error) {
+		asked++
+		found := &sdk.Task{ID: sdk.TaskID(task)}
+		found.SetMeta(a2a.ExecutionURI, map[string]any{"owner": "agent:anna"})
+		return found, nil
+	}
+	task := "00112233445566778899aabbccddeeff"
+	owner := identity.Principal{Kind: identity.Agent, Name: "anna"}
+	if got, err := w.agent.Fetch(t.Context(), task, owner); err != nil || string(got.ID) != task {
+		t.Errorf("its owner gets %+v, %v", got, err)
+	}
+	_, err := w.agent.Fetch(t.Context(), task, identity.Principal{Kind: identity.Agent, Name: "ben"})
+	wantCode(t, err, a2a.CodeNotFound)
+	before := asked
+	_, err = w.agent.Fetch(t.Context(), task, identity.Principal{Kind: identity.Node, Name: "x", Roles: []string{"operator"}})
+	wantCode(t, err, a2a.CodeNotFound)
+	if asked != before {
+		t.Error("a node that asks makes us ask others")
+	}
+}

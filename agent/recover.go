@@ -301,6 +301,9 @@ func (a *Agent) Fetch(ctx context.Context, task string, caller identity.Principa
 	notFound := &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task"}
 	a.cfg.Catchup(ctx)
 	executor, intent, err := a.whereabouts(task)
+	if errors.Is(err, audit.ErrNotFound) {
+		return a.askAround(ctx, task, caller)
+	}
 	if err != nil || !maySee(caller, intent.Actor) {
 		return nil, notFound
 	}

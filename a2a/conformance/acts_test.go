@@ -97,11 +97,15 @@ type deviation struct {
 
 const testWait = 45 * time.Second
 
-// capabilities of the card that preconditions ask about.
-var capabilities = map[string]bool{"streaming": true, "pushNotifications": false, "extendedAgentCard": false, "authentication": false}
+// stand is the agent that the suite talks to.
+type stand struct {
+	*service
+	bindings map[string]caller
+}
 
-func TestACTS(t *testing.T) {
-	s, err := start(t.Context(), t.TempDir(), "127.0.0.1:0", "127.0.0.1:0", slog.New(slog.DiscardHandler))
+func newStand(t *testing.T, pushes bool) *stand {
+	t.Helper()
+	s, err := start(t.Context(), t.TempDir(), "127.0.0.1:0", "127.0.0.1:0", pushes, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,11 +120,25 @@ func TestACTS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	return &stand{s, map[string]caller{"jsonrpc": jsonrpc{s.url}, "rest": rest{s.url}, "grpc": rpc{conn}}}
+}
+
+// capability is what the stand's card says about what preconditions ask.
+func (s *stand) capability(name string) (have, known bool) {
+	have, known = map[string]bool{"streaming": true, "pushNotifications": s.pushes, "extendedAgentCard": false, "authentication": false}[name]
+	return have, known
+}
+
+func TestACTS(t *testing.T) {
+	// What the card says decides what a test expects: the same agent with push
+	// notifications and without.
+	with, without := newStand(t, true), newStand(t, false)
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(receiver.Close)
 	var devs []deviation
 	readYAML(t, "testdata/deviations.yaml", &devs)
 	table := newTally()
 	t.Cleanup(func() { table.log(t) })
-	bindings := map[string]caller{"jsonrpc": jsonrpc{s.url}, "rest": rest{s.url}, "grpc": rpc{conn}}
 	total := 0
 	var suite suiteFile
 	readYAML(t, "testdata/acts/suite.acts.yaml", &suite)
@@ -130,7 +148,7 @@ func TestACTS(t *testing.T) {
 		for _, group := range file.Suites {
 			for _, test := range group.Tests {
 				total++
-				for _, binding := range slices.Sorted(maps.Keys(bindings)) {
+				for _, binding := range slices.Sorted(maps.Keys(with.bindings)) {
 					if len(test.Transport) > 0 && !slices.Contains(test.Transport, binding) {
 						continue
 					}
@@ -139,10 +157,15 @@ func TestACTS(t *testing.T) {
 					}
 					t.Run(test.ID+"/"+binding, func(t *testing.T) {
 						t.Parallel()
-						p := &play{base: s.url, binding: binding, via: bindings[binding], vars: maps.Clone(file.Variables), answers: map[string]any{}}
+						s := with
+						if on, asked := test.Preconditions.Capabilities["pushNotifications"]; asked && !on {
+							s = without
+						}
+						p := &play{stand: s, base: s.url, binding: binding, via: s.bindings[binding], vars: maps.Clone(file.Variables), answers: map[string]any{}}
 						if p.vars == nil {
 							p.vars = map[string]string{}
 						}
+						p.vars["webhookUrl"] = receiver.URL
 						table.note(binding, judge(t, p, test, devs))
 					})
 				}
@@ -162,7 +185,7 @@ func TestACTS(t *testing.T) {
 // judge runs a test and says how it went.
 func judge(t *testing.T, p *play, test actsTest, devs []deviation) string {
 	for name, want := range test.Preconditions.Capabilities {
-		if have, known := capabilities[name]; !known {
+		if have, known := p.stand.capability(name); !known {
 			t.Errorf("unknown precondition %s", name)
 		} else if have != want {
 			return "not applicable"
@@ -190,6 +213,7 @@ func judge(t *testing.T, p *play, test actsTest, devs []deviation) string {
 
 // play is one run of one test over one binding.
 type play struct {
+	stand         *stand
 	base, binding string
 	via           caller
 	vars          map[string]string // "step.name" -> text

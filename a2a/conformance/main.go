@@ -24,8 +24,10 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/push"
 	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/a2a/taskstore"
+	"github.com/agenticraft/node/identity"
 )
 
 const grace = 2 * time.Second
@@ -33,22 +35,23 @@ const grace = 2 * time.Second
 func main() {
 	httpAddr := flag.String("http", "127.0.0.1:9999", "host:port of JSON-RPC and HTTP+JSON")
 	grpcAddr := flag.String("grpc", "127.0.0.1:9998", "host:port of gRPC")
+	pushes := flag.Bool("push", true, "offer push notifications, to loopback addresses too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *httpAddr, *grpcAddr); err != nil {
+	if err := run(ctx, *httpAddr, *grpcAddr, *pushes); err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, httpAddr, grpcAddr string) (err error) {
+func run(ctx context.Context, httpAddr, grpcAddr string, pushes bool) (err error) {
 	dir, err := os.MkdirTemp("", "agenticraft-conformance-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := start(ctx, dir, httpAddr, grpcAddr, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	s, err := start(ctx, dir, httpAddr, grpcAddr, pushes, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
 	}
@@ -60,16 +63,41 @@ func run(ctx context.Context, httpAddr, grpcAddr string) (err error) {
 // service is the stack, running.
 type service struct {
 	url, grpc string
+	pushes    bool
 	close     func() error
 }
 
+const servers = 3 // HTTP, gRPC, notifier
+
+// newNotifier delivers to receivers on this machine, too: that is where suites
+// have theirs.
+func newNotifier(store *taskstore.Store, log *slog.Logger) (*push.Pusher, error) {
+	key, err := identity.Generate()
+	if err != nil {
+		return nil, err
+	}
+	guard, err := push.ParseGuard([]string{"127.0.0.0/8", "::1"})
+	if err != nil {
+		return nil, err
+	}
+	return push.New(push.Config{Store: store, Key: key, Guard: guard, Log: log})
+}
+
 // start serves until close; dir keeps the tasks.
-func start(ctx context.Context, dir, httpAddr, grpcAddr string, log *slog.Logger) (*service, error) {
+func start(ctx context.Context, dir, httpAddr, grpcAddr string, pushes bool, log *slog.Logger) (*service, error) {
 	store, err := taskstore.Open(taskstore.Config{Dir: dir})
 	if err != nil {
 		return nil, err
 	}
-	handler, err := server.New(server.Config{Path: agent{}, Store: store, Log: log})
+	notifier, err := newNotifier(store, log)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	cfg := server.Config{Path: agent{}, Store: store, Log: log}
+	if pushes {
+		cfg.Push = notifier
+	}
+	handler, err := server.New(cfg)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -89,18 +117,19 @@ func start(ctx context.Context, dir, httpAddr, grpcAddr string, log *slog.Logger
 	if err != nil {
 		return nil, errors.Join(err, httpListener.Close(), store.Close())
 	}
-	s := &service{url: "http://" + httpListener.Addr().String(), grpc: grpcListener.Addr().String()}
+	s := &service{url: "http://" + httpListener.Addr().String(), grpc: grpcListener.Addr().String(), pushes: pushes}
 	doors := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: doors(handler, caller, s, log)}
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan error, 2)
+	done := make(chan error, servers)
 	go func() { done <- doors.Serve(httpListener) }()
 	go func() { done <- rpc.Serve(serving, grpcListener, grace) }()
+	go func() { done <- notifier.Run(serving) }()
 	s.close = func() error {
 		stop()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
 		faults := []error{doors.Close(), rpc.Close(), handler.Close(end)}
-		for range 2 {
+		for range servers {
 			if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 				faults = append(faults, err)
 			}
@@ -140,7 +169,7 @@ func card(s *service) map[string]any {
 			at(s.url+"/rest", sdk.TransportProtocolHTTPJSON),
 			at(s.grpc, sdk.TransportProtocolGRPC),
 		},
-		"capabilities":       map[string]any{"streaming": true, "pushNotifications": false, "extendedAgentCard": false},
+		"capabilities":       map[string]any{"streaming": true, "pushNotifications": s.pushes, "extendedAgentCard": false},
 		"defaultInputModes":  modes,
 		"defaultOutputModes": modes,
 		"skills": []any{map[string]any{

@@ -52,7 +52,7 @@ func (h *Handler) Finish(ctx context.Context, task string, report a2a.Report) er
 	if err != nil {
 		return fmt.Errorf("finish task %s: %w", task, err)
 	}
-	if err := h.keep(last, record.Owner); err != nil {
+	if err := h.keep(last, record.Owner, taskstore.Change{Notices: h.notices(id, lastWords(last)...)}); err != nil {
 		return fmt.Errorf("finish task: %w", err)
 	}
 	h.log.InfoContext(ctx, "task of an earlier process ended", "task", task, "status", report.Status)

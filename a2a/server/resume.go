@@ -15,14 +15,6 @@ import (
 	"github.com/agenticraft/node/a2a/taskstore"
 )
 
-// numbered is an event with its number, the id that a reader may resume after.
-// A task's numbers rise: each byte of output counts one, each other event one.
-// So a number is a place in the task's log, whoever read it and at what pace.
-type numbered struct {
-	number uint64
-	event  sdk.Event
-}
-
 // lastEventID is the header of a reader who comes back.
 const lastEventID = "Last-Event-ID"
 
@@ -146,16 +138,16 @@ type entry struct {
 	Event  json.RawMessage `json:"event,omitempty"`
 }
 
-// log is the run's log for the store, and what comes next; nothing if it is too
-// long.
-func (r *run) log(more ...sdk.Event) ([]taskstore.Event, error) {
+// log is the run's log for the store, and what comes next if something does;
+// nothing if it is too long.
+func (r *run) log(next sdk.Event) ([]taskstore.Event, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []taskstore.Event
 	at, size := uint64(0), 0
 	chunks := slices.Clip(r.chunks)
-	for _, e := range more {
-		chunks = append(chunks, chunk{event: e})
+	if next != nil {
+		chunks = append(chunks, chunk{event: next})
 	}
 	for _, c := range chunks {
 		e := entry{Stream: c.stream, Offset: c.offset, Data: c.data}
@@ -184,7 +176,7 @@ func (h *Handler) storedRun(task *sdk.Task) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := newRun(task, ownerOf(task))
+	r := newRun(task, OwnerOf(task))
 	for _, stored := range events {
 		var e entry
 		if err := json.Unmarshal(stored.Data, &e); err != nil {

@@ -155,15 +155,15 @@ type reader struct {
 	// oneTurn ends the reading where the task waits for input. One that waits for
 	// authorization goes on by itself.
 	oneTurn bool
-	at      uint64 // number of what was read last, see [numbered]
+	at      uint64 // number of what was read last, see [Numbered]
 }
 
 // read gives what is new, the task as it stands, and what to wait on for more.
-func (f *reader) read() ([]numbered, *sdk.Task, <-chan struct{}) {
+func (f *reader) read() ([]Numbered, *sdk.Task, <-chan struct{}) {
 	r := f.run
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var events []numbered
+	var events []Numbered
 	for ; f.next < len(r.chunks); f.next, f.taken = f.next+1, 0 {
 		c := r.chunks[f.next]
 		if n := c.size() - f.taken; n > 0 {
@@ -172,7 +172,7 @@ func (f *reader) read() ([]numbered, *sdk.Task, <-chan struct{}) {
 			if e == nil {
 				e = f.update(r.task, c, slices.Clone(c.data[f.taken:]))
 			}
-			events, f.taken = append(events, numbered{f.at, e}), c.size()
+			events, f.taken = append(events, Numbered{f.at, e}), c.size()
 		}
 		if f.next == len(r.chunks)-1 {
 			break // it may still grow

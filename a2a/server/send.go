@@ -69,15 +69,19 @@ func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk
 	if err := checkRequest(req); err != nil {
 		return nil, nil, nil, err
 	}
+	delegation, _ := ctx.Value(delegationKey).([]byte)
+	req, push, err := h.inlinePush(req, delegation != nil)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	if req.Message.TaskID != "" {
-		follow, err := h.resumeTalk(ctx, req, caller)
+		follow, err := h.resumeTalk(ctx, req, caller, push)
 		return nil, nil, follow, err
 	}
 	if err := h.enter(); err != nil {
 		return nil, nil, nil, err
 	}
 	defer h.inProgress.Done()
-	delegation, _ := ctx.Value(delegationKey).([]byte)
 	admitted, err := h.path.Submit(ctx, Inbound{Request: req, Caller: caller, Delegation: delegation})
 	if err != nil {
 		return nil, nil, nil, err
@@ -94,7 +98,7 @@ func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk
 	case admitted.Run == nil && admitted.Talk == nil:
 		return nil, nil, nil, errors.New("path admitted a request without a run")
 	}
-	return nil, nil, h.start(ctx, admitted, req), nil
+	return nil, nil, h.start(ctx, admitted, req, push), nil
 }
 
 func checkRequest(req *sdk.SendMessageRequest) error {
@@ -103,8 +107,6 @@ func checkRequest(req *sdk.SendMessageRequest) error {
 		return a2a.Errorf(a2a.CodeInvalidRequest, "the request has no message")
 	case len(req.Message.ContextID) > maxContextID:
 		return a2a.Errorf(a2a.CodeInvalidRequest, "contextId is longer than %d bytes", maxContextID)
-	case req.Config != nil && req.Config.PushConfig != nil:
-		return errPush
 	case req.Config != nil && req.Config.HistoryLength != nil && *req.Config.HistoryLength < 0:
 		return errHistory
 	}
@@ -113,7 +115,7 @@ func checkRequest(req *sdk.SendMessageRequest) error {
 
 // start stores the task and runs it. The path has committed an intent by now,
 // so the run happens whatever becomes of the request or the store.
-func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMessageRequest) *reader {
+func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMessageRequest, push *sdk.PushConfig) *reader {
 	task := newTask(admitted, req)
 	r := newRun(task, admitted.Owner)
 	r.talks = admitted.Talk != nil
@@ -121,6 +123,7 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	if _, err := h.store.Create(task, admitted.Owner, *task.Status.Timestamp); err != nil {
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
 	}
+	h.register(ctx, task.ID, push)
 	h.mu.Lock()
 	h.runs[task.ID] = r
 	h.mu.Unlock()
@@ -149,28 +152,33 @@ func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
 		report = a2a.Report{Task: report.Task, Node: report.Node, Status: a2a.Failed, Intent: report.Intent, Outcome: report.Outcome, Error: &a2a.ReportError{Code: a2a.CodeInternal, Message: "the report could not be written"}}
 		task, _ = ended(r.task, report, nil) // without a result it can
 	}
-	h.keepRun(ctx, r, task)
+	h.keepRun(ctx, r, task, nil, lastWords(task)...)
 	r.end(task)
 	h.mu.Lock()
 	delete(h.runs, task.ID)
 	h.mu.Unlock()
 }
 
-// keepRun stores a task with the log of its run and what comes next. The run goes on if it cannot.
-func (h *Handler) keepRun(ctx context.Context, r *run, task *sdk.Task, more ...sdk.Event) {
-	events, err := r.log(more...)
+// keepRun stores a task with the log of its run, with what comes next in it if
+// something does, and has its receivers told of events. The run goes on if it
+// cannot.
+func (h *Handler) keepRun(ctx context.Context, r *run, task *sdk.Task, next sdk.Event, told ...sdk.Event) {
+	events, err := r.log(next)
 	if err != nil {
 		h.log.ErrorContext(ctx, "log of a task", "task", task.ID, "err", err)
 	}
-	if err := h.keep(task, r.owner, events...); err != nil {
+	if err := h.keep(task, r.owner, taskstore.Change{Events: events, Notices: h.notices(task.ID, told...)}); err != nil {
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
 	}
 }
 
-func (h *Handler) keep(task *sdk.Task, owner string, events ...taskstore.Event) error {
-	_, err := h.store.Update(task, *task.Status.Timestamp, events...)
+func (h *Handler) keep(task *sdk.Task, owner string, change taskstore.Change) error {
+	_, err := h.store.Update(task, *task.Status.Timestamp, change)
 	if errors.Is(err, taskstore.ErrNotFound) {
 		_, err = h.store.Create(task, owner, *task.Status.Timestamp)
+	}
+	if len(change.Notices) > 0 {
+		h.push.Wake(task.ID)
 	}
 	return err
 }
@@ -233,8 +241,8 @@ func (f *reader) follow(ctx context.Context, history *int, yield func(sdk.Event,
 	for {
 		events, task, changed := f.read()
 		for _, e := range events {
-			number(ctx, e.number)
-			if !yield(e.event, nil) {
+			number(ctx, e.Number)
+			if !yield(e.Event, nil) {
 				return
 			}
 		}
@@ -272,15 +280,23 @@ func (f *reader) farewell(ctx context.Context, task *sdk.Task, yield func(sdk.Ev
 
 // farewell yields the report and the terminal status.
 func farewell(task *sdk.Task, yield func(sdk.Event, error) bool) {
-	for _, artifact := range task.Artifacts {
-		if artifact.ID != a2a.ReportArtifact {
-			continue // the reader has seen its pieces
-		}
-		if !yield(&sdk.TaskArtifactUpdateEvent{TaskID: task.ID, ContextID: task.ContextID, Artifact: artifact, LastChunk: true}, nil) {
+	for _, e := range lastWords(task) {
+		if !yield(e, nil) {
 			return
 		}
 	}
-	yield(&sdk.TaskStatusUpdateEvent{TaskID: task.ID, ContextID: task.ContextID, Status: task.Status}, nil)
+}
+
+// lastWords are the report and the terminal status. Of the output, readers have
+// seen the pieces.
+func lastWords(task *sdk.Task) []sdk.Event {
+	var out []sdk.Event
+	for _, artifact := range task.Artifacts {
+		if artifact.ID == a2a.ReportArtifact {
+			out = append(out, &sdk.TaskArtifactUpdateEvent{TaskID: task.ID, ContextID: task.ContextID, Artifact: artifact, LastChunk: true})
+		}
+	}
+	return append(out, &sdk.TaskStatusUpdateEvent{TaskID: task.ID, ContextID: task.ContextID, Status: task.Status})
 }
 
 func newTask(admitted Admitted, req *sdk.SendMessageRequest) *sdk.Task {
@@ -303,7 +319,8 @@ func newTask(admitted Admitted, req *sdk.SendMessageRequest) *sdk.Task {
 // metaOwner names the owner in a task's metadata under [a2a.ExecutionURI].
 const metaOwner = "owner"
 
-func ownerOf(task *sdk.Task) string {
+// OwnerOf is who may see a task, as its metadata says; "" if it does not.
+func OwnerOf(task *sdk.Task) string {
 	meta, _ := task.Metadata[a2a.ExecutionURI].(map[string]any)
 	owner, _ := meta[metaOwner].(string)
 	return owner

@@ -26,6 +26,7 @@ import (
 type Config struct {
 	Path  Path             // required
 	Store *taskstore.Store // required; the caller closes it after the handler
+	Push  Notifier         // default: no push notifications
 	Log   *slog.Logger     // default: none
 }
 
@@ -34,6 +35,7 @@ type Config struct {
 type Handler struct {
 	path  Path
 	store *taskstore.Store
+	push  Notifier
 	log   *slog.Logger
 
 	stop       context.Context // done when runs must end at once
@@ -55,7 +57,7 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{path: cfg.Path, store: cfg.Store, log: cfg.Log, runs: make(map[sdk.TaskID]*run)}
+	h := &Handler{path: cfg.Path, store: cfg.Store, push: cfg.Push, log: cfg.Log, runs: make(map[sdk.TaskID]*run)}
 	h.stop, h.stopNow = context.WithCancel(context.Background())
 	return h, nil
 }

@@ -135,12 +135,19 @@ func openIn(t testing.TB, path *fakePath, dir string) *house {
 
 func openPath(t testing.TB, path server.Path, dir string) *house {
 	t.Helper()
+	return openWith(t, dir, func(cfg *server.Config) { cfg.Path = path })
+}
+
+func openWith(t testing.TB, dir string, more func(*server.Config)) *house {
+	t.Helper()
 	store, err := taskstore.Open(taskstore.Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
-	h, err := server.New(server.Config{Path: path, Store: store, Log: log})
+	cfg := server.Config{Store: store, Log: log}
+	more(&cfg)
+	h, err := server.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

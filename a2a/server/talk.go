@@ -33,7 +33,7 @@ func interrupted(s sdk.TaskState) bool {
 }
 
 // resumeTalk hands a message to a task that waits for one.
-func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, caller Caller) (*reader, error) {
+func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, caller Caller, push *sdk.PushConfig) (*reader, error) {
 	id := req.Message.TaskID
 	task, err := h.lookUp(ctx, id, caller)
 	if err != nil {
@@ -48,7 +48,7 @@ func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, c
 		return nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; send a new message without taskId")
 	case !talks:
 		return nil, a2a.Errorf(a2a.CodeUnsupported, "a task takes one message; send a new one without taskId")
-	case !interrupted(state) || !caller.is(ownerOf(task), nil):
+	case !interrupted(state) || !caller.is(OwnerOf(task), nil):
 		return nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits for no message")
 	}
 	if err := h.enter(); err != nil {
@@ -66,6 +66,7 @@ func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, c
 	if err != nil {
 		return nil, err
 	}
+	h.register(ctx, id, push)
 	turn, err := h.nextTurn(ctx, before, req.Message)
 	if err != nil {
 		return nil, err
@@ -170,11 +171,11 @@ func (t *turn) say(e sdk.Event) {
 	t.h.tell(t.ctx, r, &next, e)
 }
 
-// tell makes next the task as it stands: on disk if its state says something
-// that must outlive this process, then for readers. The caller holds word.
+// tell makes next the task as it stands: on disk if something of it must
+// outlive this process, then for readers. The caller holds word.
 func (h *Handler) tell(ctx context.Context, r *run, next *sdk.Task, e sdk.Event) {
-	if _, status := e.(*sdk.TaskStatusUpdateEvent); status {
-		h.keepRun(ctx, r, next, e)
+	if _, status := e.(*sdk.TaskStatusUpdateEvent); status || h.notifies(next.ID) {
+		h.keepRun(ctx, r, next, e, e)
 	}
 	r.mu.Lock()
 	r.task = next
@@ -194,13 +195,13 @@ func (h *Handler) hush(ctx context.Context, task *sdk.Task) bool {
 	switch {
 	case r != nil && !r.talks:
 		return false
-	case r == nil && !interrupted(task.Status.State):
+	case r == nil && (!interrupted(task.Status.State) || !h.holds(task.ID)):
 		return false
 	case r == nil:
 		var err error
 		if r, err = h.storedRun(task); err != nil {
 			h.log.ErrorContext(ctx, "log of a task", "task", task.ID, "err", err)
-			r = newRun(task, ownerOf(task))
+			r = newRun(task, OwnerOf(task))
 		}
 		r.talks = true
 	}

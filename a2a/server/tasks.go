@@ -92,7 +92,7 @@ func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if !caller.is(ownerOf(task), mayCancel) {
+	if !caller.is(OwnerOf(task), mayCancel) {
 		return nil, a2a.Errorf(a2a.CodeDenied, "you may see this task, not cancel it")
 	}
 	for !task.Status.State.Terminal() { // again if it ended its turn just now
@@ -124,31 +124,24 @@ func (h *Handler) SubscribeToTask(ctx context.Context, req *sdk.SubscribeToTaskR
 			yield(nil, err)
 			return
 		}
+		if r := h.running(req.ID); r != nil {
+			r.reader(ctx).follow(ctx, nil, yield)
+			return
+		}
 		if task.Status.State.Terminal() {
 			switch follow, err := h.replay(ctx, task); {
 			case err != nil:
 				yield(nil, err)
 				return
-			case follow != nil:
+			case follow != nil && h.holds(req.ID):
 				follow.follow(ctx, nil, yield)
 				return
+			case follow == nil:
+				yield(nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; get it instead"))
+				return
 			}
-			yield(nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; get it instead"))
-			return
 		}
-		r := h.running(req.ID)
-		if r != nil {
-			r.reader(ctx).follow(ctx, nil, yield)
-			return
-		}
-		if !yield(task, nil) {
-			return
-		}
-		if task, err = h.await(ctx, req.ID, nil, caller); err != nil {
-			yield(nil, err)
-			return
-		}
-		farewell(task, yield)
+		h.relay(ctx, task, caller, yield)
 	}
 }
 
@@ -201,26 +194,6 @@ func (h *Handler) stored(id sdk.TaskID, visible func(owner string) bool) (*sdk.T
 		return nil, errNotFound
 	}
 	return record.Task, nil
-}
-
-// GetTaskPushConfig implements the SDK's RequestHandler: refused.
-func (h *Handler) GetTaskPushConfig(context.Context, *sdk.GetTaskPushConfigRequest) (*sdk.PushConfig, error) {
-	return nil, errPush
-}
-
-// ListTaskPushConfigs implements the SDK's RequestHandler: refused.
-func (h *Handler) ListTaskPushConfigs(context.Context, *sdk.ListTaskPushConfigRequest) (*sdk.ListTaskPushConfigResponse, error) {
-	return nil, errPush
-}
-
-// CreateTaskPushConfig implements the SDK's RequestHandler: refused.
-func (h *Handler) CreateTaskPushConfig(context.Context, *sdk.PushConfig) (*sdk.PushConfig, error) {
-	return nil, errPush
-}
-
-// DeleteTaskPushConfig implements the SDK's RequestHandler: refused.
-func (h *Handler) DeleteTaskPushConfig(context.Context, *sdk.DeleteTaskPushConfigRequest) error {
-	return errPush
 }
 
 // GetExtendedAgentCard implements the SDK's RequestHandler: refused.

@@ -22,7 +22,7 @@ type Event struct {
 func (s *Store) Events(id sdk.TaskID) ([]Event, error) {
 	var events []Event
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		prefix := eventPrefix(id)
+		prefix := prefixOf(id)
 		c := tx.Bucket(bucketEvents).Cursor()
 		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
 			number := k[len(prefix):]
@@ -43,11 +43,12 @@ const numberBytes = 8
 
 func putEvents(tx *bbolt.Tx, id sdk.TaskID, events []Event) error {
 	for _, e := range events {
-		if err := tx.Bucket(bucketEvents).Put(binary.BigEndian.AppendUint64(eventPrefix(id), e.Number), e.Data); err != nil {
+		if err := tx.Bucket(bucketEvents).Put(binary.BigEndian.AppendUint64(prefixOf(id), e.Number), e.Data); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func eventPrefix(id sdk.TaskID) []byte { return append([]byte(id), 0) }
+// prefixOf begins the keys of what belongs to a task.
+func prefixOf(id sdk.TaskID) []byte { return append([]byte(id), 0) }

@@ -20,10 +20,10 @@ func TestEventsAreKeptWithTheTask(t *testing.T) {
 	}
 	want := []taskstore.Event{{Number: 2, Data: []byte("b")}, {Number: 7, Data: []byte("a")}, {Number: 300, Data: []byte("c")}}
 	shuffled := []taskstore.Event{want[2], want[0], want[1]}
-	if _, err := s.Update(task(1, sdk.TaskStateCompleted), start.Add(time.Second), shuffled...); err != nil {
+	if _, err := s.Update(task(1, sdk.TaskStateCompleted), start.Add(time.Second), taskstore.Change{Events: shuffled}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Update(task(3, sdk.TaskStateCompleted), start, want...); err == nil {
+	if _, err := s.Update(task(3, sdk.TaskStateCompleted), start, taskstore.Change{Events: want}); err == nil {
 		t.Error("Update of an unknown task succeeds")
 	}
 	if err := s.Close(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -44,6 +45,8 @@ var (
 	bucketTimes      = []byte("times")      // order id -> summary
 	bucketUnfinished = []byte("unfinished") // id -> nothing
 	bucketEvents     = []byte("events")     // id 0x00 number -> event
+	bucketPushes     = []byte("pushes")     // id 0x00 configuration -> configuration, secrets and all
+	bucketNotices    = []byte("notices")    // id 0x00 configuration 0x00 number -> time body
 	bucketMeta       = []byte("meta")
 	keyFormat        = []byte("format")
 	format           = []byte("1")
@@ -70,7 +73,18 @@ type summary struct {
 
 // Store is an open task store. It may be used concurrently.
 type Store struct {
-	db *bbolt.DB
+	db      *bbolt.DB
+	commits sync.WaitGroup
+
+	mu         sync.Mutex // guards what follows; see write
+	waiting    []job
+	committing bool
+}
+
+// Change is what comes with a new state of a task, in the same moment.
+type Change struct {
+	Events  []Event  // added to the task's log
+	Notices [][]byte // queued for each of the task's push configurations
 }
 
 // Open opens or makes the store. Another process having it open is an error.
@@ -86,7 +100,7 @@ func Open(cfg Config) (*Store, error) {
 }
 
 func prepare(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketTimes, bucketUnfinished, bucketEvents, bucketMeta} {
+	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketTimes, bucketUnfinished, bucketEvents, bucketPushes, bucketNotices, bucketMeta} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -101,8 +115,10 @@ func prepare(tx *bbolt.Tx) error {
 	return nil
 }
 
-// Close closes the file. It may be called twice.
+// Close closes the file when the writes under way are on disk. It may be called
+// twice.
 func (s *Store) Close() error {
+	s.commits.Wait()
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("close task store: %w", err)
 	}
@@ -115,7 +131,7 @@ func (s *Store) Create(task *sdk.Task, owner string, now time.Time) (Record, err
 		return Record{}, fmt.Errorf("create task %s: bad owner %q", task.ID, owner)
 	}
 	r := Record{Task: task, Owner: owner, Generation: 1, Updated: now.UTC()}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.write(func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketTasks).Get([]byte(task.ID)) != nil {
 			return ErrExists
 		}
@@ -128,10 +144,10 @@ func (s *Store) Create(task *sdk.Task, owner string, now time.Time) (Record, err
 }
 
 // Update replaces a task that exists; its owner stays and its generation grows
-// by one. The events are added to the task's log, in the same moment.
-func (s *Store) Update(task *sdk.Task, now time.Time, events ...Event) (Record, error) {
+// by one. More comes with it in the same moment.
+func (s *Store) Update(task *sdk.Task, now time.Time, more Change) (Record, error) {
 	var r Record
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.write(func(tx *bbolt.Tx) error {
 		old, err := get(tx, task.ID)
 		if err != nil {
 			return err
@@ -140,7 +156,7 @@ func (s *Store) Update(task *sdk.Task, now time.Time, events ...Event) (Record, 
 			return err
 		}
 		r = Record{Task: task, Owner: old.Owner, Generation: old.Generation + 1, Updated: now.UTC()}
-		return errors.Join(put(tx, r), putEvents(tx, task.ID, events))
+		return errors.Join(put(tx, r), putEvents(tx, task.ID, more.Events), putNotices(tx, task.ID, now, more.Notices))
 	})
 	if err != nil {
 		return Record{}, fmt.Errorf("update task %s: %w", task.ID, err)
@@ -231,3 +247,8 @@ func orderKey(r Record) []byte {
 
 // timeOrder falls as time rises; it is exact to the nanosecond until 2262.
 func timeOrder(t time.Time) uint64 { return ^uint64(t.UnixNano()) }
+
+// timeOf is the time in an order key.
+func timeOf(order []byte) time.Time {
+	return time.Unix(0, int64(^binary.BigEndian.Uint64(order))).UTC()
+}

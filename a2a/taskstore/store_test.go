@@ -51,7 +51,7 @@ func TestTaskSurvivesReopening(t *testing.T) {
 	s := open(t, dir)
 	create(t, s, 1, "alice")
 	done := task(1, sdk.TaskStateCompleted)
-	if r, err := s.Update(done, start.Add(time.Second)); err != nil || r.Generation != 2 {
+	if r, err := s.Update(done, start.Add(time.Second), taskstore.Change{}); err != nil || r.Generation != 2 {
 		t.Fatalf("Update = %+v, %v", r, err)
 	}
 	create(t, s, 2, "bob")
@@ -78,7 +78,7 @@ func TestStoreErrors(t *testing.T) {
 	if _, err := s.Create(task(9, sdk.TaskStateWorking), "al\x00ice", start); err == nil {
 		t.Error("an owner with a zero byte is accepted")
 	}
-	if _, err := s.Update(task(2, sdk.TaskStateWorking), start); !errors.Is(err, taskstore.ErrNotFound) {
+	if _, err := s.Update(task(2, sdk.TaskStateWorking), start, taskstore.Change{}); !errors.Is(err, taskstore.ErrNotFound) {
 		t.Errorf("Update of nothing = %v", err)
 	}
 	if _, err := s.Get("task-404"); !errors.Is(err, taskstore.ErrNotFound) {
@@ -112,7 +112,7 @@ func TestListPagesNewestFirst(t *testing.T) {
 		}
 		create(t, s, n, owner)
 	}
-	if _, err := s.Update(task(3, sdk.TaskStateCompleted), start.Add(time.Hour)); err != nil {
+	if _, err := s.Update(task(3, sdk.TaskStateCompleted), start.Add(time.Hour), taskstore.Change{}); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -226,7 +226,7 @@ func write(dir string) {
 			panic(err)
 		}
 		if n%2 == 0 {
-			if _, err := s.Update(task(n, sdk.TaskStateCompleted), start.Add(time.Hour)); err != nil {
+			if _, err := s.Update(task(n, sdk.TaskStateCompleted), start.Add(time.Hour), taskstore.Change{}); err != nil {
 				panic(err)
 			}
 		}

@@ -20,8 +20,8 @@ const a2aPath = httpdoor.JSONRPCPath
 
 // newCard serves the node's signed agent card. Its bytes are made once: what a
 // node offers does not change while it runs. Without a port of its own, gRPC
-// is on the HTTP door's. More are the interfaces of other doors.
-func newCard(addr, grpcAddr string, more []a2a.CardInterface, key *identity.Key, clusterName string, m *sandbox.Manager) (http.Handler, error) {
+// is on the HTTP door's.
+func newCard(cfg *config, key *identity.Key, clusterName string, m *sandbox.Manager) (http.Handler, error) {
 	languages, backends := map[string]bool{}, map[string]bool{}
 	for _, d := range m.Describe() {
 		if !d.Available {
@@ -32,6 +32,7 @@ func newCard(addr, grpcAddr string, more []a2a.CardInterface, key *identity.Key,
 			languages[l] = true
 		}
 	}
+	addr, grpcAddr := cfg.HTTP, cfg.GRPC
 	if grpcAddr == "" {
 		grpcAddr = addr
 	}
@@ -45,8 +46,9 @@ func newCard(addr, grpcAddr string, more []a2a.CardInterface, key *identity.Key,
 			{URL: "http://" + addr + a2aPath},
 			{URL: "http://" + addr + httpdoor.RESTPath, Binding: string(sdk.TransportProtocolHTTPJSON)},
 			{URL: grpcAddr, Binding: string(sdk.TransportProtocolGRPC)},
-		}, more...),
+		}, cfg.NATS.interfaces()...),
 		Languages: slices.Sorted(maps.Keys(languages)),
+		Push:      cfg.Push,
 		Sandboxes: slices.Sorted(maps.Keys(backends)),
 	})
 	if err != nil {

@@ -31,6 +31,11 @@ type config struct {
 	Slots    int      // executions at the same time; 0: twice the cores
 	LogLevel string   // debug, info, warn, error
 
+	Push          bool          // tell web hooks about tasks
+	PushAllow     []string      // networks that may be told besides public addresses
+	TaskRetention time.Duration // how long ended tasks are kept
+	TaskLimit     int           // how many tasks are kept; ended ones beyond it are forgotten
+
 	OIDCIssuer   string            // URL of the OpenID provider whose users may ask; empty: none
 	OIDCAudience string            // that their tokens must name
 	OIDCTenant   string            // to which they belong
@@ -78,6 +83,14 @@ func settingsTable() []setting {
 			return nil
 		}, func(c *config) string { return strings.Join(*at(c), ",") }
 	}
+	flag := func(at func(*config) *bool) (func(*config, string) error, func(*config) string) {
+		return func(c *config, s string) (err error) {
+			if *at(c), err = strconv.ParseBool(s); err != nil {
+				err = fmt.Errorf("%q is neither true nor false", s)
+			}
+			return err
+		}, func(c *config) string { return strconv.FormatBool(*at(c)) }
+	}
 	entry := func(key, env, def, help string, set func(*config, string) error, get func(*config) string) setting {
 		return setting{key, env, def, help, set, get}
 	}
@@ -92,11 +105,18 @@ func settingsTable() []setting {
 		of(list(func(c *config) *[]string { return &c.Mesh }))("mesh", "AGENTICRAFT_MESH", "/ip4/127.0.0.1/tcp/8520,/ip4/127.0.0.1/udp/8520/quic-v1", "multiaddrs to listen on, comma-separated"),
 		of(list(func(c *config) *[]string { return &c.Peers }))("peers", "AGENTICRAFT_PEERS", "", "multiaddrs of the other members, each ending in /p2p/ID"),
 		of(str(func(c *config) *string { return &c.Runtimes }))("runtimes", "AGENTICRAFT_RUNTIMES", "", "folder of language runtimes (default DATA/runtimes)"),
+		of(flag(func(c *config) *bool { return &c.NoRun }))("no_run", "AGENTICRAFT_NO_RUN", "false", "take no executions"),
+		of(flag(func(c *config) *bool { return &c.Push }))("push", "AGENTICRAFT_PUSH", "true", "tell web hooks about tasks, where their owners ask for it"),
+		of(list(func(c *config) *[]string { return &c.PushAllow }))("push_allow", "AGENTICRAFT_PUSH_ALLOW", "", "networks that web hooks may be in besides public addresses, comma-separated"),
 		of(func(c *config, s string) error {
-			b, err := strconv.ParseBool(s)
-			c.NoRun = b
-			return err
-		}, func(c *config) string { return strconv.FormatBool(c.NoRun) })("no_run", "AGENTICRAFT_NO_RUN", "false", "take no executions"),
+			d, err := time.ParseDuration(s)
+			if err != nil || d < time.Minute {
+				return fmt.Errorf("%q is not a duration of at least 1m, such as 720h", s)
+			}
+			c.TaskRetention = d
+			return nil
+		}, func(c *config) string { return c.TaskRetention.String() })("task_retention", "AGENTICRAFT_TASK_RETENTION", "720h", "how long ended tasks are kept"),
+		of(num(func(c *config) *int { return &c.TaskLimit }, 1))("task_limit", "AGENTICRAFT_TASK_LIMIT", "100000", "how many tasks are kept; the oldest ended ones beyond it are forgotten"),
 		of(str(func(c *config) *string { return &c.OIDCIssuer }))("oidc_issuer", "AGENTICRAFT_OIDC_ISSUER", "", "URL of the OpenID provider whose users may ask"),
 		of(str(func(c *config) *string { return &c.OIDCAudience }))("oidc_audience", "AGENTICRAFT_OIDC_AUDIENCE", "", "audience that their tokens must name"),
 		of(str(func(c *config) *string { return &c.OIDCTenant }))("oidc_tenant", "AGENTICRAFT_OIDC_TENANT", "default", "tenant to which its users belong"),

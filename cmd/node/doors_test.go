@@ -96,7 +96,11 @@ func openDoors(t *testing.T) map[string]*a2aclient.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, err := server.New(server.Config{Path: &doorPath{stops: map[string]func(){}}, Store: store})
+	own, err := identity.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler, _, err := openHandler(&config{Push: true}, &doorPath{stops: map[string]func(){}}, store, own, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,7 +362,7 @@ func doorRequests(t *testing.T, key *identity.Key, c *a2aclient.Client) []doorRe
 			return sign(req, nil)
 		})},
 		{"send with push refused", send(func() *sdk.SendMessageRequest {
-			return configured("hello", sdk.SendMessageConfig{PushConfig: &sdk.PushConfig{URL: "https://example.com"}})
+			return configured("hello", sdk.SendMessageConfig{PushConfig: &sdk.PushConfig{URL: "https://192.168.0.1/"}})
 		})},
 		{"get", func(ctx context.Context) string { return outcome(c.GetTask(ctx, &sdk.GetTaskRequest{ID: done.ID})) }},
 		{"get without history", func(ctx context.Context) string {
@@ -409,10 +413,25 @@ func doorRequests(t *testing.T, key *identity.Key, c *a2aclient.Client) []doorRe
 		}},
 		{"get cancelled", func(ctx context.Context) string { return outcome(c.GetTask(ctx, &sdk.GetTaskRequest{ID: running.ID})) }},
 		{"push config refused", func(ctx context.Context) string {
-			return outcome(c.CreateTaskPushConfig(ctx, &sdk.PushConfig{TaskID: done.ID, URL: "https://example.com"}))
+			return outcome(c.CreateTaskPushConfig(ctx, &sdk.PushConfig{TaskID: done.ID, URL: "https://192.168.0.1/"}))
 		}},
-		{"push configs refused", func(ctx context.Context) string {
+		{"push config created", func(ctx context.Context) string { // the task has ended: nobody will be told
+			return outcome(c.CreateTaskPushConfig(ctx, &sdk.PushConfig{TaskID: done.ID, ID: "one", URL: "https://hooks.invalid/", Token: "s3cret"}))
+		}},
+		{"push config of an unknown task refused", func(ctx context.Context) string {
+			return outcome(c.CreateTaskPushConfig(ctx, &sdk.PushConfig{TaskID: sdk.TaskID(a2a.NewJTI()), URL: "https://hooks.invalid/"}))
+		}},
+		{"push config read", func(ctx context.Context) string {
+			return outcome(c.GetTaskPushConfig(ctx, &sdk.GetTaskPushConfigRequest{TaskID: done.ID, ID: "one"}))
+		}},
+		{"push configs listed", func(ctx context.Context) string {
 			return outcome(c.ListTaskPushConfigs(ctx, &sdk.ListTaskPushConfigRequest{TaskID: done.ID}))
+		}},
+		{"push config deleted", func(ctx context.Context) string {
+			return outcome("", c.DeleteTaskPushConfig(ctx, &sdk.DeleteTaskPushConfigRequest{TaskID: done.ID, ID: "one"}))
+		}},
+		{"deleted push config refused", func(ctx context.Context) string {
+			return outcome(c.GetTaskPushConfig(ctx, &sdk.GetTaskPushConfigRequest{TaskID: done.ID, ID: "one"}))
 		}},
 		{"extended card refused", func(ctx context.Context) string {
 			return outcome(c.GetExtendedAgentCard(ctx, &sdk.GetExtendedAgentCardRequest{}))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -123,6 +124,23 @@ func (p *meshPeers) Cancel(ctx context.Context, at identity.ID, task string) err
 	_, err = c.Cancel(ctx, task, nil)
 	return err
 }
+
+func (p *meshPeers) Follow(ctx context.Context, at identity.ID, task string, after *uint64) iter.Seq2[server.Numbered, error] {
+	return func(yield func(server.Numbered, error) bool) {
+		c, err := p.a2a(at)
+		if err != nil {
+			yield(server.Numbered{}, err)
+			return
+		}
+		for e, err := range c.SubscribeAfter(ctx, task, after, nil) {
+			if !yield(server.Numbered(e), err) {
+				return
+			}
+		}
+	}
+}
+
+func (p *meshPeers) Pushes(at identity.ID) (server.Pushes, error) { return p.a2a(at) }
 
 func (p *meshPeers) Receipt(ctx context.Context, at identity.ID, task string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(at)+"/receipt/"+task, nil)

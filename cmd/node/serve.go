@@ -217,7 +217,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("task store", tasks.Close)
-	handler, err := server.New(server.Config{Path: path, Store: tasks, Log: log})
+	handler, pusher, err := openHandler(cfg, path, tasks, key, log)
 	if err != nil {
 		return err
 	}
@@ -254,6 +254,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	for _, own := range [][]prometheus.Collector{store.Metrics(), node.Metrics(), group.Metrics(), manager.Metrics()} {
 		metrics.MustRegister(own...)
 	}
+	if pusher != nil {
+		metrics.MustRegister(pusher.Metrics()...)
+	}
 	rpc := server.HTTP(server.HTTPConfig{Handler: handler, Log: log})
 	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated, used: rules.admin.used.note}
 	rpcGRPC, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Authenticate: httpdoor.Callers(known), Log: log})
@@ -261,7 +264,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("gRPC", rpcGRPC.Close)
-	card, err := newCard(cfg.HTTP, cfg.GRPC, cfg.NATS.interfaces(), key, begin.Cluster, manager)
+	card, err := newCard(cfg, key, begin.Cluster, manager)
 	if err != nil {
 		return err
 	}
@@ -309,6 +312,10 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return rules.admin.used.run(ctx, key.ID(), rules.admin) })
 	work.Go(func() error { return checkHistory(ctx, store, group) })
 	work.Go(func() error { return watch(ctx, store, node, path, rules) })
+	work.Go(func() error { return pruneTasks(ctx, tasks, cfg, log) })
+	if pusher != nil {
+		work.Go(func() error { return pusher.Run(ctx) })
+	}
 	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
 	if grpcListener != nil {
 		work.Go(func() error { return rpcGRPC.Serve(ctx, grpcListener, drainWait) })

@@ -1,0 +1,79 @@
+package taskstore
+
+import (
+	"errors"
+
+	"go.etcd.io/bbolt"
+)
+
+// maxBatch bounds how many writes share one commit, and so how long a reader's
+// page may have to wait for it.
+const maxBatch = 256
+
+// job is one write that waits for its commit.
+type job struct {
+	do   func(tx *bbolt.Tx) error
+	done chan error
+}
+
+// write commits what do changes, and returns when it is on disk. Writes that
+// come while a commit is under way share the next one: a flush of the disk
+// costs the same for one as for all. do may be called twice; it checks before
+// it changes anything.
+func (s *Store) write(do func(tx *bbolt.Tx) error) error {
+	j := job{do, make(chan error, 1)}
+	s.mu.Lock()
+	s.waiting = append(s.waiting, j)
+	if !s.committing {
+		s.committing = true
+		s.commits.Go(s.commit)
+	}
+	s.mu.Unlock()
+	return <-j.done
+}
+
+// commit writes until nothing waits.
+func (s *Store) commit() {
+	for {
+		s.mu.Lock()
+		batch := s.waiting
+		if len(batch) > maxBatch {
+			batch = batch[:maxBatch:maxBatch]
+		}
+		s.waiting = s.waiting[len(batch):]
+		if len(batch) == 0 {
+			s.waiting, s.committing = nil, false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		s.commitBatch(batch)
+	}
+}
+
+func (s *Store) commitBatch(batch []job) {
+	refused := make([]error, len(batch))
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		for i, j := range batch {
+			if refused[i] = j.do(tx); refused[i] != nil && !refusal(refused[i]) {
+				return refused[i] // it may have changed something
+			}
+		}
+		return nil
+	})
+	for i, j := range batch {
+		switch {
+		case err == nil:
+			j.done <- refused[i]
+		case len(batch) == 1:
+			j.done <- err
+		default: // one of them spoilt it for all
+			j.done <- s.db.Update(j.do)
+		}
+	}
+}
+
+// refusal reports whether a write ended before it changed anything.
+func refusal(err error) bool {
+	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrExists) || errors.Is(err, ErrTooMany)
+}
