@@ -62,17 +62,18 @@ var floors = map[string]string{
 	// 2
 	"identity":            "",
 	"sandbox/process":     "sandbox sandbox/egress sandbox/jail sandbox/jail/wire sandbox/runtime",
-	"sandbox/restricted":  "sandbox sandbox/jail sandbox/jail/wire sandbox/restricted/protocol sandbox/runtime",
-	"sandbox/wasm":        "sandbox sandbox/jail sandbox/jail/wire sandbox/runtime",
+	"sandbox/restricted":  "sandbox sandbox/jail sandbox/worker",
+	"sandbox/wasm":        "sandbox sandbox/jail sandbox/runtime sandbox/worker sandbox/worker/protocol",
+	"sandbox/worker":      "sandbox sandbox/jail sandbox/worker/protocol", // jailed workers, of Starlark and WASM alike
 	"sandbox/docker":      "sandbox sandbox/egress sandbox/jail sandbox/jail/seccomp sandbox/process sandbox/runtime",
 	"sandbox/sandboxtest": "sandbox/...",
 	"sandbox/jail":        "sandbox sandbox/jail/wire",
 	// The small helper: what runs inside knows nothing of the manager outside.
 	"sandbox/jail/...":            "sandbox/jail/...",
-	"sandbox/restricted/protocol": "",
+	"sandbox/worker/protocol":     "",
 	"sandbox/runtime":             "sandbox",
 	"sandbox/egress":              "sandbox",
-	"cmd/jail":                    "sandbox/jail/... sandbox/restricted/protocol",
+	"cmd/jail":                    "sandbox/jail/... sandbox/worker/protocol",
 
 	// 1
 	"sandbox":          "",

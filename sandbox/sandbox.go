@@ -47,11 +47,18 @@ type Description struct {
 type Spec struct {
 	ID       string // names the run in cgroups and logs; unique per node; [a-z0-9-]
 	Owner    string // the principal: workers are never shared across owners
-	Language string // "python", "starlark"
-	Code     []byte
-	Stdin    []byte
-	Files    []File // placed in the working folder before the program starts
-	Limits   Limits
+	Language string // "python", "starlark", …
+	// Runtime names the language tree, by its name or digest; "" is the newest of
+	// the language.
+	Runtime string
+	// Code is the program's text. Where Language is [WASM] it names the module
+	// instead: "sha256:HEX" is one that the node has, anything else the path of
+	// one of Files.
+	Code   []byte
+	Args   []string // of the program, after its name
+	Stdin  []byte
+	Files  []File // placed in the working folder before the program starts
+	Limits Limits
 	// Required names the limits ([LimitMemory], …) without which the run must be refused.
 	Required []string
 	// Network is what the program may connect to, as [ParseNetwork] gives it;
@@ -62,6 +69,24 @@ type Spec struct {
 	Connected func(Connection)
 	// Output receives stdout and stderr as they come; nil: only collected.
 	Output func(stream string, offset int64, data []byte)
+}
+
+// WASM is the language of modules that speak WASI preview 1.
+const WASM = "wasm"
+
+// Module returns the file that is the program itself, and the others, where
+// the language is [WASM] and the module comes with the run.
+func (s Spec) Module() (module *File, others []File) {
+	if s.Language != WASM {
+		return nil, s.Files
+	}
+	for i := range s.Files {
+		if s.Files[i].Path == string(s.Code) {
+			others = append(append(others, s.Files[:i]...), s.Files[i+1:]...)
+			return &s.Files[i], others
+		}
+	}
+	return nil, s.Files
 }
 
 // File is a regular file below the working folder. Path is relative, clean

@@ -18,6 +18,9 @@ const (
 	maxPathDepth = 16       // folders above a file
 	maxName      = 64       // bytes of ID
 	maxOwner     = 256      // bytes of Owner
+	maxRuntime   = 80       // bytes of Runtime: a digest and what stands before it
+	MaxArgs      = 256      // number of Args
+	MaxArgBytes  = 64 << 10 // bytes of Args together
 )
 
 // limitNames are the names that Required may hold.
@@ -44,6 +47,11 @@ func (s Spec) Validate() error {
 		return bad("code holds a NUL byte")
 	case len(s.Files) > MaxFiles:
 		return bad("%d files, more than %d", len(s.Files), MaxFiles)
+	case len(s.Runtime) > maxRuntime || hasControl(s.Runtime):
+		return bad("runtime %q is not a runtime's name or digest", cut(s.Runtime))
+	}
+	if err := s.checkArgs(); err != nil {
+		return err
 	}
 	if err := s.Limits.check("requested"); err != nil {
 		return bad("%v", err)
@@ -57,6 +65,19 @@ func (s Spec) Validate() error {
 		return err
 	}
 	return s.checkFiles()
+}
+
+func (s Spec) checkArgs() error {
+	total := 0
+	for _, a := range s.Args {
+		if total += len(a) + 1; !utf8.ValidString(a) || strings.IndexByte(a, 0) >= 0 {
+			return bad("argument %q is not UTF-8 or holds a NUL byte", cut(a))
+		}
+	}
+	if len(s.Args) > MaxArgs || total > MaxArgBytes {
+		return bad("%d arguments of %d bytes, more than %d or of more than %d", len(s.Args), total, MaxArgs, MaxArgBytes)
+	}
+	return nil
 }
 
 // checkFiles checks paths, sizes and that no file lies where another needs a
@@ -98,7 +119,8 @@ func (s Spec) checkFiles() error {
 // checkLimits checks the files against the limits in force, which must be
 // filled in.
 func (s Spec) checkLimits() error {
-	for _, f := range s.Files {
+	_, files := s.Module() // the program itself is no file of the program's
+	for _, f := range files {
 		if int64(len(f.Content)) > s.Limits.FileSize {
 			return bad("file %q has %d bytes, more than the limit file_size of %d", cut(f.Path), len(f.Content), s.Limits.FileSize)
 		}

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/agenticraft/node/sandbox/restricted/protocol"
+	"github.com/agenticraft/node/sandbox/worker/protocol"
 )
 
 // starlarkWorker runs Starlark programs, one after the other, as the control

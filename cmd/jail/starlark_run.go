@@ -15,7 +15,7 @@ import (
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
 
-	"github.com/agenticraft/node/sandbox/restricted/protocol"
+	"github.com/agenticraft/node/sandbox/worker/protocol"
 )
 
 // dialect lets ordinary Python-like programs run: loops and conditions at the

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/agenticraft/node/sandbox/restricted/protocol"
+	"github.com/agenticraft/node/sandbox/worker/protocol"
 )
 
 // outcome is what the node would see of one run.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -127,17 +126,4 @@ func (c *collector) file(dir *os.File, name, prefix string) error {
 	c.left.Bytes -= st.Size
 	c.files = append(c.files, sandbox.File{Path: prefix + name, Content: content})
 	return nil
-}
-
-// safeName refuses names that could confuse who sees them.
-func safeName(name string) bool {
-	if !utf8.ValidString(name) {
-		return false
-	}
-	for _, r := range name {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			return false
-		}
-	}
-	return true
 }

@@ -16,7 +16,8 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/jail"
-	"github.com/agenticraft/node/sandbox/restricted/protocol"
+	"github.com/agenticraft/node/sandbox/worker"
+	"github.com/agenticraft/node/sandbox/worker/protocol"
 )
 
 // imitation is a worker whose behaviour a test writes: these are the workers
@@ -30,7 +31,7 @@ type imitation struct {
 	done         chan struct{}
 }
 
-func (i *imitation) Control() control                  { return i.node }
+func (i *imitation) Control() worker.Control           { return i.node }
 func (i *imitation) Stderr() io.Reader                 { return &lastWords{i: i} }
 func (i *imitation) Enforced() map[string]string       { return map[string]string{"memory": "cgroup1"} }
 func (i *imitation) Done() <-chan struct{}             { return i.done }
@@ -81,7 +82,7 @@ func imitate(t *testing.T, cfg Config, behave func(i *imitation)) (b *Backend, w
 		return slices.Clone(made)
 	}
 	var wg sync.WaitGroup
-	b, err := newBackend(cfg, jail.Probe{Tier: jail.Tier1}, func(context.Context, string, class) (process, error) {
+	b, err := newBackend(cfg, jail.Probe{Tier: jail.Tier1}, func(context.Context, string, worker.Class) (worker.Process, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		i := &imitation{serial: len(made) + 1, done: make(chan struct{})}
@@ -390,7 +391,7 @@ func TestCloseCancelsRunsAndWaits(t *testing.T) {
 
 func TestWorkerThatDoesNotGreetMakesTheBackendUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, err := newBackend(Config{}, jail.Probe{Tier: jail.Tier1}, func(context.Context, string, class) (process, error) {
+		b, err := newBackend(Config{}, jail.Probe{Tier: jail.Tier1}, func(context.Context, string, worker.Class) (worker.Process, error) {
 			i := &imitation{done: make(chan struct{}), words: "no such system call"}
 			i.node, i.worker = net.Pipe()
 			return i, nil

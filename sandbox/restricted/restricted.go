@@ -22,10 +22,19 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/worker"
 )
 
 // Language is the one language of this backend.
 const Language = "starlark"
+
+const (
+	helloTimeout = 5 * time.Second        // of a worker, from its start to its greeting
+	wallGrace    = 250 * time.Millisecond // past the wall limit, for the worker to stop by itself and say where
+	// spareClasses is for how many of the limits asked for last a fresh worker is
+	// kept ready.
+	spareClasses = 2
+)
 
 // Config configures a [Backend].
 type Config struct {
@@ -48,7 +57,7 @@ type Config struct {
 // Backend is a [sandbox.Backend] for Starlark.
 type Backend struct {
 	cfg         Config
-	pool        *pool
+	pool        *worker.Pool
 	description sandbox.Description
 
 	stop    context.Context // done when Close begins
@@ -68,12 +77,12 @@ func New(cfg Config) (*Backend, error) {
 		return nil, errors.New("restricted sandbox: Spawner is missing")
 	}
 	probe := cfg.Spawner.Probe()
-	return newBackend(cfg, probe, func(ctx context.Context, id string, c class) (process, error) {
-		return startJail(ctx, cfg.Spawner, id, c)
+	return newBackend(cfg, probe, func(ctx context.Context, id string, c worker.Class) (worker.Process, error) {
+		return worker.Jail(ctx, cfg.Spawner, id, "", c, Language)
 	})
 }
 
-func newBackend(cfg Config, probe jail.Probe, start starter) (*Backend, error) {
+func newBackend(cfg Config, probe jail.Probe, launch func(context.Context, string, worker.Class) (worker.Process, error)) (*Backend, error) {
 	if cfg.MaxRuns < 0 || cfg.Idle < 0 || cfg.MaxIdle < 0 {
 		return nil, errors.New("restricted sandbox: MaxRuns, Idle and MaxIdle must not be negative")
 	}
@@ -85,7 +94,10 @@ func newBackend(cfg Config, probe jail.Probe, start starter) (*Backend, error) {
 	}
 	b := &Backend{cfg: cfg}
 	b.stop, b.closing = context.WithCancel(context.Background())
-	b.pool = newPool(cfg, start)
+	b.pool = worker.NewPool(worker.Config{
+		Name: "restricted", Launch: launch, Enforced: enforces, Grace: wallGrace, Hello: helloTimeout,
+		MaxRuns: cfg.MaxRuns, Idle: cfg.Idle, MaxIdle: cfg.MaxIdle, Spares: spareClasses, Log: cfg.Log,
+	})
 	b.description = sandbox.Description{Name: "restricted", Tier: probe.Tier, Languages: []string{Language}, Enforces: enforces(probe.Enforces)}
 	if probe.Reason != "" {
 		b.description.Reason, b.description.Hint = probe.Reason, probe.Hint
@@ -93,16 +105,16 @@ func newBackend(cfg Config, probe jail.Probe, start starter) (*Backend, error) {
 	}
 	ctx, cancel := context.WithTimeout(b.stop, helloTimeout)
 	defer cancel()
-	first, err := b.pool.start(ctx, classOf(sandbox.DefaultLimits()))
+	first, err := b.pool.Start(ctx, classOf(sandbox.DefaultLimits()))
 	if err != nil {
 		b.description.Reason = err.Error()
 		cfg.Log.Warn("restricted sandbox is unavailable", "err", err)
 		return b, nil
 	}
 	b.description.Available = true
-	b.description.Enforces = maps.Clone(first.enforced) // what holds a worker, not any program
-	b.description.Runtimes = map[string]string{Language: first.version}
-	b.pool.adopt(first)
+	b.description.Enforces = maps.Clone(first.Enforced) // what holds a worker, not any program
+	b.description.Runtimes = map[string]string{Language: first.Version}
+	b.pool.Adopt(first)
 	return b, nil
 }
 
@@ -132,7 +144,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if ctx.Err() != nil {
 		return cancelled(), nil
 	}
-	w, err := b.pool.claim(ctx, spec.Owner, classOf(spec.Limits))
+	w, err := b.pool.Claim(ctx, spec.Owner, classOf(spec.Limits))
 	if err != nil {
 		if ctx.Err() != nil {
 			return cancelled(), nil
@@ -143,28 +155,28 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	// weakens it silently. What holds the limits of this worker is known, and no
 	// code has entered it.
 	for _, limit := range spec.Required {
-		if w.enforced[limit] == "" {
-			b.pool.put(w)
+		if w.Enforced[limit] == "" {
+			b.pool.Put(w)
 			return sandbox.Result{}, fmt.Errorf("%w: %s", sandbox.ErrUnenforceable, limit)
 		}
 	}
 	if ready != nil {
 		if err := ready(ctx); err != nil {
-			b.pool.put(w)
+			b.pool.Put(w)
 			return sandbox.Result{}, err
 		}
 	}
 	if ctx.Err() != nil {
-		b.pool.put(w)
+		b.pool.Put(w)
 		return cancelled(), nil
 	}
-	result, reusable := w.run(ctx, spec, b.cfg.Steps)
+	result, reusable := w.Run(ctx, spec, b.cfg.Steps)
 	if reusable {
-		b.pool.put(w)
+		b.pool.Put(w)
 	}
-	result.Enforced = maps.Clone(w.enforced)
+	result.Enforced = maps.Clone(w.Enforced)
 	result.Tier = b.description.Tier
-	result.Runtime = w.version
+	result.Runtime = w.Version
 	if result.Status == sandbox.Internal {
 		b.cfg.Log.ErrorContext(ctx, "starlark worker failed", "run", spec.ID, "message", result.Message)
 	}
@@ -181,7 +193,7 @@ func (b *Backend) Describe() sandbox.Description {
 
 // Metrics returns the collectors of the backend, to be registered once.
 func (b *Backend) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{b.pool.claims}
+	return b.pool.Metrics()
 }
 
 // Close implements [sandbox.Backend].
@@ -191,7 +203,7 @@ func (b *Backend) Close() error {
 	b.mu.Unlock()
 	b.closing()
 	b.running.Wait()
-	b.pool.close()
+	b.pool.Close()
 	return nil
 }
 
@@ -209,14 +221,7 @@ func cancelled() sandbox.Result {
 	return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, Message: "cancelled before the program started"}
 }
 
-// class is what of the limits a worker is made with; the others belong to one
-// run of it.
-type class struct {
-	memory int64 // bytes
-	cpu    int   // percent of a core
-}
-
-func classOf(l sandbox.Limits) class { return class{memory: l.Memory, cpu: l.CPUPercent} }
+func classOf(l sandbox.Limits) worker.Class { return worker.Class{Memory: l.Memory, CPU: l.CPUPercent} }
 
 func withDefaults(l sandbox.Limits) sandbox.Limits {
 	d := sandbox.DefaultLimits()

@@ -1,4 +1,9 @@
-package restricted
+// Package worker keeps jailed workers: interpreters of our own, each in the
+// tightest jail there is, that run one program after another for one owner.
+//
+// That saves their start. A worker never changes owner, and one that hit a
+// limit, was killed or broke the protocol is destroyed.
+package worker
 
 import (
 	"bufio"
@@ -15,25 +20,23 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/jail"
-	"github.com/agenticraft/node/sandbox/restricted/protocol"
+	"github.com/agenticraft/node/sandbox/worker/protocol"
 )
 
 // Times and caps around a worker.
 const (
-	helloTimeout = 5 * time.Second        // from its start to its greeting
-	writeTimeout = 5 * time.Second        // for handing over one program
-	wallGrace    = 250 * time.Millisecond // past the wall limit, for the worker to stop by itself and say where
-	killTimeout  = 10 * time.Second       // for the jail to be gone after a kill
-	deathTimeout = 2 * time.Second        // for a worker that hung up to be gone by itself
-	maxStderr    = 128 << 10              // bytes of traceback
-	maxLastWords = 4 << 10                // bytes of what the Go runtime says at its end
-	// Threads of the worker's own runtime; the language has none.
-	workerProcesses = 32
+	writeTimeout = 5 * time.Second  // for handing over one program
+	killTimeout  = 10 * time.Second // for the jail to be gone after a kill
+	deathTimeout = 2 * time.Second  // for a worker that hung up to be gone by itself
+	maxStderr    = 128 << 10        // bytes of traceback
+	maxLastWords = 4 << 10          // bytes of what the Go runtime says at its end
+	maxLeft      = 256              // files that a program leaves
+	maxLeftBytes = 8 << 20          // of them together
 )
 
-// process is the jail of a worker, or a test's imitation.
-type process interface {
-	Control() control
+// Process is the jail of a worker, or a test's imitation.
+type Process interface {
+	Control() Control
 	Stderr() io.Reader
 	Enforced() map[string]string
 	Done() <-chan struct{}
@@ -42,38 +45,42 @@ type process interface {
 	Release()
 }
 
-type control interface {
+// Control is the private channel to a worker. All that comes from it is hostile.
+type Control interface {
 	io.ReadWriter
 	SetDeadline(time.Time) error
 }
 
-// starter makes the jail of a worker.
-type starter func(ctx context.Context, id string, c class) (process, error)
-
 type jailed struct{ *jail.Jail }
 
-func (j jailed) Control() control  { return j.Jail.Control() }
+func (j jailed) Control() Control  { return j.Jail.Control() }
 func (j jailed) Stderr() io.Reader { return j.Jail.Stderr() }
 
-func startJail(ctx context.Context, s *jail.Spawner, id string, c class) (process, error) {
+// threads of a worker's own runtime; its programs have none.
+const threads = 32
+
+// Jail makes the jail of a worker that argv starts in root, which holds at
+// least the helper ("" for one that holds nothing else).
+func Jail(ctx context.Context, s *jail.Spawner, id, root string, c Class, argv ...string) (Process, error) {
 	j, err := s.Start(ctx, jail.Profile{
 		ID:   id,
-		Argv: []string{"/jail", Language},
+		Root: root,
+		Argv: append([]string{"/jail"}, argv...),
 		Env: []string{
 			"GOMAXPROCS=2",
 			"GOTRACEBACK=none",
 			// The collector works harder before the limit is reached.
-			"GOMEMLIMIT=" + strconv.FormatInt(c.memory*3/4, 10),
+			"GOMEMLIMIT=" + strconv.FormatInt(c.Memory*3/4, 10),
 		},
 		Limits: sandbox.Limits{
-			Memory:     c.memory,
-			CPUPercent: c.cpu,
-			// A run has its own wall limit, kept by [worker.run]. This one is the
+			Memory:     c.Memory,
+			CPUPercent: c.CPU,
+			// A run has its own wall limit, kept by [Worker.Run]. This one is the
 			// worker's, whose processor time may add up over its runs.
 			Wall:      time.Hour,
 			FileSize:  1,
 			Files:     1,
-			Processes: workerProcesses,
+			Processes: threads,
 		},
 		Worker:   true,
 		Syscalls: jail.SyscallsWorker,
@@ -84,16 +91,18 @@ func startJail(ctx context.Context, s *jail.Spawner, id string, c class) (proces
 	return jailed{j}, nil
 }
 
-// worker is one jailed interpreter. It is used by one goroutine at a time.
-type worker struct {
-	process  process
-	class    class
-	owner    string // "" until it is first claimed
-	runs     int
-	version  string
-	enforced map[string]string
-	in       *bufio.Reader
-	ran      bool // some code entered it
+// Worker is one jailed interpreter. It is used by one goroutine at a time.
+type Worker struct {
+	Version  string            // of the interpreter, as it greets
+	Enforced map[string]string // limit -> mechanism
+
+	cfg     *Config
+	process Process
+	class   Class
+	owner   string // "" until it is first claimed
+	runs    int
+	in      *bufio.Reader
+	ran     bool // some code entered it
 
 	words  sync.WaitGroup // the reader of lastly
 	lastly bytes.Buffer   // beginning of stderr; read it after words.Wait
@@ -101,28 +110,31 @@ type worker struct {
 }
 
 // greet makes a worker of a fresh process that says Hello in time.
-func greet(p process, c class) (*worker, error) {
-	w := &worker{process: p, class: c, enforced: enforces(p.Enforced()), in: bufio.NewReaderSize(p.Control(), 32<<10)}
+func greet(p Process, c Class, cfg *Config) (*Worker, error) {
+	w := &Worker{process: p, class: c, cfg: cfg, Enforced: p.Enforced(), in: bufio.NewReaderSize(p.Control(), 32<<10)}
+	if cfg.Enforced != nil {
+		w.Enforced = cfg.Enforced(w.Enforced)
+	}
 	w.words.Go(func() {
 		// What cannot be read or kept is of no use.
 		_, _ = io.CopyN(&w.lastly, p.Stderr(), maxLastWords)
 		_, _ = io.Copy(io.Discard, p.Stderr())
 	})
-	if err := p.Control().SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+	if err := p.Control().SetDeadline(time.Now().Add(cfg.Hello)); err != nil {
 		w.destroy()
-		return nil, fmt.Errorf("%w: starlark worker: %w", sandbox.ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: %s worker: %w", sandbox.ErrUnavailable, cfg.Name, err)
 	}
 	_, version, err := protocol.Read(w.in, protocol.Hello)
 	if err != nil {
 		exit, words := w.destroy()
-		return nil, fmt.Errorf("%w: starlark worker did not start: %w (exit code %d, signal %d): %.500s", sandbox.ErrUnavailable, err, exit.Code, exit.Signal, words)
+		return nil, fmt.Errorf("%w: %s worker did not start: %w (exit code %d, signal %d): %.500s", sandbox.ErrUnavailable, cfg.Name, err, exit.Code, exit.Signal, words)
 	}
-	w.version = string(version)
+	w.Version = string(version)
 	return w, nil
 }
 
 // alive says whether the worker can be given a program.
-func (w *worker) alive() bool {
+func (w *Worker) alive() bool {
 	select {
 	case <-w.process.Done():
 		return false
@@ -133,13 +145,13 @@ func (w *worker) alive() bool {
 
 // destroy kills the worker, waits until its jail is gone and returns how it
 // ended and what it said last.
-func (w *worker) destroy() (jail.Exit, string) {
+func (w *Worker) destroy() (jail.Exit, string) {
 	w.process.Kill()
 	return w.bury(killTimeout)
 }
 
 // bury waits for the end of a worker, killing it if that takes too long.
-func (w *worker) bury(patience time.Duration) (jail.Exit, string) {
+func (w *Worker) bury(patience time.Duration) (jail.Exit, string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	exit, err := w.process.Wait(ctx)
 	cancel()
@@ -158,9 +170,10 @@ func (w *worker) bury(patience time.Duration) (jail.Exit, string) {
 	return exit, words
 }
 
-// run hands one program over and collects what comes of it. Unless reusable is
-// true, the worker has been destroyed.
-func (w *worker) run(ctx context.Context, spec sandbox.Spec, steps uint64) (result sandbox.Result, reusable bool) {
+// Run hands one program over and collects what comes of it. Unless reusable is
+// true, the worker has been destroyed. steps bounds the interpreter's steps,
+// where it counts them; 0 is no bound.
+func (w *Worker) Run(ctx context.Context, spec sandbox.Spec, steps uint64) (result sandbox.Result, reusable bool) {
 	w.runs++
 	w.ran = true
 	start := time.Now()
@@ -178,21 +191,21 @@ func (w *worker) run(ctx context.Context, spec sandbox.Spec, steps uint64) (resu
 			if w.in.Buffered() == 0 {
 				return c.result, true
 			}
-		case c.result.Status == sandbox.Timeout, c.result.Status == sandbox.OutputLimit:
-			c.result.Value = nil
+		case c.result.Status == sandbox.Timeout, c.result.Status == sandbox.OutputLimit, c.result.Status == sandbox.OutOfMemory:
+			c.result.Value, c.result.Files = nil, nil
 			w.destroy()
 			return c.result, false
 		}
 		err = fmt.Errorf("%w: status %.20q with exit code %d", protocol.ErrProtocol, r.Status, r.ExitCode)
 	}
-	c.result.Value = nil
+	c.result.Value, c.result.Files = nil, nil
 	w.end(ctx, err, &c.result)
 	c.result.Usage.Wall = time.Since(start)
 	return c.result, false
 }
 
 // exchange speaks the protocol for one run.
-func (w *worker) exchange(ctx context.Context, spec sandbox.Spec, steps uint64, start time.Time, c *collector) error {
+func (w *Worker) exchange(ctx context.Context, spec sandbox.Spec, steps uint64, start time.Time, c *collector) error {
 	channel := w.process.Control()
 	if err := channel.SetDeadline(start.Add(writeTimeout)); err != nil {
 		return fmt.Errorf("set deadline: %w", err)
@@ -225,6 +238,7 @@ func (w *worker) exchange(ctx context.Context, spec sandbox.Spec, steps uint64, 
 			Wall: spec.Limits.Wall, Output: spec.Limits.Output, Result: spec.Limits.Result,
 			// Deep recursion ends before it takes the memory of all else.
 			Stack: int(min(spec.Limits.Memory/4, 64<<20)), Steps: steps,
+			Args: spec.Args, FileSize: spec.Limits.FileSize, Files: spec.Limits.Files,
 		},
 	})
 	if err != nil {
@@ -232,14 +246,14 @@ func (w *worker) exchange(ctx context.Context, spec sandbox.Spec, steps uint64, 
 	}
 	mu.Lock()
 	if !woken {
-		err = channel.SetDeadline(time.Now().Add(spec.Limits.Wall + wallGrace))
+		err = channel.SetDeadline(time.Now().Add(spec.Limits.Wall + w.cfg.Grace))
 	}
 	mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("set deadline: %w", err)
 	}
 	for {
-		kind, payload, err := protocol.Read(w.in, protocol.Stdout, protocol.Stderr, protocol.Value, protocol.Done)
+		kind, payload, err := protocol.Read(w.in, protocol.Stdout, protocol.Stderr, protocol.Value, protocol.Left, protocol.Done)
 		if err != nil {
 			return err
 		}
@@ -250,7 +264,7 @@ func (w *worker) exchange(ctx context.Context, spec sandbox.Spec, steps uint64, 
 }
 
 // end destroys the worker after err and says in result what happened.
-func (w *worker) end(ctx context.Context, err error, result *sandbox.Result) {
+func (w *Worker) end(ctx context.Context, err error, result *sandbox.Result) {
 	set := func(status sandbox.Status, exit int, message string) {
 		result.Status, result.ExitCode, result.Message = status, exit, message
 	}
@@ -272,7 +286,7 @@ func (w *worker) end(ctx context.Context, err error, result *sandbox.Result) {
 		result.ErrorCode = "output_limit"
 		set(sandbox.OutputLimit, 1, "the program printed far more than its output limit")
 	case !hungUp:
-		set(sandbox.Internal, 1, "starlark worker: "+err.Error())
+		set(sandbox.Internal, 1, w.cfg.Name+" worker: "+err.Error())
 	case exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory"):
 		set(sandbox.OutOfMemory, 137, "the program reached its memory limit")
 	case strings.Contains(words, "stack overflow"):
@@ -285,7 +299,7 @@ func (w *worker) end(ctx context.Context, err error, result *sandbox.Result) {
 	case exit.Signal != 0:
 		set(sandbox.Killed, 128+exit.Signal, fmt.Sprintf("the worker was ended by signal %d", exit.Signal))
 	default:
-		set(sandbox.Internal, 1, fmt.Sprintf("starlark worker ended with exit code %d: %.200q", exit.Code, words))
+		set(sandbox.Internal, 1, fmt.Sprintf("%s worker ended with exit code %d: %.200q", w.cfg.Name, exit.Code, words))
 	}
 }
 
@@ -297,6 +311,7 @@ type collector struct {
 	result sandbox.Result
 	report protocol.Report
 	errs   int64 // bytes of stderr so far
+	bytes  int64 // of output files so far
 }
 
 func (c *collector) take(kind protocol.Kind, payload []byte) (done bool, err error) {
@@ -325,11 +340,30 @@ func (c *collector) take(kind protocol.Kind, payload []byte) (done bool, err err
 		if c.result.Value, err = sandbox.CheckValue(payload, limits.Result); err != nil {
 			return false, fmt.Errorf("%w: value of %d bytes: %w", protocol.ErrProtocol, len(payload), err)
 		}
+	case protocol.Left:
+		return false, c.left(payload)
 	case protocol.Done:
 		c.report, err = protocol.ParseReport(payload)
 		return true, err
 	}
 	return false, nil
+}
+
+// left takes a file that the program left.
+func (c *collector) left(payload []byte) error {
+	path, content, found := bytes.Cut(payload, []byte{0})
+	f := sandbox.File{Path: string(path), Content: content}
+	c.bytes += int64(len(content))
+	switch {
+	case !found || !jail.OutputPath(f.Path):
+		return fmt.Errorf("%w: output file %.80q", protocol.ErrProtocol, path)
+	case len(c.result.Files) == maxLeft || c.bytes > maxLeftBytes || int64(len(content)) > c.spec.Limits.FileSize:
+		return fmt.Errorf("%w: too many or too large output files", protocol.ErrProtocol)
+	case len(c.result.Files) > 0 && c.result.Files[len(c.result.Files)-1].Path >= f.Path:
+		return fmt.Errorf("%w: output files are not sorted", protocol.ErrProtocol)
+	}
+	c.result.Files = append(c.result.Files, f)
+	return nil
 }
 
 func (c *collector) emit(stream string, offset int64, data []byte) {

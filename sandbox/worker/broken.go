@@ -1,4 +1,4 @@
-package restricted
+package worker
 
 import (
 	"errors"

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/agenticraft/node/sandbox/restricted/protocol"
+	"github.com/agenticraft/node/sandbox/worker/protocol"
 	"github.com/google/go-cmp/cmp"
 )
 

@@ -1,10 +1,10 @@
-// Package protocol is what the node and a jailed Starlark worker say to each
-// other over the worker's control descriptor.
+// Package protocol is what the node and a jailed worker say to each other over
+// the worker's control descriptor.
 //
 // Both directions are frames: one byte kind, four bytes big-endian length, the
 // payload. The worker says Hello once. For each run the node sends the code and
 // what else the program sees, then Go; the worker answers with output as it
-// comes, the value of "result" if there is one, and Done. The node treats every
+// comes, its result and the files it left if there are any, and Done. The node treats every
 // byte of the worker as hostile: each kind has a cap, and any breach of the
 // order ends the worker. Node and worker come from one build, so frames carry
 // no version.
@@ -38,6 +38,7 @@ const (
 	Stdout Kind = 'o'
 	Stderr Kind = 'e'
 	Value  Kind = 'v' // the program's result as JSON; at most once
+	Left   Kind = 'l' // path, NUL, content of a file that the program left; sorted by path
 	Done   Kind = 'd' // [Report] as JSON; ends the run
 )
 
@@ -46,8 +47,8 @@ const MaxChunk = 64 << 10
 
 // most bounds payloads, in bytes.
 var most = map[Kind]uint32{
-	Code: 1 << 20, Stdin: 16 << 20, File: 16<<20 + 1024, Go: 4 << 10,
-	Hello: 256, Stdout: MaxChunk, Stderr: MaxChunk, Value: 16 << 20, Done: 64 << 10,
+	Code: 1 << 20, Stdin: 16 << 20, File: 16<<20 + 1024, Go: 256 << 10,
+	Hello: 256, Stdout: MaxChunk, Stderr: MaxChunk, Value: 16 << 20, Left: 8<<20 + 1024, Done: 64 << 10,
 }
 
 // maxRequest bounds all frames of one run together, on the worker's side.
@@ -63,6 +64,10 @@ type Order struct {
 	Result int64         `json:"result"` // bytes of the JSON value
 	Stack  int           `json:"stack"`  // bytes
 	Steps  uint64        `json:"steps"`  // of the interpreter; 0 for no limit
+
+	Args     []string `json:"args,omitempty"`      // of the program
+	FileSize int64    `json:"file_size,omitempty"` // bytes of one file
+	Files    int      `json:"files,omitempty"`     // files and folders it may make
 }
 
 // Report ends a run.
