@@ -41,6 +41,7 @@ type Description struct {
 	Enforces  map[string]string `json:"enforces,omitempty"`  // limit -> mechanism, as in Result.Enforced
 	Runtimes  map[string]string `json:"runtimes,omitempty"`  // language -> runtime digest
 	Egress    bool              `json:"egress,omitempty"`    // programs may be given a way to named destinations
+	Named     []string          `json:"named,omitempty"`     // further runtimes that a run may name
 }
 
 // Spec is one program and the limits it runs under.

@@ -35,9 +35,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "jail: this is a helper of agenticraft and not for use by hand")
 		os.Exit(2)
 	}
-	if err := seccomp.Tighten(); err != nil {
-		fmt.Fprintln(os.Stderr, "jail:", err)
-		os.Exit(3)
+	if err := worker(os.Args[2:], seccomp.Tighten); err != nil {
+		fmt.Fprintf(os.Stderr, "jail: %s: %v\n", mode, err)
+		os.Exit(4)
 	}
-	worker()
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/jail/wire"
 )
 
 // ErrCollect: the working folder holds more than the limits allow. What was
@@ -73,7 +74,7 @@ func (c *collector) folder(dir *os.File, prefix string, depth int) error {
 			if c.visits--; c.visits < 0 {
 				return ErrCollect
 			}
-			if !safeName(e.Name()) || len(prefix)+len(e.Name()) > maxPath {
+			if !wire.SafeName(e.Name()) || len(prefix)+len(e.Name()) > wire.MaxPath {
 				continue
 			}
 			if err := c.entry(dir, e, prefix, depth); err != nil {

@@ -2,7 +2,6 @@ package jail
 
 import (
 	"fmt"
-	"path"
 	"regexp"
 	"strings"
 	"time"
@@ -47,7 +46,6 @@ const (
 	maxID    = 64
 	maxArgs  = 64 << 10 // bytes of arguments and environment together
 	maxFiles = 10_000
-	maxPath  = 1024 // bytes
 )
 
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
@@ -143,7 +141,7 @@ func checkFiles(files []sandbox.File, l sandbox.Limits) error {
 	}
 	var total int64
 	for _, f := range files {
-		if !validPath(f.Path) {
+		if !wire.ValidPath(f.Path) {
 			return fmt.Errorf("%w: file path %.80q is not a clean relative path", sandbox.ErrSpec, f.Path)
 		}
 		if int64(len(f.Content)) > l.FileSize {
@@ -155,11 +153,6 @@ func checkFiles(files []sandbox.File, l sandbox.Limits) error {
 		return fmt.Errorf("%w: files hold %d bytes, more than the working folder of %d", sandbox.ErrSpec, total, scratch(l.Memory))
 	}
 	return nil
-}
-
-func validPath(p string) bool {
-	return p != "" && len(p) <= maxPath && p != "." && path.Clean(p) == p && !path.IsAbs(p) &&
-		p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsRune(p, 0)
 }
 
 // scratch is the size of the working and temporary folders together, in bytes.

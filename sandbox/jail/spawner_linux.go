@@ -2,7 +2,9 @@ package jail
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +47,7 @@ type Spawner struct {
 	cfg     Config
 	helper  *os.File // sealed memfd holding the helper
 	minRoot string
+	digest  string // of the helper
 	probe   Probe
 
 	ctx  context.Context // done when closed
@@ -103,7 +106,8 @@ func Start(cfg Config) (*Spawner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
 	}
-	s := &Spawner{cfg: cfg, helper: helper, minRoot: minRoot, up: make(chan struct{})}
+	sum := sha256.Sum256(binary)
+	s := &Spawner{cfg: cfg, helper: helper, minRoot: minRoot, digest: hex.EncodeToString(sum[:]), up: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	first, err := s.launch()
 	if err != nil {
@@ -131,6 +135,26 @@ func writeMinRoot(dir string, binary []byte) (string, error) {
 	}
 	return root, nil
 }
+
+// PlaceHelper puts the helper into a folder under the name "jail", for a tree of
+// which a worker needs more than the helper alone.
+func (s *Spawner) PlaceHelper(dir string) error {
+	from, to := filepath.Join(s.minRoot, "jail"), filepath.Join(dir, "jail")
+	if err := os.Link(from, to); err == nil {
+		return nil
+	}
+	binary, err := os.ReadFile(from) // on another file system
+	if err != nil {
+		return fmt.Errorf("read jail helper: %w", err)
+	}
+	if err := durable.WriteFile(to, binary, 0o555); err != nil {
+		return fmt.Errorf("write jail helper: %w", err)
+	}
+	return nil
+}
+
+// HelperDigest is the SHA-256 of the helper, in hex.
+func (s *Spawner) HelperDigest() string { return s.digest }
 
 // sealedFile returns an executable file in memory that nobody can change.
 func sealedFile(name string, data []byte) (*os.File, error) {

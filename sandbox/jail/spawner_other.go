@@ -42,6 +42,12 @@ func (*Spawner) Start(context.Context, Profile) (*Jail, error) {
 	return nil, fmt.Errorf("%w: jails need Linux", sandbox.ErrUnavailable)
 }
 
+// PlaceHelper has no helper to place.
+func (*Spawner) PlaceHelper(string) error { return errors.ErrUnsupported }
+
+// HelperDigest is empty: there is no helper.
+func (*Spawner) HelperDigest() string { return "" }
+
 // Close does nothing.
 func (*Spawner) Close() error { return nil }
 

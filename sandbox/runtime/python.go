@@ -18,7 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agenticraft/node/internal/durable"
 	"github.com/agenticraft/node/sandbox"
 	"golang.org/x/sync/errgroup"
 )
@@ -57,6 +56,7 @@ var mountPoints = []string{"dev", "proc", "tmp", "work"}
 
 // AddConfig says which interpreter to copy.
 type AddConfig struct {
+	Name        string       // by which runs may ask for it; "": it is the language's default
 	Interpreter string       // path; "": the system's python3, then the first on PATH
 	Progress    func(string) // receives one line per step; may be nil
 }
@@ -76,94 +76,24 @@ type interpreter struct {
 // a usable interpreter, the error wraps [sandbox.ErrUnavailable] and names the
 // command that installs one.
 func (s *Store) AddPython(ctx context.Context, cfg AddConfig) (Runtime, error) {
-	progress := cfg.Progress
-	if progress == nil {
-		progress = func(string) {}
-	}
 	py, err := findPython(ctx, cfg.Interpreter)
 	if err != nil {
 		return Runtime{}, err
 	}
-	progress(fmt.Sprintf("copying Python %s from %s", py.version(), py.Executable))
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return Runtime{}, err
-	}
-	defer unlock()
-	if err := s.sweep(); err != nil {
-		return Runtime{}, err
-	}
-	stage, err := os.MkdirTemp(s.dir, stagePrefix)
-	if err != nil {
-		return Runtime{}, fmt.Errorf("add python: %w", err)
-	}
-	r, err := s.build(ctx, py, stage, progress)
-	if err != nil {
-		return Runtime{}, errors.Join(fmt.Errorf("add python: %w", err), removeTree(stage))
-	}
-	return r, removeTree(stage)
-}
-
-// build fills stage and moves it into the store. The lock is held.
-func (s *Store) build(ctx context.Context, py interpreter, stage string, progress func(string)) (Runtime, error) {
-	argv, err := copyPython(ctx, py, stage)
-	if err != nil {
-		return Runtime{}, err
-	}
-	source, err := scan(ctx, stage)
-	if err != nil {
-		return Runtime{}, err
-	}
-	list, err := s.List()
-	if err != nil {
-		return Runtime{}, err
-	}
-	for _, r := range list {
-		if r.Source == source.digest() {
-			progress("this runtime is already here: " + r.Digest)
-			return r, nil
-		}
-	}
-	progress(fmt.Sprintf("compiling the library (%d files)", source.files))
-	if err := compileAll(ctx, py.Executable, stage); err != nil {
-		return Runtime{}, err
-	}
-	m, err := scan(ctx, stage)
-	if err != nil {
-		return Runtime{}, err
-	}
-	r := Runtime{
-		Digest: m.digest(), Source: source.digest(), Languages: []string{"python"}, Version: py.version(),
-		Bytes: m.bytes, Files: m.files, Created: time.Now().UTC().Truncate(time.Millisecond), Argv: argv,
-	}
-	if err := s.settle(stage, m); err != nil {
-		return Runtime{}, err
-	}
-	if err := s.writeIndex(append(list, r)); err != nil {
-		return Runtime{}, err
-	}
-	progress("added " + r.Digest)
-	return r, nil
-}
-
-// settle flushes the staged tree to disk and gives it its name. Without an
-// entry in the index the next sweep removes it, so a crash between costs
-// nothing.
-func (s *Store) settle(stage string, m manifest) error {
-	if err := os.Chmod(stage, 0o755); err != nil {
-		return fmt.Errorf("open up runtime: %w", err)
-	}
-	if err := flush(stage); err != nil {
-		return fmt.Errorf("flush runtime: %w", err)
-	}
-	name := filepath.Join(s.dir, m.digest())
-	if err := durable.WriteFile(name+manifestSuffix, m.encode(), 0o644); err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	if err := os.Rename(stage, name); err != nil {
-		return fmt.Errorf("name runtime: %w", err)
-	}
-	return durable.SyncDir(s.dir)
+	tell := orSilent(cfg.Progress)
+	tell(fmt.Sprintf("copying Python %s from %s", py.version(), py.Executable))
+	return s.add(ctx, recipe{
+		draft: Runtime{Name: cfg.Name, Languages: []string{"python"}, Version: py.version()},
+		fill: func(stage string, r *Runtime) (err error) {
+			r.Argv, err = copyPython(ctx, py, stage)
+			return err
+		},
+		finish: func(stage string) error {
+			tell("compiling the library")
+			return compileAll(ctx, py.Executable, stage)
+		},
+		progress: tell,
+	})
 }
 
 // findPython asks candidates until one answers as a CPython that will do.

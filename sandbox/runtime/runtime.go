@@ -56,6 +56,11 @@ type Runtime struct {
 	Files     int       `json:"files"`
 	Created   time.Time `json:"created"` // UTC
 	Argv      []string  `json:"argv"`    // how to start the interpreter inside the runtime; options of the caller's follow
+	// Name by which runs may ask for it; "" for a default of its languages.
+	Name string `json:"name,omitempty"`
+	// Module is the SHA-256 of the WebAssembly module that this runtime is, in
+	// hex; "" for a tree that a jail sees as its root.
+	Module string `json:"module,omitempty"`
 }
 
 // Store is a folder of runtimes. All its methods may be called concurrently,
@@ -122,26 +127,51 @@ func (s *Store) List() ([]Runtime, error) {
 	return slices.Clone(list), nil
 }
 
-// Lookup returns the newest runtime of a language: the folder that a jail sees
-// as its root, the digest, and the argv that starts the interpreter inside it,
-// to which the caller adds its options. Without one,
-// the error wraps [sandbox.ErrUnavailable] and names the command that mends it.
+// Lookup is [Store.Select] of the language's default.
 func (s *Store) Lookup(language string) (dir, digest string, argv []string, err error) {
+	return s.Select(language, "")
+}
+
+// Select returns a runtime of a language: the folder that a jail sees as its
+// root, the digest, and the argv that starts the interpreter inside it, to which
+// the caller adds its options. name is the runtime's name or digest; "" is the
+// newest without a name, then the newest with one. Without one, the error wraps
+// [sandbox.ErrUnavailable] and names the command that mends it.
+func (s *Store) Select(language, name string) (dir, digest string, argv []string, err error) {
 	list, err := s.List()
 	if err != nil {
 		return "", "", nil, err
 	}
-	for _, r := range list {
-		if !slices.Contains(r.Languages, language) {
+	best := -1
+	for i, r := range list {
+		if r.Module != "" || !slices.Contains(r.Languages, language) || !Answers(r, name) {
 			continue
 		}
-		dir := filepath.Join(s.dir, r.Digest)
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		if info, err := os.Stat(filepath.Join(s.dir, r.Digest)); err != nil || !info.IsDir() {
 			continue // someone deleted it
 		}
-		return dir, r.Digest, slices.Clone(r.Argv), nil
+		if r.Name == "" || name != "" {
+			best = i
+			break
+		}
+		if best < 0 {
+			best = i
+		}
+	}
+	switch {
+	case best >= 0:
+		r := list[best]
+		return filepath.Join(s.dir, r.Digest), r.Digest, slices.Clone(r.Argv), nil
+	case name != "":
+		return "", "", nil, fmt.Errorf("%w: no %s runtime is called %.80q; agenticraft runtime list shows those of this node", sandbox.ErrUnavailable, language, name)
 	}
 	return "", "", nil, fmt.Errorf("%w: no %s runtime; run: agenticraft runtime add %s", sandbox.ErrUnavailable, language, language)
+}
+
+// Answers says whether name, which may be a name or a digest, means r; "" means
+// any.
+func Answers(r Runtime, name string) bool {
+	return name == "" || name == r.Name || strings.TrimPrefix(name, "sha256:") == r.Digest
 }
 
 // Verify reads every file of a runtime again and reports the first difference
@@ -167,11 +197,9 @@ func (s *Store) Verify(ctx context.Context, digest string) error {
 	return nil
 }
 
-// Remove deletes a runtime. Programs that run on it lose its files.
-func (s *Store) Remove(digest string) error {
-	if err := s.exists(digest); err != nil {
-		return err
-	}
+// Remove deletes the runtimes that which, a name or a digest of at least 12
+// characters, means. Programs that run on one lose its files.
+func (s *Store) Remove(which string) error {
 	unlock, err := s.lock(context.Background())
 	if err != nil {
 		return err
@@ -181,9 +209,29 @@ func (s *Store) Remove(digest string) error {
 	if err != nil {
 		return err
 	}
-	list = slices.DeleteFunc(list, func(r Runtime) bool { return r.Digest == digest })
-	if err := s.writeIndex(list); err != nil {
+	const shortest = 12
+	var gone, kept []Runtime
+	digests := make(map[string]bool)
+	for _, r := range list {
+		if which != "" && r.Name == which || len(which) >= shortest && strings.HasPrefix(r.Digest, which) {
+			gone = append(gone, r)
+			digests[r.Digest] = true
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	switch {
+	case len(gone) == 0:
+		return fmt.Errorf("%w: %.64q", ErrNotFound, which)
+	case len(digests) > 1:
+		return fmt.Errorf("%w: %.64q means %d runtimes", ErrNotFound, which, len(digests))
+	}
+	if err := s.writeIndex(kept); err != nil {
 		return err
+	}
+	digest := gone[0].Digest
+	if slices.ContainsFunc(kept, func(r Runtime) bool { return r.Digest == digest }) {
+		return nil // the tree has another name
 	}
 	// If we were to crash from here on, the next add or remove clears the rest.
 	trash := filepath.Join(s.dir, trashPrefix+digest)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/jail/wire"
 	"github.com/agenticraft/node/sandbox/worker/protocol"
 )
 
@@ -185,6 +186,7 @@ func (w *Worker) Run(ctx context.Context, spec sandbox.Spec, steps uint64) (resu
 		c.result.Status, c.result.ExitCode = sandbox.Status(r.Status), r.ExitCode
 		c.result.ErrorCode, c.result.Message = r.ErrorCode, strings.ToValidUTF8(r.Message, "\uFFFD")
 		c.result.StdoutTruncated = c.result.StdoutTruncated || r.Truncated
+		c.result.StderrTruncated = c.result.StderrTruncated || r.TruncatedErr
 		c.result.Usage.CPU, c.result.Usage.PeakMemory = r.CPU, r.Memory
 		switch {
 		case c.result.Status == sandbox.OK && r.ExitCode == 0, c.result.Status == sandbox.Error && r.ExitCode != 0:
@@ -324,7 +326,7 @@ func (c *collector) take(kind protocol.Kind, payload []byte) (done bool, err err
 		c.emit("stdout", int64(len(c.result.Stdout)), payload)
 		c.result.Stdout = append(c.result.Stdout, payload...)
 	case protocol.Stderr:
-		if c.errs += int64(len(payload)); c.errs > maxStderr {
+		if c.errs += int64(len(payload)); c.errs > maxStderr+limits.Output {
 			return false, errFlood
 		}
 		keep := min(int64(len(payload)), limits.Output-int64(len(c.result.Stderr)))
@@ -355,7 +357,7 @@ func (c *collector) left(payload []byte) error {
 	f := sandbox.File{Path: string(path), Content: content}
 	c.bytes += int64(len(content))
 	switch {
-	case !found || !jail.OutputPath(f.Path):
+	case !found || !wire.OutputPath(f.Path):
 		return fmt.Errorf("%w: output file %.80q", protocol.ErrProtocol, path)
 	case len(c.result.Files) == maxLeft || c.bytes > maxLeftBytes || int64(len(content)) > c.spec.Limits.FileSize:
 		return fmt.Errorf("%w: too many or too large output files", protocol.ErrProtocol)

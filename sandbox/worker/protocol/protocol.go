@@ -79,6 +79,8 @@ type Report struct {
 	Truncated bool          `json:"truncated,omitempty"` // stdout
 	CPU       time.Duration `json:"cpu"`                 // of this run
 	Memory    int64         `json:"memory"`              // bytes the worker holds at the end
+
+	TruncatedErr bool `json:"truncated_err,omitempty"` // stderr
 }
 
 // Input is one file that a program sees.
