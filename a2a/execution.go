@@ -2,6 +2,7 @@ package a2a
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/agenticraft/node/identity"
 )
@@ -11,7 +12,9 @@ import (
 // refused, for a limit that was misspelt must not be lost.
 type Execution struct {
 	Language  string   `json:"language"`             // "python", "starlark", …
-	Code      string   `json:"code"`                 // source text, UTF-8
+	Runtime   string   `json:"runtime,omitempty"`    // name or digest of the runtime; "" for the language's default
+	Code      string   `json:"code"`                 // source text, UTF-8; for "wasm" what [Execution.Needs] says
+	Args      []string `json:"args,omitempty"`       // of the program
 	Stdin     string   `json:"stdin,omitempty"`      // UTF-8 text
 	Files     []File   `json:"files,omitempty"`      // placed in the working folder
 	Sandbox   string   `json:"sandbox,omitempty"`    // "auto" (default), "process", "restricted", …
@@ -21,6 +24,20 @@ type Execution struct {
 	Mandate   string   `json:"mandate,omitempty"`    // on whose behalf; docs/mandate.md
 	Limits    Limits   `json:"limits,omitzero"`
 	Require   []string `json:"require,omitempty"` // limits without which the run must be refused
+}
+
+// digestPrefix begins the code of a WebAssembly run whose module is the node's.
+const digestPrefix = "sha256:"
+
+// Needs names the runtime without which a node cannot run this, by its name or
+// digest; "" means any of the language. The code of a run in the language "wasm"
+// is the path of one of its files, which is the module, or "sha256:" and the
+// digest of a module that a node has.
+func (e Execution) Needs() string {
+	if e.Runtime == "" && e.Language == "wasm" && strings.HasPrefix(e.Code, digestPrefix) {
+		return strings.TrimPrefix(e.Code, digestPrefix)
+	}
+	return strings.TrimPrefix(e.Runtime, digestPrefix)
 }
 
 // File is one file in or out, relative to the working folder.

@@ -24,6 +24,8 @@ const (
 	MaxFilesBytes = 5 << 20 // all files together
 	MaxFiles      = 256
 	MaxPathBytes  = 1 << 10
+	MaxArgs       = 256
+	MaxArgBytes   = 64 << 10 // all arguments together
 	maxRequire    = 16
 	maxNetwork    = 1 << 10
 	maxCPUPercent = 100_000
@@ -32,7 +34,8 @@ const (
 )
 
 var (
-	wordPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_+.-]{0,31}$`)
+	wordPattern    = regexp.MustCompile(`^[a-z0-9][a-z0-9_+.-]{0,31}$`)
+	runtimePattern = regexp.MustCompile(`^([a-z][a-z0-9-]{0,31}|(sha256:)?[0-9a-f]{64})$`)
 	// requirable are the limits that Execution.Require may name; the sandbox
 	// package has the same words.
 	requirable = []string{"memory", "cpu_percent", "wall", "output", "file_size", "processes", "network", "filesystem", "syscalls"}
@@ -43,9 +46,9 @@ var (
 // NewRequest makes the request for an execution. It refuses what
 // [DecodeExecution] would refuse.
 func NewRequest(e Execution) (*sdk.SendMessageRequest, error) {
-	for _, text := range []string{e.Code, e.Stdin} {
+	for _, text := range append([]string{e.Code, e.Stdin}, e.Args...) {
 		if !utf8.ValidString(text) {
-			return nil, Errorf(CodeInvalidRequest, "code and stdin must be UTF-8")
+			return nil, Errorf(CodeInvalidRequest, "code, stdin and arguments must be UTF-8")
 		}
 	}
 	if err := e.check(); err != nil {
@@ -102,6 +105,8 @@ func (e Execution) check() error {
 		return Errorf(CodeTooLarge, "code has %d bytes, at most %d are accepted", len(e.Code), MaxCodeBytes)
 	case len(e.Stdin) > MaxStdinBytes:
 		return Errorf(CodeTooLarge, "stdin has %d bytes, at most %d are accepted", len(e.Stdin), MaxStdinBytes)
+	case e.Runtime != "" && !runtimePattern.MatchString(e.Runtime):
+		return Errorf(CodeInvalidRequest, "runtime %.80q is neither a runtime's name nor its digest", e.Runtime)
 	case e.Sandbox != "" && !wordPattern.MatchString(e.Sandbox):
 		return Errorf(CodeInvalidRequest, "sandbox %.40q is not a sandbox's name", e.Sandbox)
 	case e.Network != "" && e.Network != "none" && !strings.HasPrefix(e.Network, "allow="):
@@ -121,6 +126,9 @@ func (e Execution) check() error {
 	if err := e.Limits.check(); err != nil {
 		return err
 	}
+	if err := checkArgs(e.Args); err != nil {
+		return err
+	}
 	if len(e.Require) > maxRequire {
 		return Errorf(CodeTooLarge, "require names more than %d limits", maxRequire)
 	}
@@ -130,6 +138,19 @@ func (e Execution) check() error {
 		}
 	}
 	return checkFiles(e.Files)
+}
+
+func checkArgs(args []string) error {
+	total := 0
+	for _, arg := range args {
+		if total += len(arg) + 1; strings.ContainsRune(arg, 0) {
+			return Errorf(CodeInvalidRequest, "args: %.40q holds a NUL", arg)
+		}
+	}
+	if len(args) > MaxArgs || total > MaxArgBytes {
+		return Errorf(CodeTooLarge, "%d arguments of %d bytes, at most %d of %d bytes together are accepted", len(args), total, MaxArgs, MaxArgBytes)
+	}
+	return nil
 }
 
 func (l Limits) check() error {

@@ -68,7 +68,7 @@ type Log interface {
 // Runner runs programs in sandboxes.
 type Runner interface {
 	Run(ctx context.Context, backend string, spec sandbox.Spec, ready func(context.Context) error) (sandbox.Result, error)
-	Resolve(backend, language string) (string, error)
+	Resolve(backend, language, runtime string) (string, error)
 	Describe() []sandbox.Description
 	Load() sandbox.Load
 }

@@ -278,7 +278,7 @@ func (r *runner) runs() int {
 	return len(r.ran)
 }
 
-func (r *runner) Resolve(_, language string) (string, error) {
+func (r *runner) Resolve(_, language, _ string) (string, error) {
 	if language != "python" {
 		return "", fmt.Errorf("%w: %s", sandbox.ErrUnavailable, language)
 	}

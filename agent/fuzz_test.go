@@ -18,7 +18,7 @@ func FuzzParseAdvert(f *testing.F) {
 			t.Errorf("ParseAdvert(%q) = %+v, %v", text, ad, err)
 		}
 		_ = ad.load()
-		_ = ad.Offers("auto", "python", "T2")
+		_ = ad.Offers("auto", "python", "", "T2")
 	})
 }
 

@@ -376,7 +376,9 @@ func (a *Agent) spec(req *request, out Output) sandbox.Spec {
 		ID:       req.task,
 		Owner:    req.principal.String(),
 		Language: req.exec.Language,
+		Runtime:  req.exec.Runtime,
 		Code:     []byte(req.exec.Code),
+		Args:     req.exec.Args,
 		Stdin:    []byte(req.exec.Stdin),
 		Limits: sandbox.Limits{
 			Memory:     narrow(ask.MemoryBytes, def.Memory, ceil.MemoryBytes),

@@ -19,6 +19,7 @@ type Advert struct {
 	Run      bool                `json:"run"`      // takes executions at all
 	Backends map[string][]string `json:"backends"` // backend -> languages
 	Tiers    map[string]string   `json:"tiers,omitempty"`
+	Named    map[string][]string `json:"named,omitempty"` // backend -> names and digests of its runtimes
 	Slots    int                 `json:"slots"`
 	Busy     int                 `json:"busy"`
 	Queued   int                 `json:"queued"`
@@ -37,13 +38,16 @@ func (a *Agent) Advert() []byte {
 	load := a.cfg.Runner.Load()
 	ad := Advert{
 		Version: advertVersion, Run: !a.cfg.NoRun,
-		Backends: map[string][]string{}, Tiers: map[string]string{},
+		Backends: map[string][]string{}, Tiers: map[string]string{}, Named: map[string][]string{},
 		Slots: load.Slots, Busy: load.Busy, Queued: load.Queued,
 	}
 	for _, d := range a.cfg.Runner.Describe() {
 		if d.Available {
 			ad.Backends[d.Name] = d.Languages
 			ad.Tiers[d.Name] = d.Tier
+			if len(d.Named) > 0 {
+				ad.Named[d.Name] = d.Named
+			}
 		}
 	}
 	text, err := json.Marshal(ad)
@@ -65,11 +69,12 @@ func ParseAdvert(text []byte) (Advert, error) {
 	return ad, nil
 }
 
-// Offers reports whether the node says that it can run this in a sandbox of at
-// least a tier; empty is any.
-func (ad Advert) Offers(backend, language, least string) bool {
+// Offers reports whether the node says that it can run this, with the runtime,
+// in a sandbox of at least a tier; empty is any.
+func (ad Advert) Offers(backend, language, runtime, least string) bool {
 	for name, languages := range ad.Backends {
-		if (backend == "" || backend == "auto" || backend == name) && slices.Contains(languages, language) && authz.TierHolds(ad.Tiers[name], least) {
+		if (backend == "" || backend == "auto" || backend == name) && slices.Contains(languages, language) &&
+			(runtime == "" || slices.Contains(ad.Named[name], runtime)) && authz.TierHolds(ad.Tiers[name], least) {
 			return ad.Run
 		}
 	}
@@ -93,7 +98,7 @@ func (a *Agent) place(req *request) ([]identity.ID, error) {
 		return nil, &a2a.Error{Code: a2a.CodeUnavailable, Message: "no sandbox of this version reaches the network", Hint: "leave --network out"}
 	}
 	least := req.decision.Obligations.Tier
-	resolved, unable := a.resolve(backend, req.exec.Language, least)
+	resolved, unable := a.resolve(backend, req.exec, least)
 	req.backend = resolved
 	// A request that a peer placed here is not passed on: one hop, no loops.
 	if req.mandate != nil || req.exec.On == here || req.exec.On == string(self) {
@@ -102,7 +107,7 @@ func (a *Agent) place(req *request) ([]identity.ID, error) {
 		}
 		return []identity.ID{self}, nil
 	}
-	peers := a.offers(backend, req.exec.Language, least)
+	peers := a.offers(backend, req.exec, least)
 	if req.exec.On != "" && req.exec.On != anywhere {
 		return a.placeOn(req.exec.On)
 	}
@@ -122,26 +127,27 @@ func (a *Agent) place(req *request) ([]identity.ID, error) {
 //
 // INVARIANT: I6, a tier that policy demands and this machine does not have
 // refuses the run.
-func (a *Agent) resolve(backend, language, least string) (string, error) {
+func (a *Agent) resolve(backend string, e a2a.Execution, least string) (string, error) {
 	if a.cfg.NoRun {
 		return "", &a2a.Error{Code: a2a.CodeUnavailable, Message: "this node takes no executions", Hint: "send the request without \"on\", or name another node"}
 	}
-	name, err := a.cfg.Runner.Resolve(backend, language)
+	name, err := a.cfg.Runner.Resolve(backend, e.Language, e.Needs())
 	if err != nil {
 		return "", &a2a.Error{Code: a2a.CodeUnavailable, Message: err.Error()}
 	}
 	if least == "" {
 		return name, nil
 	}
-	return a.resolveTier(name, backend, language, least)
+	return a.resolveTier(name, backend, e, least)
 }
 
 // resolveTier is the sandbox that was chosen if it is strong enough, else, where
 // any will do, another that is.
-func (a *Agent) resolveTier(name, backend, language, least string) (string, error) {
+func (a *Agent) resolveTier(name, backend string, e a2a.Execution, least string) (string, error) {
 	best := ""
 	for _, d := range a.cfg.Runner.Describe() {
-		if !d.Available || !slices.Contains(d.Languages, language) || !authz.TierHolds(d.Tier, least) {
+		lacks := e.Needs() != "" && !slices.Contains(d.Named, e.Needs())
+		if !d.Available || lacks || !slices.Contains(d.Languages, e.Language) || !authz.TierHolds(d.Tier, least) {
 			continue
 		}
 		if d.Name == name {
@@ -152,7 +158,7 @@ func (a *Agent) resolveTier(name, backend, language, least string) (string, erro
 		}
 	}
 	if best == "" {
-		return "", a2a.Errorf(a2a.CodeUnavailable, "policy wants a sandbox of tier %s or stronger, and this node has none for %s", least, language)
+		return "", a2a.Errorf(a2a.CodeUnavailable, "policy wants a sandbox of tier %s or stronger, and this node has none for %s", least, e.Language)
 	}
 	return best, nil
 }
@@ -175,10 +181,10 @@ type offer struct {
 }
 
 // offers are the connected peers that say they can run this.
-func (a *Agent) offers(backend, language, least string) []offer {
+func (a *Agent) offers(backend string, e a2a.Execution, least string) []offer {
 	var out []offer
 	for id, text := range a.cfg.Peers.Adverts() {
-		if ad, err := ParseAdvert(text); err == nil && ad.Offers(backend, language, least) && a.cfg.Directory.Member(id) {
+		if ad, err := ParseAdvert(text); err == nil && ad.Offers(backend, e.Language, e.Needs(), least) && a.cfg.Directory.Member(id) {
 			out = append(out, offer{id, ad.load()})
 		}
 	}

@@ -164,7 +164,7 @@ func (a *Agent) tier(req *request) string {
 	if a.cfg.NoRun {
 		return ""
 	}
-	name, err := a.cfg.Runner.Resolve(req.exec.Sandbox, req.exec.Language)
+	name, err := a.cfg.Runner.Resolve(req.exec.Sandbox, req.exec.Language, req.exec.Needs())
 	if err != nil {
 		return ""
 	}

@@ -166,7 +166,7 @@ func TestReasonNamesTheFactAndWhatWouldDo(t *testing.T) {
 		want []string
 	}{
 		{authz.Query{Principal: agent("viewer"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python"}}, []string{"exec.run", "admin, delegator, runner", "viewer"}},
-		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "cobol"}}, []string{`"cobol"`, "python, starlark"}},
+		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "cobol"}}, []string{`"cobol"`, "javascript, python, sh, starlark, wasm"}},
 		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python", MemoryBytes: 3 << 30}}, []string{"3221225472", "2147483648", "bytes"}},
 		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python", Network: "allow=x:1"}}, []string{"x:1", "nothing"}},
 		{authz.Query{Principal: agent("runner"), Action: authz.ExecRun, Execution: &authz.ExecutionFacts{Language: "python", Network: "allow=x"}}, []string{`"allow=x"`, "none"}},

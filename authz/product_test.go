@@ -97,7 +97,7 @@ func TestExplainNamesWhatWouldBeAllowed(t *testing.T) {
 		"runner":      {q: authz.Question{Roles: []string{"runner"}}},
 		"viewer":      {q: authz.Question{Roles: []string{"viewer"}}, want: [][]string{{"grant role runner"}}},
 		"network":     {q: authz.Question{Roles: []string{"runner"}, Network: "allow=example.org:443"}, want: [][]string{{"network none"}}},
-		"two at once": {q: authz.Question{Roles: []string{"runner"}, Language: "sh", MemoryBytes: 1 << 40}, want: [][]string{{"language python", "no memory_bytes, or less"}}},
+		"two at once": {q: authz.Question{Roles: []string{"runner"}, Language: "cobol", MemoryBytes: 1 << 40}, want: [][]string{{"language python", "no memory_bytes, or less"}}},
 		"suspended":   {q: authz.Question{Roles: []string{"runner"}, Suspended: true}, want: [][]string{{"resume the tenant"}}},
 		"elsewhere":   {q: authz.Question{Roles: []string{"runner"}, Of: "globex"}, want: [][]string{{"ask in the own tenant default"}, {"grant role admin"}}},
 		"no such act": {q: authz.Question{Roles: []string{"admin"}, Action: "world.end"}, want: [][]string{}},

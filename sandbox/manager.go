@@ -156,7 +156,7 @@ func (m *Manager) Run(ctx context.Context, backend string, spec Spec, ready func
 		m.metrics.refused.WithLabelValues("bad_run").Inc()
 		return Result{}, err
 	}
-	name, err := m.Resolve(backend, spec.Language)
+	name, err := m.Resolve(backend, spec.Language, spec.needs())
 	if err != nil {
 		m.metrics.refused.WithLabelValues("unavailable").Inc()
 		return Result{}, err
@@ -210,18 +210,18 @@ func (m *Manager) Run(ctx context.Context, backend string, spec Spec, ready func
 	return result, nil
 }
 
-// Resolve says which backend a request for backend ("" and "auto" included)
-// and language would run on now. An error wraps [ErrSpec] if the backend or
+// Resolve says which backend a request for backend ("" and "auto" included),
+// language and runtime ("" for any, else a name or digest) would run on now. An error wraps [ErrSpec] if the backend or
 // the language is unknown, or [ErrUnavailable], and says what exists and what
 // would mend it.
-func (m *Manager) Resolve(backend, language string) (string, error) {
+func (m *Manager) Resolve(backend, language, runtime string) (string, error) {
 	all := make(map[string]Description, len(m.cfg.Backends))
 	for name, b := range m.cfg.Backends {
 		all[name] = b.Describe()
 	}
 	offers := func(name string) bool {
 		d, exists := all[name]
-		return exists && d.Available && slices.Contains(d.Languages, language)
+		return exists && d.Available && slices.Contains(d.Languages, language) && (runtime == "" || slices.Contains(d.Named, runtime))
 	}
 	var tried []string
 	switch backend {
@@ -248,7 +248,7 @@ func (m *Manager) Resolve(backend, language string) (string, error) {
 		}
 		tried = []string{backend}
 	}
-	return "", m.unavailable(language, tried, all)
+	return "", m.unavailable(language, runtime, tried, all)
 }
 
 // Describe returns what each backend offers now, sorted by name.
@@ -336,7 +336,7 @@ func (m *Manager) leave(id string) {
 }
 
 // unavailable explains why none of the tried backends can run language.
-func (m *Manager) unavailable(language string, tried []string, all map[string]Description) error {
+func (m *Manager) unavailable(language, runtime string, tried []string, all map[string]Description) error {
 	exist := make(map[string]bool)
 	known := m.cfg.Order[language] != nil
 	for _, d := range all {
@@ -369,10 +369,12 @@ func (m *Manager) unavailable(language string, tried []string, all map[string]De
 				text += "; " + d.Hint
 			}
 			why = append(why, text)
+		case runtime != "" && slices.Contains(d.Languages, language):
+			why = append(why, fmt.Sprintf("sandbox %s has no runtime %.80q", name, runtime))
 		case d.Hint != "":
 			why = append(why, "sandbox "+name+" has no "+language+"; "+d.Hint)
 		case hasRuntime[language] && name != "restricted":
-			why = append(why, "sandbox "+name+" has no "+language+" runtime; run: agenticraft runtime add "+language)
+			why = append(why, "sandbox "+name+" has no "+language+" runtime; run: agenticraft runtime add "+source(language))
 		default:
 			why = append(why, "sandbox "+name+" does not run "+language)
 		}
@@ -381,7 +383,15 @@ func (m *Manager) unavailable(language string, tried []string, all map[string]De
 }
 
 // hasRuntime names the languages that "agenticraft runtime add" can install.
-var hasRuntime = map[string]bool{"python": true}
+var hasRuntime = map[string]bool{"python": true, "javascript": true, "sh": true}
+
+// source is what "runtime add" calls that which runs a language.
+func source(language string) string {
+	if language == "javascript" {
+		return "node"
+	}
+	return language
+}
 
 func listed(names []string) string {
 	if len(names) == 0 {

@@ -90,7 +90,7 @@ func TestResolve(t *testing.T) {
 		{"auto", "cobol", "", sandbox.ErrSpec, `unknown language "cobol"; this node knows javascript, python, sh, starlark`},
 		{"moon", "python", "", sandbox.ErrSpec, "this node has bare, docker, process, restricted"},
 	} {
-		got, err := m.Resolve(tt.backend, tt.language)
+		got, err := m.Resolve(tt.backend, tt.language, "")
 		if got != tt.want || !errors.Is(err, tt.err) {
 			t.Errorf("Resolve(%q, %q) = %q, %v, want %q, %v", tt.backend, tt.language, got, err, tt.want, tt.err)
 		}
@@ -107,7 +107,7 @@ func TestResolvePrefersTheDefaultWhereItSpeaksTheLanguage(t *testing.T) {
 		Order:    map[string][]string{"python": {"process"}, "starlark": {"restricted"}},
 	})
 	for language, want := range map[string]string{"python": "docker", "starlark": "restricted"} {
-		if got, err := m.Resolve("auto", language); got != want || err != nil {
+		if got, err := m.Resolve("auto", language, ""); got != want || err != nil {
 			t.Errorf("Resolve(auto, %s) = %q, %v, want %q", language, got, err, want)
 		}
 	}

@@ -67,6 +67,15 @@ func (s Spec) Validate() error {
 	return s.checkFiles()
 }
 
+// needs names the runtime that the run asks for, or "".
+func (s Spec) needs() string {
+	const prefix = "sha256:"
+	if s.Runtime == "" && s.Language == WASM && strings.HasPrefix(string(s.Code), prefix) {
+		return strings.TrimPrefix(string(s.Code), prefix)
+	}
+	return strings.TrimPrefix(s.Runtime, prefix)
+}
+
 func (s Spec) checkArgs() error {
 	total := 0
 	for _, a := range s.Args {

@@ -22,11 +22,11 @@ import (
 
 // execFlags are the flags of exec, as the user wrote them.
 type execFlags struct {
-	lang, sandbox, memory, network, on, out, receipt, code, mandate, class string
-	cpu                                                                    int
-	timeout                                                                time.Duration
-	files                                                                  []string
-	stdin, detach                                                          bool
+	lang, runtime, sandbox, memory, network, on, out, receipt, code, mandate, class string
+	cpu                                                                             int
+	timeout                                                                         time.Duration
+	files                                                                           []string
+	stdin, detach                                                                   bool
 }
 
 // languages are those that exec knows by name and by file ending.
@@ -44,16 +44,22 @@ const (
 func (a *app) execCommand() *cobra.Command {
 	var f execFlags
 	cmd := &cobra.Command{
-		Use:   "exec [flags] (FILE | - | -c CODE)",
+		Use:   "exec [flags] (FILE | - | -c CODE) [-- ARG…]",
 		Short: "Run code on the cluster",
 		Long: `Run code on the cluster, and exit with the code that it exits with.
+
+What stands behind -- are the program's arguments. In python, javascript and
+starlark the variable "result" is the result; in sh and wasm it is the JSON that
+the program leaves in the file result.json. With --lang wasm, FILE is a module
+for WASI preview 1, and CODE is sha256: and the digest of one that the node has.
 
 Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied,
 4 no quorum or no capacity, 1 language error, failed or lost.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			// An empty program is a program.
-			if cmd.Flags().Changed("code") != (len(args) == 0) || len(args) > 1 {
-				return usage("exec needs exactly one of FILE, - and -c CODE")
+			given, _ := split(cmd, args)
+			if cmd.Flags().Changed("code") != (len(given) == 0) || len(given) > 1 {
+				return usage("exec needs exactly one of FILE, - and -c CODE; the program's arguments stand behind --")
 			}
 			return nil
 		},
@@ -63,16 +69,19 @@ Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied
 					return usage("--%s %s would be no limit; leave it out for the node's default", name, flag.Value)
 				}
 			}
-			req, err := a.execution(f, args)
+			given, own := split(cmd, args)
+			req, err := a.execution(f, given)
 			if err != nil {
 				return err
 			}
+			req.Args = own
 			return a.exec(cmd.Context(), f, req)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.code, "code", "c", "", "the code itself")
 	flags.StringVar(&f.lang, "lang", "", "python, starlark, javascript, sh or wasm (default: by FILE's ending, else python)")
+	flags.StringVar(&f.runtime, "runtime", "", "name or digest of the runtime (default: the language's own)")
 	flags.StringVar(&f.sandbox, "sandbox", "auto", "auto, process, docker, restricted or wasm")
 	flags.StringVar(&f.memory, "memory", "", "memory limit, such as 256MiB")
 	flags.IntVar(&f.cpu, "cpu", 0, "CPU limit in percent of one core")
@@ -89,21 +98,33 @@ Exit codes of its own: 124 timed out, 130 cancelled, 137 out of memory, 3 denied
 	return cmd
 }
 
+// split tells what exec runs from the arguments of the program.
+func split(cmd *cobra.Command, args []string) (given, own []string) {
+	if i := cmd.ArgsLenAtDash(); i >= 0 {
+		return args[:i], args[i:]
+	}
+	return args, nil
+}
+
 // execution is the request that the flags describe.
 func (a *app) execution(f execFlags, args []string) (a2a.Execution, error) {
-	e := a2a.Execution{Language: f.lang, Sandbox: f.sandbox, Network: f.network, On: f.on, Code: f.code, DataClass: f.class}
+	e := a2a.Execution{Language: f.lang, Runtime: f.runtime, Sandbox: f.sandbox, Network: f.network, On: f.on, Code: f.code, DataClass: f.class}
 	if e.Sandbox == "auto" {
 		e.Sandbox = ""
+	}
+	if e.Language == "" && len(args) == 1 {
+		e.Language = languageOf(args[0])
 	}
 	if len(args) == 1 {
 		text, err := a.source(args[0])
 		if err != nil {
 			return e, err
 		}
-		e.Code = string(text)
-		if e.Language == "" {
-			e.Language = languageOf(args[0])
+		if e.Language == "wasm" {
+			name := moduleName(args[0])
+			e.Files, text = []a2a.File{{Path: name, Content: text}}, []byte(name)
 		}
+		e.Code = string(text)
 	}
 	if e.Language == "" {
 		e.Language = "python"
@@ -195,6 +216,14 @@ func parseBytes(s string) (int64, error) {
 		return n * u.factor, nil
 	}
 	return 0, errors.New("not a size such as 256MiB")
+}
+
+// moduleName is the name under which a module travels.
+func moduleName(file string) string {
+	if file == "-" {
+		return "module.wasm"
+	}
+	return filepath.Base(file)
 }
 
 func languageOf(name string) string {

@@ -250,7 +250,7 @@ func TestExitCodes(t *testing.T) {
 		"no such task":        {[]string{"task", "show", strings.Repeat("0", 32)}, exitFailed, "not_found"},
 		"no such entry":       {[]string{"audit", "show", "999999"}, exitFailed, "not_found"},
 		"no such node":        {[]string{"exec", "--lang", "starlark", "--on", "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN", "-c", "x = 1"}, exitUsage, "invalid_request"},
-		"no such language":    {[]string{"exec", "--lang", "wasm", "-c", "x"}, exitDenied, "language_not_allowed"},
+		"no such module":      {[]string{"exec", "--lang", "wasm", "-c", "x"}, exitUsage, "invalid_request"},
 		"no trust":            {[]string{"verify", "receipt.json"}, exitUsage, "usage"},
 		"verify a non-folder": {[]string{"audit", "verify", "/no/such/folder"}, exitFailed, "failed"},
 	} {

@@ -39,47 +39,24 @@ func (a *app) runtimeCommand() *cobra.Command {
 				return nil
 			}
 			for _, r := range all {
-				fmt.Fprintf(a.stdout, "%s  %-8s %-10s %4d MiB  %d files\n", r.Digest[:12], strings.Join(r.Languages, ","), r.Version, r.Bytes>>20, r.Files)
+				fmt.Fprintf(a.stdout, "%s  %-10s %-10s %-10s %6.1f MiB  %d files\n", r.Digest[:12], r.Name, strings.Join(r.Languages, ","), r.Version, float64(r.Bytes)/(1<<20), r.Files)
+				if r.Module != "" {
+					fmt.Fprintf(a.stdout, "%14smodule sha256:%s\n", "", r.Module)
+				}
 			}
 			return nil
 		},
 	}
-	var interpreter string
-	add := &cobra.Command{
-		Use: "add python", Short: "Copy the host's interpreter and library into a runtime of their own", Args: exactArgs("python"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] != "python" {
-				return usage("runtime add knows python, not %q", args[0])
-			}
-			store, err := open()
-			if err != nil {
-				return err
-			}
-			r, err := store.AddPython(cmd.Context(), runtime.AddConfig{
-				Interpreter: interpreter,
-				Progress:    func(line string) { fmt.Fprintf(a.stderr, "agenticraft: %s\n", line) },
-			})
-			if err != nil {
-				return err
-			}
-			if a.json {
-				a.print(r)
-				return nil
-			}
-			fmt.Fprintf(a.stdout, "%s  python %s, %d MiB\n", r.Digest, r.Version, r.Bytes>>20)
-			return nil
-		},
-	}
-	add.Flags().StringVar(&interpreter, "interpreter", "", "path of the interpreter (default: search)")
+	add := a.runtimeAddCommand(open)
 	rm := &cobra.Command{
-		Use: "rm DIGEST", Short: "Remove a runtime", Args: exactArgs("DIGEST"),
+		Use: "rm NAME|DIGEST", Short: "Remove a runtime", Args: exactArgs("NAME|DIGEST"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			store, err := open()
 			if err != nil {
 				return err
 			}
 			if err := store.Remove(args[0]); err != nil {
-				return err
+				return runtimeFault(err)
 			}
 			if a.json {
 				a.print(map[string]string{"removed": args[0]})

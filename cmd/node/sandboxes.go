@@ -13,6 +13,7 @@ import (
 	"github.com/agenticraft/node/sandbox/process"
 	"github.com/agenticraft/node/sandbox/restricted"
 	"github.com/agenticraft/node/sandbox/runtime"
+	"github.com/agenticraft/node/sandbox/wasm"
 )
 
 // dockerOff is the docker_socket that means no engine.
@@ -46,18 +47,24 @@ func openSandboxes(cfg *config, id identity.ID, nodes func() []netip.Addr, log *
 	if err != nil {
 		return nil, errors.Join(err, python.Close(), spawner.Close())
 	}
-	backends := map[string]sandbox.Backend{"process": python, "restricted": starlark}
+	modules, err := wasm.New(wasm.Config{Spawner: spawner, Dir: filepath.Join(cfg.Data, "modules"), Modules: runtimes, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, starlark.Close(), python.Close(), spawner.Close())
+	}
+	backends := map[string]sandbox.Backend{"process": python, "restricted": starlark, "wasm": modules}
 	if cfg.Docker != dockerOff {
 		containers, err := openDocker(cfg, id, runtimes, way, log)
 		if err != nil {
-			return nil, errors.Join(err, starlark.Close(), python.Close(), spawner.Close())
+			return nil, errors.Join(err, modules.Close(), starlark.Close(), python.Close(), spawner.Close())
 		}
 		backends["docker"] = containers
 	}
 	return sandbox.NewManager(sandbox.ManagerConfig{
 		Backends: backends,
 		Default:  cfg.Sandbox,
-		Order:    map[string][]string{"python": {"process"}, "starlark": {"restricted"}},
+		Order: map[string][]string{
+			"python": {"process", "wasm"}, "javascript": {"process", "wasm"}, "sh": {"process"}, "starlark": {"restricted"}, "wasm": {"wasm"},
+		},
 		Defaults: cfg.limits(),
 		Slots:    cfg.Slots,
 		Log:      log,

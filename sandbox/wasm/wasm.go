@@ -243,7 +243,11 @@ func (b *Backend) prepare(ctx context.Context, spec sandbox.Spec, class worker.C
 			return nil, res, err
 		}
 		w, err := b.pool.Claim(ctx, spec.Owner, class)
+		failed := new(worker.StartError)
 		switch {
+		case errors.As(err, &failed) && failed.OOM:
+			const text = "the module itself does not fit into the memory limit"
+			return nil, &sandbox.Result{Status: sandbox.OutOfMemory, ExitCode: 137, Message: text}, nil
 		case err == nil:
 			return w, nil, nil
 		case ctx.Err() != nil:

@@ -127,11 +127,28 @@ func greet(p Process, c Class, cfg *Config) (*Worker, error) {
 	}
 	_, version, err := protocol.Read(w.in, protocol.Hello)
 	if err != nil {
-		exit, words := w.destroy()
-		return nil, fmt.Errorf("%w: %s worker did not start: %w (exit code %d, signal %d): %.500s", sandbox.ErrUnavailable, cfg.Name, err, exit.Code, exit.Signal, words)
+		exit, words := w.bury(deathTimeout)
+		return nil, &StartError{
+			OOM: outOfMemory(exit, words),
+			err: fmt.Errorf("%w: %s worker did not start: %w (exit code %d, signal %d): %.500s", sandbox.ErrUnavailable, cfg.Name, err, exit.Code, exit.Signal, words),
+		}
 	}
 	w.Version = string(version)
 	return w, nil
+}
+
+// StartError: a worker ended before it greeted. It wraps [sandbox.ErrUnavailable].
+type StartError struct {
+	OOM bool // for want of memory
+	err error
+}
+
+func (e *StartError) Error() string { return e.err.Error() }
+func (e *StartError) Unwrap() error { return e.err }
+
+// outOfMemory says whether memory ended a worker, however the limit answered.
+func outOfMemory(exit jail.Exit, words string) bool {
+	return exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory")
 }
 
 // alive says whether the worker can be given a program.
@@ -289,7 +306,7 @@ func (w *Worker) end(ctx context.Context, err error, result *sandbox.Result) {
 		set(sandbox.OutputLimit, 1, "the program printed far more than its output limit")
 	case !hungUp:
 		set(sandbox.Internal, 1, w.cfg.Name+" worker: "+err.Error())
-	case exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory"):
+	case outOfMemory(exit, words):
 		set(sandbox.OutOfMemory, 137, "the program reached its memory limit")
 	case strings.Contains(words, "stack overflow"):
 		const message = "the program recursed too deeply"
