@@ -69,11 +69,11 @@ var floors = map[string]string{
 	"sandbox/sandboxtest": "sandbox/...",
 	"sandbox/jail":        "sandbox sandbox/jail/wire",
 	// The small helper: what runs inside knows nothing of the manager outside.
-	"sandbox/jail/...":            "sandbox/jail/...",
-	"sandbox/worker/protocol":     "",
-	"sandbox/runtime":             "sandbox",
-	"sandbox/egress":              "sandbox",
-	"cmd/jail":                    "sandbox/jail/... sandbox/worker/protocol",
+	"sandbox/jail/...":        "sandbox/jail/...",
+	"sandbox/worker/protocol": "",
+	"sandbox/runtime":         "sandbox",
+	"sandbox/egress":          "sandbox",
+	"cmd/jail":                "sandbox/jail/... sandbox/worker/protocol",
 
 	// 1
 	"sandbox":          "",
