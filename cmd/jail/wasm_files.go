@@ -125,6 +125,15 @@ func (f *files) add(dir *entry, base string, folder bool) (*entry, wasi.Errno) {
 	return e, 0
 }
 
+// create makes a file.
+func (f *files) create(name string) (*entry, wasi.Errno) {
+	dir, base, errno := f.parent(name)
+	if errno != 0 {
+		return nil, errno
+	}
+	return f.add(dir, base, false)
+}
+
 // OpenFile implements [wasi.FS].
 func (f *files) OpenFile(name string, flag wasi.Oflag, _ fs.FileMode) (wasi.File, wasi.Errno) {
 	e, errno := f.find(name)
@@ -132,11 +141,7 @@ func (f *files) OpenFile(name string, flag wasi.Oflag, _ fs.FileMode) (wasi.File
 	case errno == 0 && flag&wasi.O_CREAT != 0 && flag&wasi.O_EXCL != 0:
 		return nil, wasi.EEXIST
 	case errno == wasi.ENOENT && flag&wasi.O_CREAT != 0:
-		dir, base, errno := f.parent(name)
-		if errno != 0 {
-			return nil, errno
-		}
-		if e, errno = f.add(dir, base, false); errno != 0 {
+		if e, errno = f.create(name); errno != 0 {
 			return nil, errno
 		}
 	case errno != 0:
@@ -153,7 +158,9 @@ func (f *files) OpenFile(name string, flag wasi.Oflag, _ fs.FileMode) (wasi.File
 		return nil, wasi.ENOTDIR
 	}
 	if flag&wasi.O_TRUNC != 0 {
-		f.resize(e, 0)
+		if errno := f.resize(e, 0); errno != 0 {
+			return nil, errno
+		}
 	}
 	return &openFile{files: f, entry: e, appends: flag&wasi.O_APPEND != 0, reads: flag&wasi.O_WRONLY == 0, writes: writes}, 0
 }
