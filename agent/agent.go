@@ -127,6 +127,9 @@ type Config struct {
 	Defaults sandbox.Limits
 	// NoRun forbids executions on this node; it still delegates.
 	NoRun bool
+	// Closed says why this node takes no requests at all, not even to pass
+	// them on; its error is the caller's answer. Nil, or nil returned: it does.
+	Closed func() error
 	// QuorumWait bounds how long a request waits for its intent to be durable;
 	// default 4 s.
 	QuorumWait time.Duration
@@ -165,6 +168,9 @@ func New(cfg Config) *Agent {
 	}
 	if cfg.Reported == nil {
 		cfg.Reported = func(uint64) {}
+	}
+	if cfg.Closed == nil {
+		cfg.Closed = func() error { return nil }
 	}
 	if cfg.Catchup == nil {
 		cfg.Catchup = func(context.Context) {}

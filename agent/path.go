@@ -38,6 +38,9 @@ type request struct {
 // Submit walks the first half of the path: verify, decide, place. What it
 // admits is owed a run, which the handler starts by calling Admitted.Run.
 func (a *Agent) Submit(ctx context.Context, in server.Inbound) (server.Admitted, error) {
+	if err := a.cfg.Closed(); err != nil {
+		return server.Admitted{}, err
+	}
 	req, err := a.verify(in)
 	if err != nil {
 		a.noteRefused(err)

@@ -37,7 +37,7 @@ const (
 func (a *Agent) Advert() []byte {
 	load := a.cfg.Runner.Load()
 	ad := Advert{
-		Version: advertVersion, Run: !a.cfg.NoRun,
+		Version: advertVersion, Run: !a.cfg.NoRun && a.cfg.Closed() == nil,
 		Backends: map[string][]string{}, Tiers: map[string]string{}, Named: map[string][]string{},
 		Slots: load.Slots, Busy: load.Busy, Queued: load.Queued,
 	}

@@ -61,6 +61,12 @@ func (a *Agent) sweepIntents(ctx context.Context, gone map[identity.ID]time.Time
 			continue
 		}
 		wait, cancel := context.WithTimeout(ctx, sweepWait)
+		// The copy of the log here may be older than what this node has done.
+		a.cfg.Catchup(wait)
+		if rec, err := a.cfg.Log.Task(intent.Entry.Task); err == nil && rec.Outcome != nil {
+			cancel()
+			continue
+		}
 		_, err = a.lose(wait, intent.Entry.Task)
 		cancel()
 		if err != nil {

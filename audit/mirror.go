@@ -77,16 +77,16 @@ func (m *Mirror) Run(ctx context.Context) error {
 	defer saving.Wait()
 	defer cancel()
 	saving.Go(func() { saveNotes(ctx, m.cfg.Store, m.log) })
-	pause := firstMirror
+	pause, wait := firstMirror, time.Duration(0) // the first answer says where we stand
 	for {
-		err := m.Pull(ctx, headWait)
+		err := m.Pull(ctx, wait)
 		switch {
 		case ctx.Err() != nil || errors.Is(err, ErrClosed):
 			return nil
 		case errors.Is(err, ErrFork):
 			return err
 		case err == nil:
-			pause = firstMirror
+			pause, wait = firstMirror, headWait
 			continue
 		}
 		m.log.DebugContext(ctx, "nothing pulled", "err", err)

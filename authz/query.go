@@ -30,6 +30,8 @@ const (
 	TenantList   = "tenant.list"
 	TenantSet    = "tenant.set"
 	NodeList     = "node.list"
+	NodeInvite   = "node.invite"
+	NodeRemove   = "node.remove"
 	StatusRead   = "status.read"
 	PolicyRead   = "policy.read"
 	PolicyApply  = "policy.apply"

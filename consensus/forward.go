@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,7 +99,7 @@ func newForwarder(g *Group) *forwarder { return &forwarder{g: g, to: map[identit
 // no keeper, to any keeper, which will name it.
 func (f *forwarder) propose(ctx context.Context, cmd []byte) ([]byte, error) {
 	leader, known := f.g.Leader()
-	if !known && f.g.raft != nil {
+	if !known && f.g.raft != nil && slices.Contains(f.g.cfg.Members(), f.g.cfg.Self) {
 		return nil, ErrNoLeader
 	}
 	if !known {

@@ -60,8 +60,10 @@ func (g *Group) Status() Status {
 // Leader names the leader as far as this node knows.
 func (g *Group) Leader() (identity.ID, bool) {
 	if g.raft != nil {
-		_, id := g.raft.LeaderWithID()
-		return identity.ID(id), id != ""
+		// A keeper that left the vote hears of leaders as other nodes do.
+		if _, id := g.raft.LeaderWithID(); id != "" || slices.Contains(g.cfg.Members(), g.cfg.Self) {
+			return identity.ID(id), id != ""
+		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

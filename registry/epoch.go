@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,35 +37,62 @@ func epochOf(tx audit.Tx) (Epoch, error) {
 	return first, err
 }
 
-// nextKeepers is who keeps the log after the next change that the members ask
-// for: one more, or one less. It is false if nothing is to change.
-func nextKeepers(tx audit.Tx) (now, next Epoch, change bool, err error) {
-	if now, err = epochOf(tx); err != nil {
-		return now, next, false, err
+// Changes are the changes of keepers that the members ask for, the oldest wish
+// first.
+type Changes struct {
+	Now   Epoch
+	Comes []identity.ID // let in as keepers, and not voting yet
+	Goes  []identity.ID // told to leave, and voting still
+	Gone  []identity.ID // told to leave, and voting no more; members still
+}
+
+func changesOf(tx audit.Tx) (Changes, error) {
+	var c Changes
+	var err error
+	if c.Now, err = epochOf(tx); err != nil {
+		return c, err
 	}
 	rows, err := each[Member](tx, memberPrefix)
 	if err != nil {
-		return now, next, false, err
+		return c, err
 	}
-	next = Epoch{Number: now.Number + 1, Keepers: slices.Clone(now.Keepers)}
-	var comes, goes *Member // the first to ask
+	wish := func(m Member) uint64 {
+		if m.Leaving != nil {
+			return *m.Leaving
+		}
+		return m.Since
+	}
+	slices.SortStableFunc(rows, func(a, b Member) int { return cmp.Compare(wish(a), wish(b)) })
 	for _, m := range rows {
-		votes := slices.Contains(now.Keepers, m.ID)
-		if m.Role == Keeper && m.Leaving == nil && !votes && (comes == nil || m.Since < comes.Since) {
-			comes = &m
-		}
-		if m.Leaving != nil && votes && (goes == nil || *m.Leaving < *goes.Leaving) {
-			goes = &m
+		votes := slices.Contains(c.Now.Keepers, m.ID)
+		switch {
+		case m.Role != Keeper:
+		case m.Leaving == nil && !votes:
+			c.Comes = append(c.Comes, m.ID)
+		case m.Leaving != nil && votes:
+			c.Goes = append(c.Goes, m.ID)
+		case m.Leaving != nil:
+			c.Gone = append(c.Gone, m.ID)
 		}
 	}
-	switch {
-	case comes != nil:
-		next.Keepers = append(next.Keepers, comes.ID)
-		slices.Sort(next.Keepers)
-	case goes != nil:
-		next.Keepers = slices.DeleteFunc(next.Keepers, func(id identity.ID) bool { return id == goes.ID })
-	}
-	return now, next, comes != nil || goes != nil, nil
+	return c, nil
+}
+
+// With are the keepers of now and one more.
+func (c Changes) With(id identity.ID) []identity.ID {
+	return slices.Sorted(slices.Values(append(slices.Clone(c.Now.Keepers), id)))
+}
+
+// Without are the keepers of now but one.
+func (c Changes) Without(id identity.ID) []identity.ID {
+	return slices.DeleteFunc(slices.Clone(c.Now.Keepers), func(k identity.ID) bool { return k == id })
+}
+
+// Allow reports whether the epoch with these keepers makes one of the changes.
+func (c Changes) Allow(epoch uint64, keepers []identity.ID) bool {
+	return epoch == c.Now.Number+1 &&
+		(slices.ContainsFunc(c.Comes, func(id identity.ID) bool { return slices.Equal(c.With(id), keepers) }) ||
+			slices.ContainsFunc(c.Goes, func(id identity.ID) bool { return slices.Equal(c.Without(id), keepers) }))
 }
 
 // epoch begins the next epoch.
@@ -141,15 +169,13 @@ func (r *Registry) Epoch() (now Epoch, err error) {
 	return now, err
 }
 
-// NextEpoch returns who keeps the log now, and who will once the keepers have
-// agreed to the next change that the members ask for; change is false if they
-// ask for none.
-func (r *Registry) NextEpoch() (now, next Epoch, change bool, err error) {
+// Changes returns who keeps the log, and which changes the members ask for.
+func (r *Registry) Changes() (c Changes, err error) {
 	err = r.state.View(func(tx audit.Tx) error {
-		now, next, change, err = nextKeepers(tx)
+		c, err = changesOf(tx)
 		return err
 	})
-	return now, next, change, err
+	return c, err
 }
 
 // Trust is whose signatures count for the log named origin, now and in every

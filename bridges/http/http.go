@@ -89,6 +89,34 @@ type ChangeRequest struct {
 	Body json.RawMessage `json:"body"` // docs/formats.md
 }
 
+// Members lets nodes into the cluster and out of it.
+type Members interface {
+	Invite(ctx context.Context, by identity.Principal, req InviteRequest) (Invitation, error)
+	// Remove takes a node out. It returns before a keeper has left the vote,
+	// or what runs on this node has ended.
+	Remove(ctx context.Context, by identity.Principal, idOrName string) (Removal, error)
+}
+
+// InviteRequest asks for an invitation.
+type InviteRequest struct {
+	Role    string `json:"role,omitempty"`    // "worker", "keeper" or "auditor"; empty: worker
+	Expires string `json:"expires,omitempty"` // as in [KeyRequest]; empty: in a day
+}
+
+// Invitation is a new one; its token is shown this once.
+type Invitation struct {
+	ID      string `json:"id"`
+	Role    string `json:"role"`
+	Expires string `json:"expires"`
+	Token   string `json:"token"`
+}
+
+// Removal says how far it is.
+type Removal struct {
+	ID    identity.ID `json:"id"`
+	State string      `json:"state"` // "removed", or "leaving" while it goes on
+}
+
 // KeyRequest asks for a new API key.
 type KeyRequest struct {
 	Name    string   `json:"name"`
@@ -174,6 +202,7 @@ type Config struct {
 	Stopping      context.Context // done when streams of the log are to end
 	Cluster       Cluster
 	Admin         Admin
+	Members       Members
 	Policies      Policies
 	Logger        *slog.Logger
 }

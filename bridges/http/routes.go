@@ -35,6 +35,8 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/whoami":                {"", d.whoami},
 		"GET /v1/status":                {"status.read", d.status},
 		"GET /v1/nodes":                 {"node.list", d.nodes},
+		"DELETE /v1/nodes/{id}":         {"node.remove", d.removeNode},
+		"POST /v1/invites":              {"node.invite", d.invite},
 		"GET /v1/sandboxes":             {"sandbox.list", d.sandboxes},
 		"GET /v1/policy":                {"policy.read", d.policy},
 		"POST /v1/policy":               {"policy.apply", d.applyPolicy},

@@ -145,7 +145,7 @@ func (m *admin) Agents(context.Context) (any, error) {
 }
 
 // record writes one change to the log.
-func record[B registry.AgentBody | registry.KeyBody | registry.RoleBody | registry.TenantBody | registry.PolicyBody](ctx context.Context, m *admin, by identity.Principal, body B) error {
+func record[B registry.MemberBody | registry.AgentBody | registry.KeyBody | registry.RoleBody | registry.TenantBody | registry.PolicyBody](ctx context.Context, m *admin, by identity.Principal, body B) error {
 	entry, err := registry.NewEntry(by.String(), body)
 	if err != nil {
 		return recordError(err)

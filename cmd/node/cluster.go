@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +34,10 @@ type cluster struct {
 	policies  *policies
 	manager   *sandbox.Manager
 	path      *agent.Agent
-	trust     audit.Trust
+	who       *membership
+	role      string              // of this node: registry.Keeper, …
+	mirror    *audit.Mirror       // of a node that is no keeper
+	points    *audit.Checkpointer // nil on a worker
 	noRun     bool
 	nats      *natsdoor.Door // nil: none
 
@@ -41,9 +46,10 @@ type cluster struct {
 
 func (c *cluster) Status(ctx context.Context) any {
 	raft, load := c.group.Status(), c.manager.Load()
+	trust := trustView{c.who.trust()}
 	view := statusView{
 		ID: c.self, Cluster: c.name, Version: buildVersion().Version, Ready: true,
-		Role: raft.Role, Leader: raft.Leader, Term: raft.Term, Keepers: raft.Keepers, Quorum: c.trust.Quorum,
+		Role: raft.Role, Leader: raft.Leader, Term: raft.Term, Keepers: trust.keepers(), Quorum: trust.Quorum, Epoch: trust.Epoch,
 		LogSize: c.store.Size(), Policy: c.policy.Digest(), PolicyError: c.policies.problem(),
 		Slots: load.Slots, Busy: load.Busy, Queued: load.Queued,
 		UptimeSec: time.Since(c.begun).Seconds(),
@@ -51,6 +57,16 @@ func (c *cluster) Status(ctx context.Context) any {
 	if c.nats != nil {
 		door := c.nats.Status()
 		view.NATS = &door
+	}
+	if c.role != registry.Keeper {
+		view.Role = c.role
+	}
+	view.Witnesses = []witnessView{}
+	if c.points != nil {
+		witnessed := c.points.Witnessed()
+		for _, id := range slices.Sorted(maps.Keys(witnessed)) {
+			view.Witnesses = append(view.Witnesses, witnessView{id, witnessed[id].Size})
+		}
 	}
 	if err := c.Ready(ctx); err != nil {
 		view.Ready, view.NotReady = false, err.Error()
@@ -67,6 +83,9 @@ func (c *cluster) Status(ctx context.Context) any {
 // Ready is nil when the node can take requests: there is a leader to record
 // them, and a quorum has cosigned the log at least once.
 func (c *cluster) Ready(context.Context) error {
+	if c.role != registry.Keeper {
+		return c.mirror.Fresh()
+	}
 	if _, ok := c.group.Leader(); !ok {
 		return errors.New("the keepers have no leader")
 	}
@@ -123,7 +142,7 @@ func (c *cluster) Policy(context.Context) any {
 	return v
 }
 
-func (c *cluster) Trust(context.Context) any { return c.trust }
+func (c *cluster) Trust(context.Context) any { return c.who.trust() }
 
 func (c *cluster) Receipt(ctx context.Context, task string, caller identity.Principal) ([]byte, error) {
 	return c.path.Receipt(ctx, task, caller)
@@ -179,7 +198,7 @@ func (c *cluster) Prove(ctx context.Context, index uint64) (any, error) {
 
 // watch acts on what the log says of the cluster: who was removed is cut off,
 // what was begun with an authority that has ended is stopped.
-func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent.Agent, policies *policies) error {
+func watch(ctx context.Context, store *audit.Store, who *membership, node *mesh.Node, path *agent.Agent, policies *policies) error {
 	from := store.Size()
 	policies.poke() // what came since the start
 	for entry, err := range store.Follow(ctx, from) {
@@ -190,8 +209,8 @@ func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent
 			return err
 		}
 		switch entry.Entry.Kind {
-		case audit.KindMember:
-			node.Recheck()
+		case audit.KindMember, audit.KindEpoch:
+			who.follow(node)
 		case audit.KindAgent, audit.KindKey, audit.KindTenant, audit.KindMandate:
 			path.Recheck()
 		case audit.KindPolicy:
@@ -201,14 +220,13 @@ func watch(ctx context.Context, store *audit.Store, node *mesh.Node, path *agent
 	return nil
 }
 
-// keepersBut are the others, who hold the parts of the log that this node is
-// missing.
-func keepersBut(self identity.ID, keepers []identity.ID) []identity.ID {
-	var out []identity.ID
-	for _, k := range keepers {
-		if k != self {
-			out = append(out, k)
-		}
+// trustView is the trust as status shows it.
+type trustView struct{ audit.Trust }
+
+func (t trustView) keepers() []identity.ID {
+	ids, err := t.Keepers()
+	if err != nil {
+		return []identity.ID{}
 	}
-	return out
+	return ids
 }

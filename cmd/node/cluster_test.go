@@ -229,13 +229,22 @@ func (c *testCluster) kill(node int) {
 	c.await("node to die", func() bool { return !alive(c.Nodes[node].PID) })
 }
 
-// restart runs a node again that was killed, outside of dev. It ends with the
-// test.
+// restart runs a node again that was killed, outside of dev, until it answers.
+// It ends with the test.
 func (c *testCluster) restart(node int) {
+	c.t.Helper()
+	c.start(node)
+	c.await("node to be ready", func() bool {
+		return c.run("status", "--server", c.Nodes[node].HTTP).code == exitOK
+	})
+}
+
+// start runs a node outside of dev.
+func (c *testCluster) start(node int) {
 	c.t.Helper()
 	cmd := exec.Command(testBinary, "serve", "--config", filepath.Join(c.Nodes[node].Data, "config.yaml"))
 	cmd.Env = c.env()
-	log, err := os.OpenFile(filepath.Join(c.Nodes[node].Data, "node.log"), os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(c.Nodes[node].Data, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -258,9 +267,6 @@ func (c *testCluster) restart(node int) {
 	}
 	c.restarted = append(c.restarted, end)
 	c.t.Cleanup(end)
-	c.await("node to be ready", func() bool {
-		return c.run("status", "--server", c.Nodes[node].HTTP).code == exitOK
-	})
 }
 
 // await waits for something that must come true.

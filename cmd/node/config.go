@@ -53,6 +53,11 @@ type config struct {
 	sources    map[string]string
 }
 
+// meshNone as the only address means that the node listens for no other one.
+const meshNone = "none"
+
+func (c *config) dialOnly() bool { return len(c.Mesh) == 1 && c.Mesh[0] == meshNone }
+
 // setting is one value of the configuration.
 type setting struct {
 	key  string // in the YAML file, and as a flag with - for _
@@ -102,7 +107,7 @@ func settingsTable() []setting {
 		of(str(func(c *config) *string { return &c.Genesis }))("genesis", "AGENTICRAFT_GENESIS", "", "file of the cluster's first entry (default DATA/genesis.json)"),
 		of(str(func(c *config) *string { return &c.HTTP }))("http", "AGENTICRAFT_HTTP", "127.0.0.1:8420", "host:port of the HTTP door"),
 		of(str(func(c *config) *string { return &c.GRPC }))("grpc_listen", "AGENTICRAFT_GRPC_LISTEN", "", "host:port of a port for gRPC alone, faster than the HTTP door's"),
-		of(list(func(c *config) *[]string { return &c.Mesh }))("mesh", "AGENTICRAFT_MESH", "/ip4/127.0.0.1/tcp/8520,/ip4/127.0.0.1/udp/8520/quic-v1", "multiaddrs to listen on, comma-separated"),
+		of(list(func(c *config) *[]string { return &c.Mesh }))("mesh", "AGENTICRAFT_MESH", "/ip4/127.0.0.1/tcp/8520,/ip4/127.0.0.1/udp/8520/quic-v1", "multiaddrs to listen on, comma-separated, or none: only dial out"),
 		of(list(func(c *config) *[]string { return &c.Peers }))("peers", "AGENTICRAFT_PEERS", "", "multiaddrs of the other members, each ending in /p2p/ID"),
 		of(str(func(c *config) *string { return &c.Runtimes }))("runtimes", "AGENTICRAFT_RUNTIMES", "", "folder of language runtimes (default DATA/runtimes)"),
 		of(flag(func(c *config) *bool { return &c.NoRun }))("no_run", "AGENTICRAFT_NO_RUN", "false", "take no executions"),
@@ -262,17 +267,9 @@ func (c *config) limits() sandbox.Limits {
 
 // peers are the other members and their addresses.
 func (c *config) peers() (map[identity.ID][]string, error) {
-	out := map[identity.ID][]string{}
-	for _, text := range c.Peers {
-		addr, name, ok := cutLast(text, "/p2p/")
-		if !ok {
-			return nil, usage("peers: %q does not end in /p2p/ID", text)
-		}
-		id, err := identity.ParseID(name)
-		if err != nil {
-			return nil, usage("peers: %q: %v", text, err)
-		}
-		out[id] = append(out[id], addr)
+	out, err := parsePeers(c.Peers)
+	if err != nil {
+		return nil, usage("peers: %v", err)
 	}
 	return out, nil
 }

@@ -373,12 +373,12 @@ func (a *app) announce(d *devRun) error {
 		a.print(d.cluster)
 		return nil
 	}
-	a.invite(d)
+	a.nextCommands(d)
 	return nil
 }
 
-// invite prints the five next commands.
-func (a *app) invite(d *devRun) {
+// nextCommands prints the five next commands.
+func (a *app) nextCommands(d *devRun) {
 	n := len(d.cluster.Nodes)
 	up := "nodes are"
 	if n == 1 {

@@ -65,7 +65,7 @@ Start with:  agenticraft dev`,
 	flags.StringVar(&a.apiKeyFile, "api-key-file", "", "file holding an API key (else AGENTICRAFT_API_KEY, else the current context)")
 	flags.StringVar(&a.agentKey, "agent-key", "", "sign with this agent key file; without it the node signs for you")
 	root.AddCommand(
-		a.devCommand(), a.initCommand(), a.serveCommand(),
+		a.devCommand(), a.initCommand(), a.serveCommand(), a.inviteCommand(), a.joinCommand(), a.leaveCommand(),
 		a.execCommand(), a.taskCommand(), a.nodesCommand(), a.statusCommand(), a.findCommand(), a.doctorCommand(),
 		a.verifyCommand(), a.trustCommand(), a.auditCommand(),
 		a.keyCommand(), a.agentCommand(), a.mandateCommand(), a.roleCommand(), a.tenantCommand(), a.policyCommand(),

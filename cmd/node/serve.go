@@ -122,33 +122,52 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return failed("%s: %v", cfg.Genesis, err)
 	}
-	keepers := keepersOf(begin)
+	peers, err := cfg.peers()
+	if err == nil {
+		peers, err = readPeers(cfg.Data, peers)
+	}
+	if err != nil {
+		return err
+	}
+	origin := audit.OriginOf(genesis)
+	who := &membership{self: key.ID(), origin: origin, first: keepersOf(begin), known: peers, log: log}
 
 	// The log, which is also the registry's and raft's memory.
 	links := newLinks()
-	fetch := audit.NewFetcher(links.logClient, func() []identity.ID { return keepersBut(key.ID(), keepers) })
-	store, err := audit.OpenStore(audit.StoreConfig{Dir: cfg.Data, Genesis: genesis, Admit: registry.Admission{}, Fetch: fetch, Log: log})
+	fetch := audit.NewFetcher(links.logClient, who.keepers)
+	store, err := audit.OpenStore(audit.StoreConfig{
+		Dir: cfg.Data, Genesis: genesis, Admit: registry.Admission{Origin: origin}, Fetch: fetch, Log: log,
+	})
 	if err != nil {
 		return err
 	}
 	defer closing("audit log", store.Close)
 	members := directory{registry.New(store)}
+	who.registry = members.Registry
+	own, err := who.member()
+	if err != nil {
+		return err
+	}
+	auditor := own.Role == registry.Auditor
+	cfg.NoRun = cfg.NoRun || auditor
 
 	// The mesh lets in whom the registry knows.
-	node, err := mesh.New(mesh.Config{Key: key, Cluster: begin.Cluster, Listen: cfg.Mesh, Allow: members.Member, Log: log})
+	node, err := mesh.New(mesh.Config{
+		Key: key, Cluster: begin.Cluster, Listen: cfg.Mesh, DialOnly: cfg.dialOnly(), Allow: who.allow, Guests: who.guest, Log: log,
+	})
 	if err != nil {
 		return err
 	}
 	defer closing("mesh", node.Close)
-	peers, err := cfg.peers()
+	node.SetPeers(who.peers())
+	links.node = node
+
+	// Keepers have the log from raft, over the mesh; the others pull it.
+	points, mirror, err := signers(key, store, who, links, own.Role, log)
 	if err != nil {
 		return err
 	}
-	node.SetPeers(withMembers(peers, key.ID(), begin))
-	links.node = node
-
-	// Raft over the mesh, with the log as its state machine.
-	group, err := consensus.Open(consensus.Config{Self: key.ID(), Keepers: keepers, Dir: cfg.Data, Log: log}, node, store)
+	group, err := openConsensus(ctx, cfg, key.ID(), own.Role, who, node, links, store, mirror, log)
 	if err != nil {
 		return err
 	}
@@ -209,7 +228,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 			return audit.BuildReceipt(ctx, store, task, extra)
 		},
 		Reported: seen.note, Catchup: seen.reach,
-		Lead: group.Lead, Defaults: cfg.limits(), NoRun: cfg.NoRun, Logger: log,
+		Lead: group.Lead, Defaults: cfg.limits(), NoRun: cfg.NoRun, Closed: closedTo(auditor), Logger: log,
 	})
 	node.SetAdvert(path.Advert)
 	tasks, err := taskstore.Open(taskstore.Config{Dir: cfg.Data})
@@ -222,32 +241,15 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 
-	// Checkpoints: every keeper cosigns, the leader collects.
-	trust, err := audit.NewTrust(store.Origin(), 1, keepers)
-	if err != nil {
-		return err
-	}
-	checkpointer, err := audit.NewCheckpointer(audit.CheckpointerConfig{
-		Store: store, Key: key, Trust: func() audit.Trust { return trust },
-		Client: links.logClient, Lead: group.Lead, Log: log,
-		// Each checkpoint costs every keeper two flushes of the disk that its
-		// entries wait for, too; a receipt can wait this long.
-		Spacing: checkpointSpacing,
-		Alarm: func(a audit.Alarm) {
-			log.ErrorContext(ctx, "logs differ", "peer", a.Peer, "size", a.Size, "what", a.Text)
-		},
-	})
-	if err != nil {
-		return err
-	}
-
 	work, ctx := errgroup.WithContext(ctx)
 	reads := audit.NewReadLog(audit.ReadLogConfig{Node: key.ID(), Record: recorder.Record, Log: log})
 
 	// Doors.
+	leaving := &departure{who: who, links: links, handler: handler, log: log, asked: make(chan struct{}, 1)}
+	gates := &reception{admin: rules.admin, who: who, node: node, cluster: begin.Cluster, genesis: genesis, leaving: leaving, log: log}
 	status := &cluster{
 		begun: began, name: begin.Cluster, self: key.ID(), store: store, group: group, node: node,
-		directory: members, policy: policy, policies: rules, manager: manager, path: path, trust: trust, noRun: cfg.NoRun,
+		directory: members, policy: policy, policies: rules, manager: manager, path: path, who: who, role: own.Role, mirror: mirror, points: points, noRun: cfg.NoRun,
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -285,6 +287,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Gate:          &gate{policy, members, server.DoorHTTP},
 		Log:           currentLog{store, seen}, Cluster: status, Reads: reads, Stopping: ctx,
 		Admin:    rules.admin,
+		Members:  gates,
 		Policies: rules,
 		Logger:   log,
 	}
@@ -304,17 +307,26 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return drain(ctx, handler) // the doors' open streams end with the runs
 	})
 	work.Go(func() error { return serveMesh(ctx, node, rpc, path, log) })
-	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, checkpointer), log) })
-	work.Go(func() error { return checkpointer.Run(ctx) })
+	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, points), log) })
 	work.Go(func() error { return reads.Run(ctx) })
 	work.Go(func() error { return path.Run(ctx, handler) })
 	work.Go(func() error { return rules.run(ctx) })
 	work.Go(func() error { return rules.admin.used.run(ctx, key.ID(), rules.admin) })
-	work.Go(func() error { return checkHistory(ctx, store, group) })
-	work.Go(func() error { return watch(ctx, store, node, path, rules) })
 	work.Go(func() error { return pruneTasks(ctx, tasks, cfg, log) })
 	if pusher != nil {
 		work.Go(func() error { return pusher.Run(ctx) })
+	}
+	work.Go(func() error { return watch(ctx, store, who, node, path, rules) })
+	work.Go(func() error { return gates.serve(ctx) })
+	work.Go(func() error { return leaving.run(ctx) })
+	if own.Role == registry.Keeper {
+		keep := &steward{who: who, group: group, points: points, recorder: recorder, log: log}
+		work.Go(func() error { return keepLog(ctx, store, points, group) })
+		work.Go(func() error { return caughtUp(ctx, group, who, node) })
+		work.Go(func() error { return keep.run(ctx) })
+	} else {
+		work.Go(func() error { return mirror.Run(ctx) })
+		work.Go(func() error { return mirrored(ctx, mirror, who, node) })
 	}
 	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
 	if grpcListener != nil {
@@ -333,44 +345,13 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	})
 	log.InfoContext(ctx, "node started", "node", key.ID(), "cluster", begin.Cluster, "http", listener.Addr().String(), "elapsed", time.Since(began))
 	err = work.Wait()
+	if errors.Is(err, errLeft) {
+		log.InfoContext(ctx, "this node has left the cluster")
+		err = nil
+	}
 	log.InfoContext(ctx, "node stops")
 	return err
 }
-
-// checkHistory stops a node whose log, once it has caught up, is shorter than
-// or other than what it signed before: its data folder was rolled back or
-// tampered with, and what it would sign now could contradict that.
-func checkHistory(ctx context.Context, store *audit.Store, group *consensus.Group) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for caughtUp := 0; ; {
-		err := store.CheckCosigned()
-		if err == nil {
-			return nil
-		}
-		raft := group.Status()
-		if raft.Leader != "" && raft.AppliedIndex >= raft.CommitIndex {
-			caughtUp++ // twice in a row: what a leader says right after its election may be old
-		} else {
-			caughtUp = 0
-		}
-		if caughtUp > historyTries {
-			return fmt.Errorf("this node's log is not what it signed before: %w; keep the folder as evidence, and start the node with an empty one", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// checkpointSpacing is the least time between two checkpoints.
-const checkpointSpacing = 200 * time.Millisecond
-
-// historyTries is how often in a row, a second apart, a caught-up node must
-// find its log wanting before it stops.
-const historyTries = 10
 
 // drain lets running executions end, and cancels those that do not.
 func drain(ctx context.Context, h *server.Handler) error {
@@ -393,17 +374,6 @@ func listen(ctx context.Context, name, addr string) (net.Listener, error) {
 		return nil, failed("%s: %v", name, err)
 	}
 	return l, nil
-}
-
-// withMembers adds the addresses that the genesis gives of members whom the
-// configuration does not name.
-func withMembers(peers map[identity.ID][]string, self identity.ID, g registry.GenesisBody) map[identity.ID][]string {
-	for _, m := range g.Members {
-		if _, named := peers[m.ID]; !named && m.ID != self && len(m.Addrs) > 0 {
-			peers[m.ID] = m.Addrs
-		}
-	}
-	return peers
 }
 
 func keepersOf(g registry.GenesisBody) []identity.ID {

@@ -43,6 +43,8 @@ type statusView struct {
 	Term       uint64        `json:"term"`
 	Keepers    []identity.ID `json:"keepers"`
 	Quorum     int           `json:"quorum"`
+	Epoch      uint64        `json:"epoch"`     // counts changes of keepers
+	Witnesses  []witnessView `json:"witnesses"` // auditors, as this keeper heard them
 	LogSize    uint64        `json:"log_size"`
 	LogRoot    string        `json:"log_root"`
 	Checkpoint uint64        `json:"checkpoint_size"`
@@ -55,6 +57,12 @@ type statusView struct {
 	UptimeSec   float64 `json:"uptime_s"`
 	// NATS is how the NATS door is, if the node has one.
 	NATS *natsdoor.Status `json:"nats,omitempty"`
+}
+
+// witnessView is how much of the log an auditor has countersigned.
+type witnessView struct {
+	ID   identity.ID `json:"id"`
+	Size uint64      `json:"size"`
 }
 
 // policyView is what `policy show` shows.
