@@ -71,6 +71,18 @@ func Card(cfg CardConfig) ([]byte, error) {
 // VerifyCard reads a card from outside and says who signed it. The caller
 // compares the signer with whom he meant to reach. An error is an [*Error].
 func VerifyCard(raw []byte) (*sdk.AgentCard, identity.ID, error) {
+	return verifyCard(raw, "")
+}
+
+// VerifyCardBy reads a card that signer must have signed, among others perhaps:
+// a card may bear several signatures, of an old and of a new key, or of those
+// who answer for the node.
+func VerifyCardBy(raw []byte, signer identity.ID) (*sdk.AgentCard, error) {
+	card, _, err := verifyCard(raw, signer)
+	return card, err
+}
+
+func verifyCard(raw []byte, by identity.ID) (*sdk.AgentCard, identity.ID, error) {
 	if len(raw) > MaxCardBytes {
 		return nil, "", Errorf(CodeTooLarge, "agent card has more than %d bytes", MaxCardBytes)
 	}
@@ -82,7 +94,7 @@ func VerifyCard(raw []byte) (*sdk.AgentCard, identity.ID, error) {
 	if err := json.Unmarshal(canonical, &members); err != nil {
 		return nil, "", Errorf(CodeInvalidRequest, "agent card is not an object")
 	}
-	signer, err := verifyCardSignature(members)
+	signer, err := verifyCardSignature(members, by)
 	if err != nil {
 		return nil, "", err
 	}
@@ -98,7 +110,9 @@ func VerifyCard(raw []byte) (*sdk.AgentCard, identity.ID, error) {
 	return card, signer, nil
 }
 
-func verifyCardSignature(members map[string]json.RawMessage) (identity.ID, error) {
+// verifyCardSignature finds the first signature that holds, of by if that is
+// not "".
+func verifyCardSignature(members map[string]json.RawMessage, by identity.ID) (identity.ID, error) {
 	const maxSignatures = 8
 	text, ok := members["signatures"]
 	if !ok {
@@ -121,6 +135,10 @@ func verifyCardSignature(members map[string]json.RawMessage) (identity.ID, error
 		signer, err := s.issuer(typCard)
 		if err != nil {
 			last = err // of a kind that we do not know; another may be
+			continue
+		}
+		if by != "" && signer != by {
+			last = Errorf(CodeSignatureInvalid, "%s signed the agent card, not %s", signer.DID(), by.DID())
 			continue
 		}
 		if s.verify(signer, payload) {

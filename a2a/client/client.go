@@ -2,7 +2,10 @@
 // JSON-RPC transport, over TCP or any HTTP client that dials elsewhere, and
 // turns every failure into an [a2a.Error].
 //
-// It retries nothing: whoever wants to repeat a request safely signs it once
+// A signed request is the same task however often it is sent, so when the
+// connection breaks it is sent again, and a stream goes on after the last event
+// that came; Config.Resume says for how long. Of the rest only what reads is
+// repeated. Whoever wants to repeat a request himself signs it once
 // ([Client.Signed]) and sends the same bytes again ([Client.SendRaw]).
 package client
 
@@ -10,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"net/http"
 	"net/url"
@@ -33,6 +35,10 @@ type Config struct {
 	TTL        time.Duration // of signatures; default 2 minutes
 	MaxReply   int64         // bytes of one answer or stream; default 256 MiB
 	Version    string        // A2A version to ask for; default [a2a.Version]
+	Node       identity.ID   // who must have signed the agent card; default: anybody
+	// Resume is how long a connection that broke is tried again before that is
+	// an error. Default 30 seconds; negative: not at all.
+	Resume time.Duration
 }
 
 // Client calls one server. It may be used concurrently.
@@ -40,6 +46,7 @@ type Client struct {
 	cfg       Config
 	http      *http.Client
 	transport a2aclient.Transport
+	node      identity.ID
 }
 
 const defaultMaxReply = 256 << 20
@@ -59,22 +66,29 @@ func New(cfg Config) (*Client, error) {
 	if cfg.MaxReply == 0 {
 		cfg.MaxReply = defaultMaxReply
 	}
+	if cfg.Resume == 0 {
+		cfg.Resume = defaultResume
+	}
 	if cfg.HTTPClient == nil {
 		cfg.HTTPClient = &http.Client{}
 	}
 	hc := *cfg.HTTPClient
 	hc.Transport = &roundTripper{next: hc.Transport, max: cfg.MaxReply}
-	c := &Client{cfg: cfg, http: &hc}
-	c.transport = &signer{Transport: a2aclient.NewJSONRPCTransport(cfg.URL, &hc), sign: c.sign}
-	return c, nil
+	return &Client{cfg: cfg, http: &hc, transport: a2aclient.NewJSONRPCTransport(cfg.URL, &hc), node: cfg.Node}, nil
 }
 
 // Send sends a request and waits for its task to end, unless the request says
 // returnImmediately. header may add HTTP headers, or be nil.
 func (c *Client) Send(ctx context.Context, req *sdk.SendMessageRequest, header http.Header) (*sdk.Task, error) {
-	result, err := c.transport.SendMessage(ctx, c.params(header, ""), req)
+	req, err := c.sign(req)
 	if err != nil {
-		return nil, wire(err)
+		return nil, err
+	}
+	result, err := again(ctx, c, a2a.IsSigned(req), func() (sdk.SendMessageResult, error) {
+		return c.transport.SendMessage(ctx, c.params(header, ""), req)
+	})
+	if err != nil {
+		return nil, err
 	}
 	task, ok := result.(*sdk.Task)
 	if !ok {
@@ -133,7 +147,17 @@ func (c *Client) SendRaw(ctx context.Context, raw []byte, header http.Header) (*
 // Stream sends a request and yields its task, then what happens until its end.
 // It ends with the first error.
 func (c *Client) Stream(ctx context.Context, req *sdk.SendMessageRequest, header http.Header) iter.Seq2[sdk.Event, error] {
-	return wired(c.transport.SendStreamingMessage(ctx, c.params(header, ""), req))
+	req, err := c.sign(req)
+	if err != nil {
+		return func(yield func(sdk.Event, error) bool) { yield(nil, err) }
+	}
+	open := func(ctx context.Context) iter.Seq2[sdk.Event, error] {
+		return wired(c.transport.SendStreamingMessage(ctx, c.params(header, ""), req))
+	}
+	if c.cfg.Resume < 0 {
+		return open(ctx)
+	}
+	return c.resumed(ctx, header, "", a2a.IsSigned(req), open)
 }
 
 // StreamRaw is [Client.Stream] for a signed request as it is.
@@ -158,8 +182,9 @@ func (c *Client) Get(ctx context.Context, task string, header http.Header) (*sdk
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.transport.GetTask(ctx, c.params(header, token), &sdk.GetTaskRequest{ID: sdk.TaskID(task)})
-	return out, wire(err)
+	return again(ctx, c, true, func() (*sdk.Task, error) {
+		return c.transport.GetTask(ctx, c.params(header, token), &sdk.GetTaskRequest{ID: sdk.TaskID(task)})
+	})
 }
 
 // List reads one page of the tasks that the caller may see.
@@ -168,8 +193,9 @@ func (c *Client) List(ctx context.Context, req *sdk.ListTasksRequest, header htt
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.transport.ListTasks(ctx, c.params(header, token), req)
-	return out, wire(err)
+	return again(ctx, c, true, func() (*sdk.ListTasksResponse, error) {
+		return c.transport.ListTasks(ctx, c.params(header, token), req)
+	})
 }
 
 // Cancel asks a task to stop and waits until it has.
@@ -184,35 +210,19 @@ func (c *Client) Cancel(ctx context.Context, task string, header http.Header) (*
 
 // Subscribe follows a task that has not ended.
 func (c *Client) Subscribe(ctx context.Context, task string, header http.Header) iter.Seq2[sdk.Event, error] {
+	open := func(ctx context.Context) iter.Seq2[sdk.Event, error] { return c.subscribe(ctx, task, header) }
+	if c.cfg.Resume < 0 {
+		return open(ctx)
+	}
+	return c.resumed(ctx, header, task, true, open)
+}
+
+func (c *Client) subscribe(ctx context.Context, task string, header http.Header) iter.Seq2[sdk.Event, error] {
 	token, err := c.token()
 	if err != nil {
 		return func(yield func(sdk.Event, error) bool) { yield(nil, err) }
 	}
 	return wired(c.transport.SubscribeToTask(ctx, c.params(header, token), &sdk.SubscribeToTaskRequest{ID: sdk.TaskID(task)}))
-}
-
-// Card reads and verifies the server's agent card and says who signed it. The
-// caller compares the signer with whom he meant to reach.
-func (c *Client) Card(ctx context.Context) (*sdk.AgentCard, identity.ID, error) {
-	u, err := url.Parse(c.cfg.URL)
-	if err != nil {
-		return nil, "", a2a.Errorf(a2a.CodeInvalidRequest, "URL: %v", err)
-	}
-	u.Path, u.RawQuery = a2a.CardPath, ""
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, "", a2a.Errorf(a2a.CodeInvalidRequest, "agent card: %v", err)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, "", wire(err)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, a2a.MaxCardBytes+1))
-	if err != nil {
-		return nil, "", wire(err)
-	}
-	return a2a.VerifyCard(raw)
 }
 
 func (c *Client) sign(req *sdk.SendMessageRequest) (*sdk.SendMessageRequest, error) {

@@ -128,7 +128,7 @@ func TestHostileServers(t *testing.T) {
 			io.WriteString(w, `{"jsonrpc":"2.0","id":"1","result":[1]}`)
 		},
 	} {
-		c := dial(t, client.Config{URL: serve(t, answer), MaxReply: 4 << 10})
+		c := dial(t, client.Config{URL: serve(t, answer), MaxReply: 4 << 10, Resume: -1})
 		if task, err := c.Send(t.Context(), request(t), nil); err == nil {
 			t.Errorf("%s: Send = %+v", name, task)
 		} else {

@@ -51,10 +51,48 @@ func (f *follower) begin(task *sdk.Task) {
 	if f.task == nil && f.watch.Began != nil {
 		f.watch.Began(string(task.ID))
 	}
+	again := f.task != nil // a stream that was resumed where nothing could be left out
 	f.task = task
 	for _, a := range task.Artifacts {
+		if again {
+			a = f.unseen(a)
+		}
 		f.output(a)
 	}
+}
+
+// unseen is what is new in an output stream that is shown whole.
+func (f *follower) unseen(a *sdk.Artifact) *sdk.Artifact {
+	if a == nil {
+		return nil
+	}
+	out, skip := *a, f.seen[a.ID]
+	out.Parts = nil
+	for _, part := range a.Parts {
+		if part == nil {
+			continue
+		}
+		data := outputOf(part)
+		if cut := min(skip, int64(len(data))); cut > 0 {
+			skip -= cut
+			if data = data[cut:]; len(data) == 0 {
+				continue
+			}
+			part = sdk.NewRawPart(data)
+		}
+		out.Parts = append(out.Parts, part)
+	}
+	return &out
+}
+
+func outputOf(part *sdk.Part) []byte {
+	switch c := part.Content.(type) {
+	case sdk.Text:
+		return []byte(c)
+	case sdk.Raw:
+		return c
+	}
+	return nil
 }
 
 func (f *follower) artifact(e *sdk.TaskArtifactUpdateEvent) {
@@ -79,13 +117,7 @@ func (f *follower) output(a *sdk.Artifact) bool {
 		if part == nil { // a server may send null
 			continue
 		}
-		var data []byte
-		switch c := part.Content.(type) {
-		case sdk.Text:
-			data = []byte(c)
-		case sdk.Raw:
-			data = c
-		}
+		data := outputOf(part)
 		if f.watch.Output != nil && len(data) > 0 {
 			f.watch.Output(string(a.ID), f.seen[a.ID], data)
 		}

@@ -23,7 +23,8 @@ type Numbered struct {
 const lastEventID = "Last-Event-ID"
 
 // SubscribeAfter follows a task, from after an event if after is not nil. A task
-// that has ended gives what came after that event.
+// that has ended gives what came after that event. It resumes nothing: who has
+// the numbers can.
 func (c *Client) SubscribeAfter(ctx context.Context, task string, after *uint64, header http.Header) iter.Seq2[Numbered, error] {
 	header = header.Clone()
 	if header == nil {
@@ -34,7 +35,7 @@ func (c *Client) SubscribeAfter(ctx context.Context, task string, after *uint64,
 	}
 	seen := new(numbers)
 	return func(yield func(Numbered, error) bool) {
-		for e, err := range c.Subscribe(context.WithValue(ctx, numbersKey{}, seen), task, header) {
+		for e, err := range c.subscribe(context.WithValue(ctx, numbersKey{}, seen), task, header) {
 			n := Numbered{Event: e}
 			if err == nil {
 				n.Number = seen.pop()

@@ -2,45 +2,17 @@ package client
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
-	sdk "github.com/a2aproject/a2a-go/v2/a2a"
-	"github.com/a2aproject/a2a-go/v2/a2aclient"
-
 	"github.com/agenticraft/node/a2a"
 )
-
-// signer signs as the last thing before the wire, so that nothing between the
-// signature and the server changes the request.
-type signer struct {
-	a2aclient.Transport
-	sign func(*sdk.SendMessageRequest) (*sdk.SendMessageRequest, error)
-}
-
-func (s *signer) SendMessage(ctx context.Context, params a2aclient.ServiceParams, req *sdk.SendMessageRequest) (sdk.SendMessageResult, error) {
-	signed, err := s.sign(req)
-	if err != nil {
-		return nil, err
-	}
-	return s.Transport.SendMessage(ctx, params, signed)
-}
-
-func (s *signer) SendStreamingMessage(ctx context.Context, params a2aclient.ServiceParams, req *sdk.SendMessageRequest) iter.Seq2[sdk.Event, error] {
-	signed, err := s.sign(req)
-	if err != nil {
-		return func(yield func(sdk.Event, error) bool) { yield(nil, err) }
-	}
-	return s.Transport.SendStreamingMessage(ctx, params, signed)
-}
 
 // roundTripper caps what a server may send and reads the errors of doors that
 // answer by HTTP status.

@@ -129,9 +129,13 @@ func (c *api) audience(ctx context.Context) (string, error) {
 	return a2a.CardAudience(card)
 }
 
+// doorResume is how long a command tries to go on with a run when the
+// connection to its node broke.
+const doorResume = 4 * time.Second
+
 // client speaks A2A to the node.
 func (c *api) client(ctx context.Context) (*client.Client, error) {
-	cfg := client.Config{URL: c.base + a2aPath, HTTPClient: c.http, APIKey: c.key}
+	cfg := client.Config{URL: c.base + a2aPath, HTTPClient: c.http, APIKey: c.key, Resume: doorResume}
 	if c.agent != nil {
 		audience, err := c.audience(ctx)
 		if err != nil {

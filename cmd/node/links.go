@@ -89,8 +89,9 @@ type meshPeers struct {
 	links *links
 }
 
+// a2a speaks to one peer. A connection that breaks is for the path to judge.
 func (p *meshPeers) a2a(to identity.ID) (*client.Client, error) {
-	return client.New(client.Config{URL: "http://" + string(to) + "/", HTTPClient: p.links.client(to, protocolA2A)})
+	return client.New(client.Config{URL: "http://" + string(to) + "/", HTTPClient: p.links.client(to, protocolA2A), Resume: -1})
 }
 
 // Send hands a signed request to a peer verbatim and follows it to its end.

@@ -231,13 +231,7 @@ func brokerRestarts(t *testing.T, broker *natstest.Server, c *testCluster, w *wi
 	}}
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	var task *sdk.Task
-	for ctx.Err() == nil {
-		if task, err = client.Follow(over.Stream(ctx, req, nil), watch); err == nil {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	task, err := client.Follow(over.Stream(ctx, req, nil), watch)
 	if err != nil || !restarted {
 		t.Fatalf("restarted %t, %v", restarted, err)
 	}

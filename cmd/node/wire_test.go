@@ -71,6 +71,11 @@ func (w *wire) sign(req *sdk.SendMessageRequest, change func(*a2a.SignOptions)) 
 	return signed
 }
 
+// immediately is the configuration of a request that does not wait.
+func immediately() *sdk.SendMessageConfig {
+	return &sdk.SendMessageConfig{ReturnImmediately: true}
+}
+
 // intents counts the intents in the log.
 func (w *wire) intents() int {
 	w.t.Helper()

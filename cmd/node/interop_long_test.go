@@ -1,0 +1,89 @@
+//go:build long
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/agenticraft/node/a2a"
+	httpdoor "github.com/agenticraft/node/bridges/http"
+)
+
+// officialCommand is the version that is tested. It has dependencies of its own, so it is
+// built in a module of its own.
+const officialCommand = "github.com/a2aproject/a2a-go/v2/cmd/a2a"
+
+// The official a2a command works with a node at first try, on every binding
+// that it has.
+func TestOfficialCommand(t *testing.T) {
+	c := startCluster(t, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module interop\n\ngo 1.26\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"get", "-tool", officialCommand + "@v2.4.0"}, {"build", "-o", "a2a", officialCommand}} {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			skip := t.Skipf
+			if os.Getenv("CI") != "" {
+				skip = t.Fatalf
+			}
+			skip("the official command cannot be built: %v\n%s", err, out)
+		}
+	}
+	base := c.Nodes[0].HTTP
+	run := func(ok bool, args ...string) string {
+		t.Helper()
+		args = append(args, "--insecure", "--output", "json")
+		out, err := exec.CommandContext(ctx, filepath.Join(dir, "a2a"), args...).CombinedOutput()
+		if (err == nil) != ok {
+			t.Errorf("a2a %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	if out := run(true, "discover", base); !strings.Contains(out, a2a.SkillID) {
+		t.Errorf("discover: %s", out)
+	}
+	host := strings.TrimPrefix(base, "http://")
+	for name, at := range map[string][]string{
+		"as the card says": {base},
+		"jsonrpc":          {base + a2aPath, "--transport", "jsonrpc"},
+		"rest":             {base + httpdoor.RESTPath, "--transport", "rest"},
+		"grpc":             {host, "--transport", "grpc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url, flags := at[0], at[1:]
+			proved := append([]string{"--auth", "Bearer " + c.APIKey}, flags...)
+			out := run(true, append(proved, "send", url, "```starlark\nresult = 6 * 7\n```")...)
+			var sent struct {
+				ID   string
+				Task struct{ ID string }
+			}
+			if err := json.Unmarshal([]byte(out), &sent); err != nil || !strings.Contains(out, "TASK_STATE_COMPLETED") {
+				t.Fatalf("send: %v\n%s", err, out)
+			}
+			id := sent.ID + sent.Task.ID
+			if out := run(true, append(proved, "send", "--stream", url, "```starlark\nprint('streamed')\n```")...); !strings.Contains(out, "TASK_STATE_COMPLETED") {
+				t.Errorf("stream: %s", out)
+			}
+			if out := run(true, append(proved, "get", "task", url, id)...); !strings.Contains(out, id) {
+				t.Errorf("get: %s", out)
+			}
+			if out := run(true, append(proved, "list", "tasks", url)...); !strings.Contains(out, id) {
+				t.Errorf("list: %s", out)
+			}
+			run(false, append(proved, "cancel", url, id)...)
+			run(false, append(flags, "send", url, "```starlark\nresult = 1\n```")...)
+		})
+	}
+}
