@@ -99,8 +99,9 @@ func configuredDirs(conf string, depth int) []string {
 }
 
 // closure finds every shared object that the given ELF files need, directly or
-// not: host path by the path it must have in the runtime.
-func closure(roots []string) (map[string]string, error) {
+// not: host path by the path it must have in the runtime. What lies below own,
+// unless that is "", is in the runtime already.
+func closure(roots []string, own string) (map[string]string, error) {
 	system := systemDirs()
 	search := append(slices.Clone(system), configuredDirs("/etc/ld.so.conf", 0)...)
 	home := "" // for objects from folders that the jail's loader would not search
@@ -123,12 +124,17 @@ func closure(roots []string) (map[string]string, error) {
 			dest = filepath.Join(home, soname)
 		}
 		sonames[soname] = true
-		found[dest] = name
+		if own == "" || !within(own, name) {
+			found[dest] = name
+		}
 		todo = append(todo, name)
 	}
 	for i, root := range roots {
 		o, err := readObject(root)
-		if errors.Is(err, errNotELF) && i > 0 {
+		if errors.Is(err, errNotELF) {
+			if i == 0 {
+				return nil, fmt.Errorf("%s is no program", root)
+			}
 			continue
 		}
 		if err != nil {

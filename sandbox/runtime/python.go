@@ -14,7 +14,6 @@ import (
 	"path"
 	"path/filepath"
 	goruntime "runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +58,8 @@ type AddConfig struct {
 	Name        string       // by which runs may ask for it; "": it is the language's default
 	Interpreter string       // path; "": the system's python3, then the first on PATH
 	Progress    func(string) // receives one line per step; may be nil
+	// Packages to install into a Python runtime; see [Packages].
+	Packages Packages
 }
 
 // interpreter is the answer of probe.py.
@@ -80,12 +81,17 @@ func (s *Store) AddPython(ctx context.Context, cfg AddConfig) (Runtime, error) {
 	if err != nil {
 		return Runtime{}, err
 	}
+	if cfg.Packages.Requirements != "" {
+		if err := cfg.Packages.check(); err != nil {
+			return Runtime{}, err
+		}
+	}
 	tell := orSilent(cfg.Progress)
 	tell(fmt.Sprintf("copying Python %s from %s", py.version(), py.Executable))
 	return s.add(ctx, recipe{
 		draft: Runtime{Name: cfg.Name, Languages: []string{"python"}, Version: py.version()},
 		fill: func(stage string, r *Runtime) (err error) {
-			r.Argv, err = copyPython(ctx, py, stage)
+			r.Argv, err = copyPython(ctx, py, stage, cfg.Packages, tell)
 			return err
 		},
 		finish: func(stage string) error {
@@ -118,19 +124,7 @@ func findPython(ctx context.Context, name string) (interpreter, error) {
 }
 
 func candidatePythons() []string {
-	candidates := []string{"/usr/bin/python3", "/usr/local/bin/python3"}
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		if filepath.IsAbs(dir) {
-			candidates = append(candidates, filepath.Join(dir, "python3"))
-		}
-	}
-	seen := make(map[string]bool)
-	return slices.DeleteFunc(candidates, func(c string) bool {
-		info, err := os.Stat(c)
-		old := seen[c]
-		seen[c] = true
-		return old || err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0
-	})
+	return executables("python3")
 }
 
 func probe(ctx context.Context, name string) (interpreter, error) {
@@ -169,18 +163,12 @@ func (py interpreter) version() string {
 // copyPython copies the interpreter, its library and its shared objects to
 // where they would be under the prefix /usr, and returns the argv that starts
 // the copy. Python finds its library from its own path, wherever it was built.
-func copyPython(ctx context.Context, py interpreter, stage string) ([]string, error) {
-	root, err := os.OpenRoot(stage)
+func copyPython(ctx context.Context, py interpreter, stage string, packages Packages, tell func(string)) ([]string, error) {
+	t, err := openTree(ctx, stage)
 	if err != nil {
-		return nil, fmt.Errorf("open stage: %w", err)
+		return nil, err
 	}
-	defer func() { _ = root.Close() }() // only a handle to the folder
-	t := &tree{ctx: ctx, root: root}
-	for _, dir := range mountPoints {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make mount point: %w", err)
-		}
-	}
+	defer t.close()
 	bin := fmt.Sprintf("/usr/bin/python%d.%d", py.Version[0], py.Version[1])
 	if err := t.copyFile(py.Executable, bin, 0o755); err != nil {
 		return nil, err
@@ -206,18 +194,18 @@ func copyPython(ctx context.Context, py interpreter, stage string) ([]string, er
 			return nil, err
 		}
 	}
-	libraries, err := closure(objects)
-	if err != nil {
-		return nil, err
-	}
-	for dest, name := range libraries {
-		mode := fs.FileMode(0o644)
-		if dest == name && strings.HasPrefix(path.Base(dest), "ld-") {
-			mode = 0o755 // the kernel executes the loader
-		}
-		if err := t.copyFile(name, dest, mode); err != nil {
+	if packages.Requirements != "" {
+		tell("installing the packages of " + packages.Requirements)
+		site := filepath.Join(stage, "usr", strings.TrimPrefix(py.Stdlib, py.Prefix), "site-packages")
+		found, err := packages.install(ctx, py, site)
+		if err != nil {
 			return nil, err
 		}
+		objects = append(objects, found...)
+		t.own = stage
+	}
+	if err := t.copyLibraries(objects); err != nil {
+		return nil, err
 	}
 	return []string{bin}, nil
 }
@@ -226,6 +214,7 @@ func copyPython(ctx context.Context, py interpreter, stage string) ([]string, er
 type tree struct {
 	ctx   context.Context
 	root  *os.Root
+	own   string // folder of the tree itself on the host, "" if no object comes from it
 	bytes int64
 }
 

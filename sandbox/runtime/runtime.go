@@ -168,6 +168,26 @@ func (s *Store) Select(language, name string) (dir, digest string, argv []string
 	return "", "", nil, fmt.Errorf("%w: no %s runtime; run: agenticraft runtime add %s", sandbox.ErrUnavailable, language, language)
 }
 
+// Named lists the names and digests by which runs in one of the languages may
+// ask for a runtime that is a tree.
+func (s *Store) Named(languages ...string) []string {
+	list, err := s.List()
+	if err != nil {
+		return nil // [Store.Select] will tell
+	}
+	var out []string
+	for _, r := range list {
+		if r.Module != "" || !slices.ContainsFunc(r.Languages, func(l string) bool { return slices.Contains(languages, l) }) {
+			continue
+		}
+		out = append(out, r.Digest)
+		if r.Name != "" {
+			out = append(out, r.Name)
+		}
+	}
+	return out
+}
+
 // Answers says whether name, which may be a name or a digest, means r; "" means
 // any.
 func Answers(r Runtime, name string) bool {
