@@ -21,6 +21,7 @@ import (
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
+	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/runtime"
 )
 
@@ -173,26 +174,33 @@ func (a *app) prepareDev(ctx context.Context, nodes, port int, data string) (*de
 	return d, nil
 }
 
-// devRuntime has the Python runtime made if the machine has an interpreter;
-// without one the cluster runs Starlark and says what is missing.
+// devRuntime has a runtime made of each interpreter that the machine has;
+// without Python the cluster runs Starlark and says what is missing.
 func (a *app) devRuntime(ctx context.Context, d *devRun, dir string) error {
 	store, err := runtime.Open(dir)
 	if err != nil {
 		return err
 	}
-	if _, _, _, err := store.Lookup("python"); err == nil {
-		return nil
-	}
-	_, err = store.AddPython(ctx, runtime.AddConfig{Progress: func(line string) {
+	cfg := runtime.AddConfig{Progress: func(line string) {
 		if !a.json {
 			fmt.Fprintf(a.stderr, "agenticraft: %s\n", line)
 		}
-	}})
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	}}
+	for language, add := range map[string]func(context.Context, runtime.AddConfig) (runtime.Runtime, error){
+		"python": store.AddPython, "javascript": store.AddNode, "sh": store.AddShell,
+	} {
+		if _, _, _, err := store.Lookup(language); err == nil {
+			continue
 		}
-		d.python = err.Error()
+		_, err := add(ctx, cfg)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && language == "python":
+			d.python = err.Error()
+		case err != nil && !errors.Is(err, sandbox.ErrUnavailable):
+			fmt.Fprintf(a.stderr, "agenticraft: no %s: %v\n", language, err)
+		}
 	}
 	return nil
 }

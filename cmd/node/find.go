@@ -43,6 +43,17 @@ func (a *app) findCommand() *cobra.Command {
 	return cmd
 }
 
+// languages are those that the node runs in one of its sandboxes, sorted.
+func (n nodeView) languages() []string {
+	all := map[string]bool{}
+	for _, list := range n.Sandboxes {
+		for _, l := range list {
+			all[l] = true
+		}
+	}
+	return sortedKeys(all)
+}
+
 // offering are the node's sandboxes that run the language, sorted.
 func (n nodeView) offering(lang string) []string {
 	var out []string

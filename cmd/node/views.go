@@ -103,7 +103,7 @@ func (a *app) nodesCommand() *cobra.Command {
 				if n.Leader {
 					leader = " (leader)"
 				}
-				fmt.Fprintf(a.stdout, "%s  %-8s %-12s %d/%d busy  %s%s\n", n.ID, n.Role, state, n.Busy, n.Slots, strings.Join(sortedKeys(n.Sandboxes), ","), leader)
+				fmt.Fprintf(a.stdout, "%s  %-8s %-12s %d/%d busy  %s%s\n", n.ID, n.Role, state, n.Busy, n.Slots, strings.Join(n.languages(), ","), leader)
 			}
 			return nil
 		},

@@ -23,7 +23,7 @@ func BenchmarkProcessPythonCold(b *testing.B) {
 
 func interpreter(b *testing.B) (dir string, argv []string) {
 	b.Helper()
-	dir, _, argv, err := python(b).Lookup("python")
+	dir, _, argv, err := python(b).Select("python", "")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -88,9 +88,10 @@ def boot(inlet, outlet):
     send(b"H", b"")
     os.set_inheritable(inlet, False)
     os.set_inheritable(outlet, False)
-    head = receive(8)
-    most = int.from_bytes(head[4:], "big")
+    head = receive(12)
+    most = int.from_bytes(head[4:8], "big")
     source = receive(int.from_bytes(head[:4], "big"))
+    args = json.loads(receive(int.from_bytes(head[8:], "big")))
     if inlet != outlet:
         os.close(inlet)
 
@@ -98,8 +99,11 @@ def boot(inlet, outlet):
     main.__file__ = "/work/" + name
     main.__builtins__ = modules["builtins"]
     modules["__main__"] = main
-    sys.argv = [name]
+    sys.argv = [name] + args
     sys.path.insert(0, "/work")
+    packages = os.path.dirname(os.__file__) + "/site-packages"
+    if os.path.isdir(packages):
+        sys.path.append(packages)
     # These two come from the module "site", which -S leaves out.
     modules["builtins"].exit = modules["builtins"].quit = stop
     status, told = 0, False

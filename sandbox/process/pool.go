@@ -81,9 +81,7 @@ type pool struct {
 	// start makes a warm jail of the class in force.
 	start func(ctx context.Context) (*warm, error)
 
-	claims  *prometheus.CounterVec
-	refills *prometheus.CounterVec
-	seconds prometheus.Histogram
+	*poolMetrics
 
 	kicks chan struct{}  // wakes tend
 	wg    sync.WaitGroup // jails given up by claim
@@ -93,9 +91,15 @@ type pool struct {
 	wanted time.Time  // when a jail was last asked for
 }
 
-func newPool(size int, maxAge, idle time.Duration, log *slog.Logger, start func(context.Context) (*warm, error)) *pool {
-	return &pool{
-		size: size, maxAge: maxAge, idle: idle, log: log, start: start,
+// poolMetrics count for all pools of one backend.
+type poolMetrics struct {
+	claims  *prometheus.CounterVec
+	refills *prometheus.CounterVec
+	seconds prometheus.Histogram
+}
+
+func newPoolMetrics() *poolMetrics {
+	return &poolMetrics{
 		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "agenticraft_sandbox_warm_claims_total",
 			Help: "Runs of the process sandbox by whether a warm jail was there (hit), none was ready (miss), or none could have their limits or files (unfit).",
@@ -109,25 +113,37 @@ func newPool(size int, maxAge, idle time.Duration, log *slog.Logger, start func(
 			Help:    "Time to claim a warm jail and lower its limits.",
 			Buckets: prometheus.ExponentialBuckets(0.00001, 4, 8), // 10 us to 160 ms
 		}),
-		kicks: make(chan struct{}, 1), wanted: time.Now(),
 	}
 }
 
-func (p *pool) metrics() []prometheus.Collector {
+func (m *poolMetrics) collectors(pools map[string]*pool) []prometheus.Collector {
 	ready := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "agenticraft_sandbox_warm_jails", Help: "Warm jails that wait for a run.",
 	}, func() float64 {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return float64(len(p.ready))
+		n := 0
+		for _, p := range pools {
+			p.mu.Lock()
+			n += len(p.ready)
+			p.mu.Unlock()
+		}
+		return float64(n)
 	})
-	return []prometheus.Collector{p.claims, p.refills, p.seconds, ready}
+	return []prometheus.Collector{m.claims, m.refills, m.seconds, ready}
+}
+
+// newPool makes the pool of a language.
+func (b *Backend) newPool(language string, size int) *pool {
+	return &pool{
+		poolMetrics: b.counts, size: size, maxAge: b.cfg.WarmAge, idle: b.cfg.WarmIdle, log: b.cfg.Log,
+		start: func(ctx context.Context) (*warm, error) { return b.makeWarm(ctx, language) },
+		kicks: make(chan struct{}, 1),
+	}
 }
 
 // claim takes a jail for one run of k with limits l, or returns nil. The jail
 // is the caller's, who uses it once or destroys it.
 func (p *pool) claim(ctx context.Context, k key, spec sandbox.Spec) *warm {
-	if p.size == 0 {
+	if p == nil || p.size == 0 {
 		return nil
 	}
 	began := time.Now()
@@ -271,13 +287,14 @@ func (p *pool) empty() {
 	}
 }
 
-// AwaitWarm waits until as many jails are warm as the configuration says. It is
+// AwaitWarm waits until as many Python jails are warm as the configuration says. It is
 // for those who measure.
 func (b *Backend) AwaitWarm(ctx context.Context) error {
 	for {
-		b.pool.mu.Lock()
-		full := len(b.pool.ready) >= b.pool.size
-		b.pool.mu.Unlock()
+		p := b.pools[Python]
+		p.mu.Lock()
+		full := len(p.ready) >= p.size
+		p.mu.Unlock()
 		if full {
 			return nil
 		}
@@ -291,14 +308,15 @@ func (b *Backend) AwaitWarm(ctx context.Context) error {
 
 // makeWarm makes a jail of the configured class and waits until its
 // interpreter asks for a program.
-func (b *Backend) makeWarm(ctx context.Context) (*warm, error) {
-	dir, digest, argv, err := b.cfg.Runtimes.Lookup(Python)
+func (b *Backend) makeWarm(ctx context.Context, language string) (*warm, error) {
+	dir, digest, argv, err := b.cfg.Runtimes.Select(language, "")
 	if err != nil {
 		return nil, fmt.Errorf("find runtime: %w", err)
 	}
-	k := b.key(digest)
-	spec := sandbox.Spec{ID: fmt.Sprintf("warm-%d", b.serial.Add(1)), Language: Python, Limits: k.limits}
-	j, err := b.cfg.Spawner.Start(ctx, profile(spec, dir, argv))
+	dialect, _ := dialectOf(language) // pools are of known ones
+	k := b.key(language, digest)
+	spec := sandbox.Spec{ID: fmt.Sprintf("warm-%d", b.serial.Add(1)), Language: language, Limits: k.limits}
+	j, err := b.cfg.Spawner.Start(ctx, dialect.profile(spec, dir, argv))
 	if err != nil {
 		return nil, err
 	}
@@ -310,10 +328,10 @@ func (b *Backend) makeWarm(ctx context.Context) (*warm, error) {
 	return w, nil
 }
 
-// key is that of the jails that the backend keeps.
-func (b *Backend) key(digest string) key {
+// key is that of the jails of a language that the backend keeps.
+func (b *Backend) key(language, digest string) key {
 	return key{
-		language: Python, digest: digest, tier: b.cfg.Spawner.Probe().Tier, network: networkNone,
+		language: language, digest: digest, tier: b.cfg.Spawner.Probe().Tier, network: networkNone,
 		limits: held(jail.Normalize(b.cfg.WarmLimits)),
 	}
 }

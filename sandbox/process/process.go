@@ -1,5 +1,5 @@
-// Package process runs programs of ordinary interpreters in jails: today
-// Python, from a language tree of the node's own.
+// Package process runs programs of ordinary interpreters in jails: Python,
+// JavaScript and sh, from language trees of the node's own.
 //
 // A run has two phases. First the complete jail is made and the interpreter
 // started in it, up to where it asks for its program; then, once the caller
@@ -8,13 +8,12 @@ package process
 
 import (
 	"context"
-	_ "embed"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,15 +24,6 @@ import (
 	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/jail"
 )
-
-// Bootstrap is a Python program that defines boot(inlet, outlet), which runs one
-// program that comes in through descriptor inlet, as [Execute] sends it.
-//
-//go:embed bootstrap.py
-var Bootstrap string
-
-// Python is the language of this backend.
-const Python = "python"
 
 // Bounds of a run.
 const (
@@ -49,9 +39,12 @@ const (
 
 // Runtimes finds language trees. package runtime has one.
 type Runtimes interface {
-	// Lookup returns the folder of the tree on the host, its digest, and the
-	// interpreter's path and arguments in it.
-	Lookup(language string) (dir, digest string, argv []string, err error)
+	// Select returns the folder of the tree on the host, its digest, and the
+	// interpreter's path and arguments in it. name is the tree's name or digest;
+	// "" is the language's default.
+	Select(language, name string) (dir, digest string, argv []string, err error)
+	// Named lists what a run in one of the languages may name.
+	Named(languages ...string) []string
 }
 
 // Config of a [Backend].
@@ -62,9 +55,10 @@ type Config struct {
 	// Egress connects programs that may reach a network; nil: none may.
 	Egress *egress.Gateway
 
-	// Warm is how many complete jails wait for a run, each used once; default
-	// none, at most [MaxWarm]. A run gets one whose limits can be lowered to its
-	// own.
+	// Warm is how many complete Python jails wait for a run, each used once;
+	// default none, at most [MaxWarm]. A run gets one whose limits can be lowered
+	// to its own. Unless it is none, a JavaScript jail waits too, once that was
+	// asked for.
 	Warm int
 	// WarmLimits are the limits of these jails; a zero field means what
 	// [jail.Normalize] says.
@@ -85,7 +79,8 @@ type Backend struct {
 	closed bool
 	wg     sync.WaitGroup // one for each run, and one for the pool
 
-	pool   *pool
+	pools  map[string]*pool // by language
+	counts *poolMetrics
 	serial atomic.Uint64 // of warm jails
 }
 
@@ -118,9 +113,14 @@ func New(cfg Config) (*Backend, error) {
 	}
 	b := &Backend{cfg: cfg}
 	b.ctx, b.stop = context.WithCancelCause(context.Background())
-	b.pool = newPool(cfg.Warm, cfg.WarmAge, cfg.WarmIdle, cfg.Log, b.makeWarm)
+	b.counts = newPoolMetrics()
+	python, javascript := b.newPool(Python, cfg.Warm), b.newPool(JavaScript, min(cfg.Warm, 1))
+	python.wanted = time.Now() // the others wait to be asked for
+	b.pools = map[string]*pool{Python: python, JavaScript: javascript}
 	if cfg.Warm > 0 && cfg.Spawner.Probe().Tier != jail.Tier4 {
-		b.wg.Go(func() { b.pool.tend(b.ctx) })
+		for _, p := range b.pools {
+			b.wg.Go(func() { p.tend(b.ctx) })
+		}
 	}
 	return b, nil
 }
@@ -132,21 +132,28 @@ func (b *Backend) Describe() sandbox.Description {
 	if p.Tier == jail.Tier4 {
 		return d
 	}
-	_, digest, _, err := b.cfg.Runtimes.Lookup(Python)
-	if err != nil {
-		d.Reason, d.Hint = err.Error(), "agenticraft runtime add python"
-		return d
+	d.Runtimes = make(map[string]string)
+	for _, dialect := range dialects {
+		_, digest, _, err := b.cfg.Runtimes.Select(dialect.language, "")
+		if err == nil {
+			d.Languages = append(d.Languages, dialect.language)
+			d.Runtimes[dialect.language] = digest
+		} else if d.Reason == "" {
+			d.Reason, d.Hint = err.Error(), "agenticraft runtime add python"
+		}
 	}
-	d.Available = true
-	d.Egress = b.cfg.Egress != nil
-	d.Languages = []string{Python}
-	d.Runtimes = map[string]string{Python: digest}
+	if d.Available = len(d.Languages) > 0; d.Available {
+		d.Reason, d.Hint = "", ""
+		d.Named = b.cfg.Runtimes.Named(d.Languages...)
+		d.Egress = b.cfg.Egress != nil
+		slices.Sort(d.Languages)
+	}
 	return d
 }
 
 // Metrics returns the collectors of the backend, to be registered once.
 func (b *Backend) Metrics() []prometheus.Collector {
-	all := b.pool.metrics()
+	all := b.counts.collectors(b.pools)
 	if b.cfg.Egress != nil {
 		all = append(all, b.cfg.Egress.Metrics()...)
 	}
@@ -160,7 +167,9 @@ func (b *Backend) Close() error {
 	b.mu.Unlock()
 	b.stop(sandbox.ErrClosed)
 	b.wg.Wait()
-	b.pool.wg.Wait()
+	for _, p := range b.pools {
+		p.wg.Wait()
+	}
 	return nil
 }
 
@@ -183,7 +192,8 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(b.ctx, cancel)()
-	if spec.Language != Python {
+	dialect, known := dialectOf(spec.Language)
+	if !known {
 		return sandbox.Result{}, fmt.Errorf("%w: the process backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
 	}
 	if len(spec.Network) > 0 && b.cfg.Egress == nil {
@@ -193,7 +203,10 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if err != nil {
 		return sandbox.Result{}, err
 	}
-	dir, digest, argv, err := b.cfg.Runtimes.Lookup(spec.Language)
+	if err := dialect.check(spec.Limits); err != nil {
+		return sandbox.Result{}, err
+	}
+	dir, digest, argv, err := b.cfg.Runtimes.Select(spec.Language, spec.Runtime)
 	if err != nil {
 		return sandbox.Result{}, fmt.Errorf("find runtime: %w", err)
 	}
@@ -204,16 +217,17 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if ctx.Err() != nil {
 		return finish(cancelled(), nil)
 	}
-	if w := b.pool.claim(ctx, b.key(digest), spec); w != nil {
-		defer b.pool.kick()
-		r := &run{spec: spec, jail: jailed{w.jail}, log: b.cfg.Log, greeted: true}
+	pool := b.pools[spec.Language]
+	if w := pool.claim(ctx, b.key(spec.Language, digest), spec); w != nil {
+		defer pool.kick()
+		r := &run{dialect: dialect, spec: spec, jail: jailed{w.jail}, log: b.cfg.Log, greeted: true}
 		res, err := r.do(ctx, ready)
 		if !errors.Is(err, errWarmLost) {
 			return finish(res, err)
 		}
 		ready = nil // said yes already
 	}
-	j, err := b.cfg.Spawner.Start(ctx, profile(spec, dir, argv))
+	j, err := b.cfg.Spawner.Start(ctx, dialect.profile(spec, dir, argv))
 	if err != nil {
 		if ctx.Err() != nil {
 			return finish(cancelled(), nil)
@@ -228,15 +242,15 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		}
 		defer proxy.Close() // the jail is dead by then
 	}
-	return finish(Execute(ctx, spec, jailed{j}, b.cfg.Log, ready))
+	r := &run{dialect: dialect, spec: spec, jail: jailed{j}, log: b.cfg.Log}
+	return finish(r.do(ctx, ready))
 }
 
 func cancelled() sandbox.Result {
 	return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, Message: "cancelled before it started"}
 }
 
-func profile(spec sandbox.Spec, dir string, argv []string) jail.Profile {
-	argv = append(append([]string(nil), argv...), "-I", "-S", "-B", "-X", "utf8", "-c", Bootstrap+"\nboot(3, 3)\n")
+func (d dialect) profile(spec sandbox.Spec, dir string, argv []string) jail.Profile {
 	env := []string{"HOME=/work", "TMPDIR=/tmp", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
 	if len(spec.Network) > 0 {
 		certificates := jail.Certificates
@@ -246,10 +260,11 @@ func profile(spec sandbox.Spec, dir string, argv []string) jail.Profile {
 		env = append(env, egress.Environment(jail.ProxyAddress, certificates)...)
 	}
 	return jail.Profile{
-		ID: spec.ID, Root: dir, Argv: argv,
-		Env:      env,
+		ID: spec.ID, Root: dir, Argv: slices.Concat(argv, d.options(spec.Limits)),
+		Env:      append(env, d.env...),
 		Network:  len(spec.Network) > 0,
 		Limits:   spec.Limits,
+		Worker:   d.reserves,
 		Syscalls: jail.SyscallsPython,
 		Files:    spec.Files, Required: spec.Required, Proc: true,
 	}
@@ -266,9 +281,10 @@ var errWarmLost = errors.New("the warm jail is gone")
 
 // run is one run, from the started interpreter to its result.
 type run struct {
-	spec sandbox.Spec
-	jail Vessel
-	log  *slog.Logger
+	dialect dialect
+	spec    sandbox.Spec
+	jail    Vessel
+	log     *slog.Logger
 	// greeted: the interpreter has asked for its program.
 	greeted bool
 	wg      sync.WaitGroup // readers and the writer of stdin
@@ -360,10 +376,11 @@ func (r *run) begin(ctx context.Context) error {
 	if err := c.SetDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return err
 	}
-	head := make([]byte, 0, 8+len(r.spec.Code))
-	head = binary.BigEndian.AppendUint32(head, uint32(len(r.spec.Code)))
-	head = binary.BigEndian.AppendUint32(head, uint32(min(r.spec.Limits.Result, maxReply)))
-	if _, err := c.Write(append(head, r.spec.Code...)); err != nil {
+	program, err := r.dialect.request(r.spec)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write(program); err != nil {
 		return fmt.Errorf("send program: %w", err)
 	}
 	// The rest is bounded by the wall clock, which ends the jail and so the channel.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/jail"
@@ -40,7 +41,7 @@ func (r *run) result(ctx context.Context, exit jail.Exit, err error) sandbox.Res
 		res.Message = fmt.Sprintf("it printed far more than %d bytes", r.spec.Limits.Output)
 	case exit.Killed:
 		res.Status, res.ExitCode, res.Message = sandbox.Cancelled, exitCancelled, "cancelled"
-	case exit.OOM || r.reply.code == codeMemory:
+	case exit.OOM || r.reply.code == codeMemory || r.dialect.starved != nil && r.dialect.starved(exit, res.Stderr):
 		res.Status, res.ExitCode = sandbox.OutOfMemory, exitMemory
 		res.Message = fmt.Sprintf("it needed more memory than %d bytes", r.spec.Limits.Memory)
 	case exit.CPULimit:
@@ -58,6 +59,9 @@ func (r *run) result(ctx context.Context, exit jail.Exit, err error) sandbox.Res
 		res.Status, res.Value = sandbox.OK, r.reply.value
 	}
 	r.collect(&res)
+	if r.dialect.resultFile {
+		r.readResult(&res)
+	}
 	return res
 }
 
@@ -77,6 +81,27 @@ func (r *run) collect(res *sandbox.Result) {
 			continue
 		}
 		res.Files = append(res.Files, f)
+	}
+}
+
+// readResult takes the result from the file that the program left it in.
+func (r *run) readResult(res *sandbox.Result) {
+	i := slices.IndexFunc(res.Files, func(f sandbox.File) bool { return f.Path == resultFile })
+	if i < 0 || res.Status != sandbox.OK && res.Status != sandbox.Error {
+		return
+	}
+	content := res.Files[i].Content
+	res.Files = slices.Delete(res.Files, i, i+1)
+	value, err := sandbox.CheckValue(content, r.spec.Limits.Result)
+	switch {
+	case err == nil:
+		res.Value = value
+	case res.Status == sandbox.OK:
+		res.Status, res.ExitCode, res.ErrorCode = sandbox.Error, 1, codeNotJSON
+		if errors.Is(err, sandbox.ErrValueTooLarge) {
+			res.ErrorCode = codeTooLarge
+		}
+		res.Message = resultFile + ": " + err.Error()
 	}
 }
 

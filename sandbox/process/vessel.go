@@ -40,10 +40,10 @@ type jailed struct{ *jail.Jail }
 func (j jailed) Control() Channel { return j.Jail.Control() }
 
 // Execute runs one program in v, which it ends and releases, as
-// [sandbox.Backend] says of Run. Tier and Runtime of the result are the
+// [sandbox.Backend] says of Run. The program is Python's. Tier and Runtime of the result are the
 // caller's to fill in.
 func Execute(ctx context.Context, spec sandbox.Spec, v Vessel, log *slog.Logger, ready func(context.Context) error) (sandbox.Result, error) {
-	r := &run{spec: spec, jail: v, log: log}
+	r := &run{dialect: dialects[0], spec: spec, jail: v, log: log}
 	return r.do(ctx, ready)
 }
 

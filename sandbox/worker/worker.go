@@ -205,6 +205,10 @@ func (w *Worker) Run(ctx context.Context, spec sandbox.Spec, steps uint64) (resu
 		c.result.StdoutTruncated = c.result.StdoutTruncated || r.Truncated
 		c.result.StderrTruncated = c.result.StderrTruncated || r.TruncatedErr
 		c.result.Usage.CPU, c.result.Usage.PeakMemory = r.CPU, r.Memory
+		if c.bad != nil && c.result.Status == sandbox.OK && r.ExitCode == 0 {
+			c.result.Status, c.result.ExitCode, c.result.ErrorCode, c.result.Message = sandbox.Error, 1, "result_not_json", c.bad.Error()
+			r.ExitCode = 1
+		}
 		switch {
 		case c.result.Status == sandbox.OK && r.ExitCode == 0, c.result.Status == sandbox.Error && r.ExitCode != 0:
 			if w.in.Buffered() == 0 {
@@ -331,6 +335,7 @@ type collector struct {
 	report protocol.Report
 	errs   int64 // bytes of stderr so far
 	bytes  int64 // of output files so far
+	bad    error // what is wrong with the value
 }
 
 func (c *collector) take(kind protocol.Kind, payload []byte) (done bool, err error) {
@@ -356,7 +361,10 @@ func (c *collector) take(kind protocol.Kind, payload []byte) (done bool, err err
 		if c.result.Value != nil {
 			return false, fmt.Errorf("%w: two values", protocol.ErrProtocol)
 		}
-		if c.result.Value, err = sandbox.CheckValue(payload, limits.Result); err != nil {
+		switch c.result.Value, err = sandbox.CheckValue(payload, limits.Result); {
+		case errors.Is(err, sandbox.ErrValueText):
+			c.bad = err // what the program wrote into a file; the worker passes it on
+		case err != nil:
 			return false, fmt.Errorf("%w: value of %d bytes: %w", protocol.ErrProtocol, len(payload), err)
 		}
 	case protocol.Left:
