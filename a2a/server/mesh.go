@@ -44,13 +44,13 @@ type Numbered struct {
 // node that does, and again from there when it was cut, until the task has
 // ended, as the log may say of a node that is gone.
 func (h *Handler) relay(ctx context.Context, task *sdk.Task, caller Caller, yield func(sdk.Event, error) bool) {
-	mesh, ok := h.path.(Mesh)
+	mesh, meshed := h.path.(Mesh)
 	f := follower{yield: yield}
 	if after, ok := resumeAfter(ctx); ok {
 		f.after = &after
 	}
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
-		if ok && caller.Door != DoorMesh {
+		if meshed && caller.Door != DoorMesh {
 			for e, err := range mesh.Follow(ctx, string(task.ID), caller.Principal, f.after) {
 				if err != nil {
 					break // the task itself says more

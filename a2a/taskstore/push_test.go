@@ -67,8 +67,8 @@ func TestNoticesWaitForEachReceiver(t *testing.T) {
 	if err := errors.Join(s.DeletePush(queues[1]), s.DeletePush(queues[1])); err != nil {
 		t.Error(err)
 	}
-	if queues, err := s.Queues(); err != nil || len(queues) != 0 {
-		t.Errorf("Queues = %v, %v", queues, err)
+	if left, err := s.Queues(); err != nil || len(left) != 0 {
+		t.Errorf("Queues = %v, %v", left, err)
 	}
 	if all, err := s.Pushes("task-001"); err != nil || len(all) != 1 || all[0].ID != "a" || all[0].Token != "secret" {
 		t.Errorf("Pushes = %+v, %v", all, err)

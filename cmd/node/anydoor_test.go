@@ -134,7 +134,6 @@ func TestATaskThroughAnyDoor(t *testing.T) {
 	if task, err := cl.Cancel(t.Context(), sleeps, nil); err != nil || task.Status.State != sdk.TaskStateCanceled {
 		t.Errorf("cancel = %+v, %v", task, err)
 	}
-
 }
 
 // Issue 5: who is to be told of a task is told through any door, and after a

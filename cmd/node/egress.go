@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/agenticraft/node/identity"
@@ -43,7 +44,7 @@ func nodeAddresses(node *mesh.Node, configured map[identity.ID][]string) func() 
 		}
 	}
 	return func() []netip.Addr {
-		out := fixed[:len(fixed):len(fixed)]
+		out := slices.Clip(fixed)
 		for _, p := range node.Peers() {
 			out = appendIP(out, p.Addr)
 		}

@@ -107,9 +107,13 @@ func program(set Set) []bpf.Instruction {
 func sockets() []bpf.Instruction {
 	arg := func(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offArgs + 8*n, Size: 4} }
 	rule := []bpf.Instruction{
-		arg(0), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipTrue: 1}, bpf.RetConstant{Val: retEPERM},
-		arg(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: socketType},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_STREAM, SkipTrue: 1}, bpf.RetConstant{Val: retEPERM},
+		arg(0),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipTrue: 1},
+		bpf.RetConstant{Val: retEPERM},
+		arg(1),
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: socketType},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_STREAM, SkipTrue: 1},
+		bpf.RetConstant{Val: retEPERM},
 		arg(2),
 	}
 	for _, v := range protocols {
