@@ -228,6 +228,8 @@ func TestKeepersChangeUnderLoad(t *testing.T) {
 	acked := newLedger()
 	stop := make(chan struct{})
 	var work sync.WaitGroup
+	end := sync.OnceFunc(func() { close(stop); work.Wait() })
+	t.Cleanup(end) // before the cluster ends, whatever comes
 	for door := range 2 {
 		work.Go(func() { c.load(door, stop, acked) })
 	}
@@ -277,8 +279,7 @@ func TestKeepersChangeUnderLoad(t *testing.T) {
 	}
 	epoch(rest[0], 5, 3)
 	receipt(rest[1])
-	close(stop)
-	work.Wait()
+	end()
 	if acked.size() == 0 {
 		t.Fatal("nothing was acknowledged")
 	}
