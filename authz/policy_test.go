@@ -91,7 +91,7 @@ func TestGoldenMatrix(t *testing.T) {
 		authz.ExecRun, authz.ExecCancel, authz.ExecDelegate, authz.MandateEnd, authz.TaskRead, authz.TaskList, authz.AuditRead, authz.LogRead, authz.TrustRead,
 		authz.KeyCreate, authz.KeyList, authz.KeyRevoke, authz.AgentAdd, authz.AgentList, authz.AgentRevoke, authz.RoleGrant, authz.RoleList, authz.RoleRevoke,
 		authz.TenantCreate, authz.TenantList, authz.TenantSet,
-		authz.NodeList, authz.StatusRead, authz.PolicyRead, authz.PolicyAsk, authz.PolicyReplay, authz.PolicyApply, authz.PolicyAdd, authz.SandboxList,
+		authz.NodeList, authz.NodeInvite, authz.NodeRemove, authz.StatusRead, authz.PolicyRead, authz.PolicyAsk, authz.PolicyReplay, authz.PolicyApply, authz.PolicyAdd, authz.SandboxList,
 	}
 	var got strings.Builder
 	fmt.Fprintf(&got, "%-14s", "")
