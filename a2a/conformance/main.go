@@ -102,7 +102,7 @@ func start(ctx context.Context, dir, httpAddr, grpcAddr string, pushes bool, log
 		return nil, errors.Join(err, store.Close())
 	}
 	caller := server.Caller{Principal: anyone, Door: server.DoorHTTP}
-	rpc, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Log: log, Authenticate: func(context.Context, string, string) (server.Caller, error) {
+	rpc, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Log: log, Authenticate: func(context.Context, server.Credential) (server.Caller, error) {
 		return caller, nil
 	}})
 	if err != nil {

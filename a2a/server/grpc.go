@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"iter"
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -29,9 +32,9 @@ import (
 // GRPCConfig of the gRPC binding.
 type GRPCConfig struct {
 	Handler a2asrv.RequestHandler // required; a *Handler
-	// Authenticate proves whom an authorization names ("" is nobody); source is
-	// the address that guesses are counted by. Required.
-	Authenticate func(ctx context.Context, authorization, source string) (Caller, error)
+	// Authenticate proves whom a credential names; nobody is no error. Required.
+	Authenticate func(ctx context.Context, shown Credential) (Caller, error)
+	TLS          *tls.Config  // of a port of its own; nil: none
 	MaxBody      int          // bytes of a request; default [a2a.MaxRequestBytes]
 	Log          *slog.Logger // default: none
 }
@@ -65,7 +68,12 @@ func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &GRPC{cfg: cfg}
+	secure := insecure.NewCredentials()
+	if cfg.TLS != nil {
+		secure = credentials.NewTLS(cfg.TLS)
+	}
 	g.server = grpc.NewServer(
+		grpc.Creds(secure),
 		grpc.MaxRecvMsgSize(cfg.MaxBody),
 		grpc.MaxConcurrentStreams(maxGRPCStreams),
 		grpc.MaxHeaderListSize(maxGRPCHeaders),
@@ -169,14 +177,17 @@ func (g *GRPC) admit(ctx context.Context) (context.Context, error) {
 	if err := checkVersion(first(sdk.SvcParamVersion)); err != nil {
 		return nil, grpcError(err, codes.OK)
 	}
-	source := ""
+	shown := Credential{Authorization: first("authorization")}
 	if p, ok := peer.FromContext(ctx); ok {
-		source = p.Addr.String()
-		if host, _, err := net.SplitHostPort(source); err == nil {
-			source = host
+		shown.Source = p.Addr.String()
+		if host, _, err := net.SplitHostPort(shown.Source); err == nil {
+			shown.Source = host
+		}
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			shown.Certificates = info.State.PeerCertificates
 		}
 	}
-	caller, err := g.cfg.Authenticate(ctx, first("authorization"), source)
+	caller, err := g.cfg.Authenticate(ctx, shown)
 	if err != nil {
 		return nil, grpcFailure(ctx, g.cfg.Log, err)
 	}

@@ -25,14 +25,14 @@ import (
 
 func newGRPC(t testing.TB, w *house) *server.GRPC {
 	t.Helper()
-	g, err := server.NewGRPC(server.GRPCConfig{Handler: w.Handler, MaxBody: 1 << 20, Authenticate: func(_ context.Context, authorization, source string) (server.Caller, error) {
-		if source != "127.0.0.1" {
-			t.Errorf("source = %q", source)
+	g, err := server.NewGRPC(server.GRPCConfig{Handler: w.Handler, MaxBody: 1 << 20, Authenticate: func(_ context.Context, shown server.Credential) (server.Caller, error) {
+		if shown.Source != "127.0.0.1" {
+			t.Errorf("source = %q", shown.Source)
 		}
-		if strings.HasSuffix(authorization, " wrong") {
+		if strings.HasSuffix(shown.Authorization, " wrong") {
 			return server.Caller{}, a2a.Errorf(a2a.CodeUnauthenticated, "no credential in force proves the caller")
 		}
-		return w.caller(&http.Request{Header: http.Header{"Authorization": {authorization}}}), nil
+		return w.caller(&http.Request{Header: http.Header{"Authorization": {shown.Authorization}}}), nil
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"slices"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -36,6 +37,15 @@ type Caller struct {
 	Principal identity.Principal
 	Peer      identity.ID // mesh door only
 	Door      string      // [DoorHTTP], [DoorMesh] or [DoorNATS]
+}
+
+// Credential is what the channel of a caller shows of him.
+type Credential struct {
+	Authorization string // the header of this name; "" is none
+	Source        string // the address that guesses are counted by
+	// Certificates are the chain of a TLS client. The connection proved that he
+	// holds the first one's key, and nothing else.
+	Certificates []*x509.Certificate
 }
 
 // The doors.

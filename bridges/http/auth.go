@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"strings"
@@ -12,24 +13,39 @@ import (
 
 // caller is who the request's credential proves; nobody if it bears none.
 func (d *door) caller(r *http.Request) (identity.Principal, error) {
-	return authenticate(r.Context(), d.cfg.Authenticator, r.Header.Get("Authorization"), source(r))
+	shown := server.Credential{Authorization: r.Header.Get("Authorization"), Source: source(r)}
+	if r.TLS != nil {
+		shown.Certificates = r.TLS.PeerCertificates
+	}
+	return authenticate(r.Context(), d.cfg.Authenticator, shown)
 }
 
-func authenticate(ctx context.Context, a Authenticator, authorization, source string) (identity.Principal, error) {
-	if authorization == "" {
+// CertificateAuthenticator is an [Authenticator] that knows TLS clients, too.
+// The chain is not empty, and the client holds the key of its first.
+type CertificateAuthenticator interface {
+	AuthenticateCertificate(ctx context.Context, chain []*x509.Certificate) (identity.Principal, error)
+}
+
+// authenticate proves who shows a credential: the header's bearer, who may be
+// another than the client that carries his request, else the client.
+func authenticate(ctx context.Context, a Authenticator, shown server.Credential) (identity.Principal, error) {
+	if shown.Authorization == "" {
+		if known, ok := a.(CertificateAuthenticator); ok && len(shown.Certificates) > 0 {
+			return known.AuthenticateCertificate(ctx, shown.Certificates)
+		}
 		return identity.Principal{}, nil
 	}
-	scheme, bearer, ok := strings.Cut(authorization, " ")
+	scheme, bearer, ok := strings.Cut(shown.Authorization, " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return identity.Principal{}, errScheme
 	}
-	return a.Authenticate(ctx, strings.TrimSpace(bearer), source)
+	return a.Authenticate(ctx, strings.TrimSpace(bearer), shown.Source)
 }
 
 // Callers proves the callers of the gRPC binding as the door proves its own.
-func Callers(a Authenticator) func(ctx context.Context, authorization, source string) (server.Caller, error) {
-	return func(ctx context.Context, authorization, source string) (server.Caller, error) {
-		p, err := authenticate(ctx, a, authorization, source)
+func Callers(a Authenticator) func(ctx context.Context, shown server.Credential) (server.Caller, error) {
+	return func(ctx context.Context, shown server.Credential) (server.Caller, error) {
+		p, err := authenticate(ctx, a, shown)
 		return server.Caller{Principal: p, Door: server.DoorHTTP}, err
 	}
 }

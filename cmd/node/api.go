@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,7 +42,10 @@ func (a *app) api() (*api, error) {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, usage("--server %q is not an http:// or https:// URL", c.Server)
 	}
-	out := &api{base: strings.TrimSuffix(c.Server, "/"), http: &http.Client{}}
+	out := &api{base: strings.TrimSuffix(c.Server, "/")}
+	if out.http, err = httpClient(u, c.CAFile); err != nil {
+		return nil, err
+	}
 	if c.AgentKey != "" {
 		if out.agent, err = identity.Load(c.AgentKey); err != nil {
 			return nil, err
@@ -50,6 +54,27 @@ func (a *app) api() (*api, error) {
 	}
 	out.key, err = a.apiKey(c)
 	return out, err
+}
+
+// httpClient speaks to a node. In the clear it speaks to this machine only:
+// API keys and tokens would be anybody's who reads the network.
+func httpClient(to *url.URL, caFile string) (*http.Client, error) {
+	if to.Scheme == "http" {
+		if !loopback(to.Hostname()) {
+			return nil, &a2a.Error{Code: "usage", Message: fmt.Sprintf("%s is not this machine, and http:// would show credentials to the network", to.Host), Hint: "use https:// (see tls_cert in docs/operations.md)"}
+		}
+		return &http.Client{}, nil
+	}
+	secure := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile != "" {
+		var err error
+		if secure.RootCAs, err = readAuthorities("ca-file", caFile); err != nil {
+			return nil, failed("%v", err)
+		}
+	}
+	return &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: secure, ForceAttemptHTTP2: true, TLSHandshakeTimeout: apiTimeout,
+	}}, nil
 }
 
 // do performs one /v1 request. A nil body sends none; a nil into drops the
@@ -153,6 +178,9 @@ func (c *api) unreachable(err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return err
+	}
+	if unknown := new(tls.CertificateVerificationError); errors.As(err, &unknown) {
+		return &a2a.Error{Code: "failed", Message: c.base + ": " + unknown.Err.Error(), Hint: "name the file of the authority that signed the node's certificate: --ca-file"}
 	}
 	return &a2a.Error{Code: "unavailable", Message: "no answer from " + c.base + ": " + rootCause(err), Hint: "is the node running? agenticraft dev starts a cluster"}
 }

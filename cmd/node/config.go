@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,16 +21,18 @@ import (
 // config is what a node runs with. Each value comes from a flag, else the
 // environment, else the YAML file, else the default; sources says which.
 type config struct {
-	Data     string   // the node's data folder
-	Genesis  string   // file of the cluster's first entry
-	HTTP     string   // host:port of the HTTP door; loopback unless TLS is configured
-	GRPC     string   // host:port of a gRPC port of its own; "": only the HTTP door's
-	Mesh     []string // multiaddrs to listen on
-	Peers    []string // multiaddrs with /p2p/ID of the other members
-	Runtimes string   // folder of language runtimes, may be shared by nodes
-	NoRun    bool     // take no executions
-	Slots    int      // executions at the same time; 0: twice the cores
-	LogLevel string   // debug, info, warn, error
+	Data      string      // the node's data folder
+	Genesis   string      // file of the cluster's first entry
+	HTTP      string      // host:port of the HTTP door; loopback unless TLS is configured
+	TLS       tlsSettings // of both doors
+	PublicURL string      // by which others reach the HTTP door; "": as it listens
+	GRPC      string      // host:port of a gRPC port of its own; "": only the HTTP door's
+	Mesh      []string    // multiaddrs to listen on
+	Peers     []string    // multiaddrs with /p2p/ID of the other members
+	Runtimes  string      // folder of language runtimes, may be shared by nodes
+	NoRun     bool        // take no executions
+	Slots     int         // executions at the same time; 0: twice the cores
+	LogLevel  string      // debug, info, warn, error
 
 	Push          bool          // tell web hooks about tasks
 	PushAllow     []string      // networks that may be told besides public addresses
@@ -102,7 +105,7 @@ func settingsTable() []setting {
 	of := func(set func(*config, string) error, get func(*config) string) func(key, env, def, help string) setting {
 		return func(key, env, def, help string) setting { return entry(key, env, def, help, set, get) }
 	}
-	return append(natsTable(), []setting{
+	return append(slices.Concat(natsTable(), tlsTable()), []setting{
 		of(str(func(c *config) *string { return &c.Data }))("data", "AGENTICRAFT_DATA", "", "the node's data folder"),
 		of(str(func(c *config) *string { return &c.Genesis }))("genesis", "AGENTICRAFT_GENESIS", "", "file of the cluster's first entry (default DATA/genesis.json)"),
 		of(str(func(c *config) *string { return &c.HTTP }))("http", "AGENTICRAFT_HTTP", "127.0.0.1:8420", "host:port of the HTTP door"),
@@ -126,23 +129,10 @@ func settingsTable() []setting {
 		of(str(func(c *config) *string { return &c.OIDCAudience }))("oidc_audience", "AGENTICRAFT_OIDC_AUDIENCE", "", "audience that their tokens must name"),
 		of(str(func(c *config) *string { return &c.OIDCTenant }))("oidc_tenant", "AGENTICRAFT_OIDC_TENANT", "default", "tenant to which its users belong"),
 		of(str(func(c *config) *string { return &c.OIDCGroups }))("oidc_groups", "AGENTICRAFT_OIDC_GROUPS", "groups", "claim that holds their groups"),
-		of(func(c *config, s string) error {
-			c.OIDCRoles = map[string]string{}
-			for _, pair := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == '\n' }) {
-				group, role, ok := cutLast(pair, "=")
-				if !ok || group == "" || role == "" {
-					return fmt.Errorf("%q is not GROUP=ROLE", pair)
-				}
-				c.OIDCRoles[group] = role
-			}
-			return nil
-		}, func(c *config) string {
-			var pairs []string
-			for _, group := range sortedKeys(c.OIDCRoles) {
-				pairs = append(pairs, group+"="+c.OIDCRoles[group])
-			}
-			return strings.Join(pairs, ",")
-		})("oidc_roles", "AGENTICRAFT_OIDC_ROLES", "", "roles of their groups: GROUP=ROLE,…"),
+		of(func(c *config, s string) (err error) {
+			c.OIDCRoles, err = pairs(s, "GROUP=ROLE")
+			return err
+		}, func(c *config) string { return pairsText(c.OIDCRoles) })("oidc_roles", "AGENTICRAFT_OIDC_ROLES", "", "roles of their groups: GROUP=ROLE,…"),
 		of(num(func(c *config) *int { return &c.Slots }, 0))("slots", "AGENTICRAFT_SLOTS", "0", "executions at the same time (0: twice the cores)"),
 		of(func(c *config, s string) error {
 			if _, err := logLevel(s); err != nil {
@@ -225,6 +215,9 @@ func loadConfig(file string, flags map[string]string, env func(string) string) (
 	if c.Data == "" {
 		faults = append(faults, errors.New("data: not set; give --data DIR or a configuration file"))
 	}
+	if err := c.TLS.check(); err != nil {
+		faults = append(faults, err)
+	}
 	if len(faults) > 0 {
 		return nil, usage("configuration: %v", errors.Join(faults...))
 	}
@@ -295,4 +288,28 @@ type shownSetting struct {
 	Key    string `json:"key"`
 	Value  string `json:"value"`
 	Source string `json:"source"`
+}
+
+// envName is the environment variable of a setting.
+func envName(key string) string { return "AGENTICRAFT_" + strings.ToUpper(key) }
+
+// pairs reads A=B,…; form says what the halves are. A name may hold "=".
+func pairs(s, form string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, pair := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == '\n' }) {
+		name, value, ok := cutLast(pair, "=")
+		if !ok || name == "" || value == "" {
+			return nil, fmt.Errorf("%q is not %s", pair, form)
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+func pairsText(m map[string]string) string {
+	var out []string
+	for _, name := range sortedKeys(m) {
+		out = append(out, name+"="+m[name])
+	}
+	return strings.Join(out, ",")
 }

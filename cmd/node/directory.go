@@ -51,6 +51,7 @@ type credentials struct {
 	audience  string
 	noted     func(code string) // counts refusals for the log
 	used      func(key string)  // an API key proved somebody
+	tls       *tlsFiles         // nil: no TLS
 }
 
 func (c *credentials) Authenticate(ctx context.Context, bearer, source string) (identity.Principal, error) {

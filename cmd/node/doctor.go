@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -73,6 +76,7 @@ func (c *api) examine(ctx context.Context) []finding {
 	if !add("reachable", c.health(ctx), c.base) {
 		return found
 	}
+	found = append(found, c.examineTLS(ctx))
 	var me identity.Principal
 	if err := c.do(ctx, http.MethodGet, "/v1/whoami", nil, &me); !add("authenticated", err, me.String()) {
 		return found
@@ -109,6 +113,36 @@ func (c *api) health(ctx context.Context) error {
 	}
 	return res.Body.Close()
 }
+
+// examineTLS looks at the certificate that the node shows.
+func (c *api) examineTLS(ctx context.Context) finding {
+	out := finding{Name: "tls", OK: true, Detail: "none: the door is for this machine only"}
+	if !strings.HasPrefix(c.base, "https:") {
+		return out
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/healthz", nil)
+	if err != nil {
+		return finding{Name: "tls", Detail: err.Error()}
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return finding{Name: "tls", Detail: rootCause(err)}
+	}
+	defer res.Body.Close()
+	if res.TLS == nil || len(res.TLS.PeerCertificates) == 0 {
+		return finding{Name: "tls", Detail: "the node showed no certificate"}
+	}
+	cert := res.TLS.PeerCertificates[0]
+	left := time.Until(cert.NotAfter)
+	out.Detail = fmt.Sprintf("%s, certificate of %s, until %s", tls.VersionName(res.TLS.Version), strings.Join(namesOf(cert), " "), cert.NotAfter.UTC().Format(time.DateOnly))
+	if left < expiresSoon {
+		out.OK, out.Hint = false, "the certificate ends soon: put a new one in the place of tls_cert and tls_key; the node reads it by itself"
+	}
+	return out
+}
+
+// expiresSoon is when the doctor minds the end of a certificate.
+const expiresSoon = 14 * 24 * time.Hour
 
 func (c *api) examinePeers(ctx context.Context) []finding {
 	var out struct {

@@ -44,6 +44,7 @@ type app struct {
 	server     string
 	apiKeyFile string
 	agentKey   string
+	caFile     string
 }
 
 func (a *app) command() *cobra.Command {
@@ -64,6 +65,7 @@ Start with:  agenticraft dev`,
 	flags.StringVar(&a.server, "server", "", "URL of a node's HTTP door (else AGENTICRAFT_SERVER, else the current context)")
 	flags.StringVar(&a.apiKeyFile, "api-key-file", "", "file holding an API key (else AGENTICRAFT_API_KEY, else the current context)")
 	flags.StringVar(&a.agentKey, "agent-key", "", "sign with this agent key file; without it the node signs for you")
+	flags.StringVar(&a.caFile, "ca-file", "", "file of authorities that sign the node's certificate (else AGENTICRAFT_CA_FILE, the current context, the system's)")
 	root.AddCommand(
 		a.devCommand(), a.initCommand(), a.serveCommand(), a.inviteCommand(), a.joinCommand(), a.leaveCommand(),
 		a.execCommand(), a.taskCommand(), a.nodesCommand(), a.statusCommand(), a.findCommand(), a.doctorCommand(),

@@ -260,23 +260,27 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		metrics.MustRegister(pusher.Metrics()...)
 	}
 	rpc := server.HTTP(server.HTTPConfig{Handler: handler, Log: log})
-	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated, used: rules.admin.used.note}
-	rpcGRPC, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Authenticate: httpdoor.Callers(known), Log: log})
+	secure, err := openTLS(cfg.TLS, log)
+	if err != nil {
+		return err
+	}
+	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated, used: rules.admin.used.note, tls: secure}
+	rpcGRPC, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Authenticate: httpdoor.Callers(known), TLS: secure.own(), Log: log})
 	if err != nil {
 		return err
 	}
 	defer closing("gRPC", rpcGRPC.Close)
-	card, err := newCard(cfg, key, begin.Cluster, manager)
+	card, err := newCard(cfg, secure, key, begin.Cluster, manager)
 	if err != nil {
 		return err
 	}
-	listener, err := listen(ctx, "http", cfg.HTTP)
+	listener, err := listen(ctx, "http", cfg.HTTP, secure)
 	if err != nil {
 		return err
 	}
 	var grpcListener net.Listener
 	if cfg.GRPC != "" {
-		if grpcListener, err = listen(ctx, "grpc_listen", cfg.GRPC); err != nil {
+		if grpcListener, err = listen(ctx, "grpc_listen", cfg.GRPC, secure); err != nil {
 			return errors.Join(err, listener.Close())
 		}
 	}
@@ -328,7 +332,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		work.Go(func() error { return mirror.Run(ctx) })
 		work.Go(func() error { return mirrored(ctx, mirror, who, node) })
 	}
-	work.Go(func() error { return httpdoor.Serve(ctx, listener, door, log) })
+	work.Go(func() error { return httpdoor.Serve(ctx, secure.wrap(listener), door, log) })
 	if grpcListener != nil {
 		work.Go(func() error { return rpcGRPC.Serve(ctx, grpcListener, drainWait) })
 	}
@@ -360,13 +364,13 @@ func drain(ctx context.Context, h *server.Handler) error {
 	return h.Close(ctx)
 }
 
-func listen(ctx context.Context, name, addr string) (net.Listener, error) {
+func listen(ctx context.Context, name, addr string, secure *tlsFiles) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, usage("%s: %q is not host:port", name, addr)
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, usage("%s: %q is not a loopback address; anything wider needs TLS, which this version does not serve: put a proxy that does in front", name, addr)
+	if secure == nil && !loopback(host) {
+		return nil, usage("%s: %q is not a loopback address; anything wider needs TLS: set tls_cert and tls_key", name, addr)
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
@@ -374,6 +378,13 @@ func listen(ctx context.Context, name, addr string) (net.Listener, error) {
 		return nil, failed("%s: %v", name, err)
 	}
 	return l, nil
+}
+
+// loopback reports whether a host is this machine for sure: of another name
+// only a resolver knows.
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func keepersOf(g registry.GenesisBody) []identity.ID {

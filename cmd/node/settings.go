@@ -29,6 +29,7 @@ type clientContext struct {
 	APIKeyFile string `json:"api_key_file,omitempty"`
 	AgentKey   string `json:"agent_key,omitempty"`
 	Trust      string `json:"trust,omitempty"`
+	CAFile     string `json:"ca_file,omitempty"`
 }
 
 func (a *app) settingsFile() (string, error) {
@@ -96,6 +97,12 @@ func (a *app) current() (clientContext, error) {
 	}
 	if a.agentKey != "" {
 		c.AgentKey = a.agentKey
+	}
+	if v := a.env("AGENTICRAFT_CA_FILE"); v != "" {
+		c.CAFile = v
+	}
+	if a.caFile != "" {
+		c.CAFile = a.caFile
 	}
 	if c.Server == "" {
 		return c, &a2a.Error{Code: "usage", Message: "no server to speak to", Hint: "start one with: agenticraft dev (or give --server URL)"}
