@@ -38,7 +38,7 @@ var floors = map[string]string{
 	"bridges/nats":         "a2a a2a/natsrpc a2a/server identity",
 	"mesh":                 "a2a identity",
 	"registry":             "audit identity",
-	"audit/threat":         "audit",
+	"audit/threat":         "audit identity", // an alert names a node
 	"audit/export":         "audit", // what other tools read, for the door and the offline verifier
 	"bridges/http/console": "",
 

@@ -44,6 +44,8 @@ const (
 	maxBuckets    = 10_000
 	maxCounts     = 1_000
 	unknownCaller = "unauthenticated"
+	codeRepeated  = "repeated"
+	fewRepeated   = 5 // repetitions in a flush that a client's retries explain
 )
 
 func newDenials(r Recorder, log *slog.Logger) *denials {
@@ -68,6 +70,18 @@ func (a *Agent) noteRefused(err error) {
 // NoteUnauthenticated counts a caller whom a door turned away.
 func (a *Agent) NoteUnauthenticated(code string) {
 	a.denials.count(count{actor: unknownCaller, code: code}, 1)
+}
+
+// noteRepeated counts a request that was made before: a client that tries again,
+// or somebody who replays what he has seen.
+func (a *Agent) noteRepeated(req *request, err error) {
+	code := codeRepeated
+	if known := new(a2a.Error); errors.As(err, &known) {
+		code = known.Code
+	} else if err != nil {
+		return // the log could not be read
+	}
+	a.denials.count(count{actor: req.principal.String(), tenant: req.principal.Tenant, code: code}, 1)
 }
 
 func (d *denials) note(e audit.Entry, code string) {
@@ -136,6 +150,9 @@ func (d *denials) flush(ctx context.Context) {
 	d.counts, d.since = map[count]int{}, now
 	d.mu.Unlock()
 	for c, n := range counts {
+		if c.code == codeRepeated && n < fewRepeated {
+			continue
+		}
 		body, err := audit.MarshalBody(audit.GapBody{
 			Code: c.code, Count: n, From: audit.FormatTime(since), Until: audit.FormatTime(now),
 		})

@@ -47,6 +47,7 @@ func (a *Agent) Submit(ctx context.Context, in server.Inbound) (server.Admitted,
 		return server.Admitted{}, err
 	}
 	if known, err := a.known(req); err != nil || known {
+		a.noteRepeated(req, err)
 		return server.Admitted{Task: req.task, Owner: req.principal.String(), Asker: req.principal, Existing: known}, err
 	}
 	if err := a.decide(ctx, req); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/audit/threat"
 	httpdoor "github.com/agenticraft/node/bridges/http"
 )
 
@@ -123,6 +124,30 @@ func TestAuditorsTools(t *testing.T) {
 		}
 		if r := c.run("audit", "state", "--at", "yesterday"); r.code != exitUsage {
 			t.Errorf("no time: exit %d", r.code)
+		}
+	})
+
+	t.Run("threats", func(t *testing.T) {
+		for range 10 {
+			c.run("exec", "--lang", "starlark", "--network", "allow=example.org:443", "-c", "x = 1")
+		}
+		if _, r := c.exec(1, "--lang", "starlark", "-c", "x = 1"); r.code != exitOK {
+			t.Fatal(r.stderr)
+		}
+		c.await("the alerts, once each", func() bool {
+			var out struct{ Alerts []alertView }
+			c.json(&out, "audit", "threats")
+			seen := map[string]int{}
+			for _, a := range out.Alerts {
+				seen[a.Rule]++
+			}
+			if seen[threat.RuleProbing] > 1 || seen[threat.RuleBreakIn] > 1 {
+				t.Fatalf("%+v", out.Alerts)
+			}
+			return seen[threat.RuleProbing] == 1 && seen[threat.RuleBreakIn] == 1
+		})
+		if r := c.run("audit", "threats", "--rule", threat.RuleBreakIn); r.code != exitOK || !strings.Contains(r.stdout, "high   denied_then_allowed") {
+			t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
 		}
 	})
 

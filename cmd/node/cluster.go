@@ -220,6 +220,27 @@ func watch(ctx context.Context, store *audit.Store, who *membership, node *mesh.
 	return nil
 }
 
+// away are the members that this node has no connection to.
+func away(members directory, node *mesh.Node, self identity.ID) []identity.ID {
+	list, err := members.Members()
+	if err != nil {
+		return nil
+	}
+	reached := map[identity.ID]bool{self: true}
+	for _, p := range node.Peers() {
+		if p.Connected {
+			reached[p.ID] = true
+		}
+	}
+	var out []identity.ID
+	for _, m := range list {
+		if !reached[m.ID] {
+			out = append(out, m.ID)
+		}
+	}
+	return out
+}
+
 // trustView is the trust as status shows it.
 type trustView struct{ audit.Trust }
 

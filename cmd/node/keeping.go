@@ -24,6 +24,9 @@ import (
 func signers(key *identity.Key, store *audit.Store, who *membership, links *links, role string, log *slog.Logger) (*audit.Checkpointer, *audit.Mirror, error) {
 	alarm := func(a audit.Alarm) {
 		log.Error("logs differ", "peer", a.Peer, "size", a.Size, "what", a.Text)
+		if threats := who.threats.Load(); threats != nil {
+			threats.Diverged(a.Peer)
+		}
 	}
 	mirrored := audit.MirrorConfig{
 		Store: store, Peers: who.keepers, Client: links.logClient, Alarm: alarm, Log: log,

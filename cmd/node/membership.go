@@ -17,6 +17,7 @@ import (
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/audit/threat"
 	"github.com/agenticraft/node/consensus"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
@@ -39,6 +40,7 @@ type membership struct {
 	caughtUp atomic.Bool
 	trusted  atomic.Pointer[audit.Trust] // the last that could be read
 	lead     atomic.Pointer[consensus.Group]
+	threats  atomic.Pointer[threat.Watch] // told of logs that differ
 	parting  sync.Map // identity.ID -> time.Time until which its goodbye is answered
 }
 

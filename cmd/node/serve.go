@@ -22,6 +22,7 @@ import (
 	"github.com/agenticraft/node/a2a/taskstore"
 	"github.com/agenticraft/node/agent"
 	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/audit/threat"
 	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
 	natsdoor "github.com/agenticraft/node/bridges/nats"
@@ -241,6 +242,13 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 
+	// Detectors read the log as it grows; the keeper that leads writes what they see.
+	threats := threat.NewWatch(threat.WatchConfig{
+		Entries: store.Follow, Size: store.Size, Record: recorder.Record, Lead: who.leads, Log: log,
+		Away: func() []identity.ID { return away(members, node, key.ID()) },
+	})
+	who.threats.Store(threats)
+
 	work, ctx := errgroup.WithContext(ctx)
 	reads := audit.NewReadLog(audit.ReadLogConfig{Node: key.ID(), Record: recorder.Record, Log: log})
 
@@ -253,7 +261,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, own := range [][]prometheus.Collector{store.Metrics(), node.Metrics(), group.Metrics(), manager.Metrics()} {
+	for _, own := range [][]prometheus.Collector{store.Metrics(), node.Metrics(), group.Metrics(), manager.Metrics(), threats.Metrics()} {
 		metrics.MustRegister(own...)
 	}
 	if pusher != nil {
@@ -328,6 +336,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		work.Go(func() error { return keepLog(ctx, store, points, group) })
 		work.Go(func() error { return caughtUp(ctx, group, who, node) })
 		work.Go(func() error { return keep.run(ctx) })
+		work.Go(func() error { return threats.Run(ctx) })
 	} else {
 		work.Go(func() error { return mirror.Run(ctx) })
 		work.Go(func() error { return mirrored(ctx, mirror, who, node) })
