@@ -39,7 +39,7 @@ var floors = map[string]string{
 	"mesh":                 "a2a identity",
 	"registry":             "audit identity",
 	"audit/threat":         "audit identity", // an alert names a node
-	"audit/export":         "audit", // what other tools read, for the door and the offline verifier
+	"audit/export":         "audit",          // what other tools read, for the door and the offline verifier
 	"bridges/http/console": "",
 
 	// 3
