@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/agenticraft/node/identity"
 )
@@ -134,4 +137,21 @@ func (s *Store) WithoutIndex(fn func()) {
 	doubted.Store(true)
 	defer doubted.Store(false)
 	fn()
+}
+
+// CosignAll is a checkpoint signed by all keys at one time.
+func CosignAll(keys []*identity.Key, c Checkpoint, at time.Time) ([]byte, error) {
+	var notes []*note.Note
+	for _, key := range keys {
+		text, err := cosign(key, c, at)
+		if err != nil {
+			return nil, err
+		}
+		_, n, _, err := openNote(text, []identity.ID{key.ID()})
+		if err != nil {
+			return nil, err
+		}
+		notes = append(notes, n)
+	}
+	return mergeNotes(notes)
 }
