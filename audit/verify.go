@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,40 +18,6 @@ import (
 	"github.com/agenticraft/node/identity"
 )
 
-// ErrInUse: a running node has the folder open; verify a copy of it.
-var ErrInUse = errors.New("audit store is in use by a running node: verify a copy of the folder, or stop the node")
-
-// DirReport is what [VerifyDir] found in a folder.
-type DirReport struct {
-	Origin string `json:"origin"`
-	Size   uint64 `json:"size"` // entries verified
-	Root   Hash   `json:"root"` // of their tree
-	// Checkpoint is the newest stored one; nil if there is none.
-	Checkpoint  *Checkpoint   `json:"checkpoint,omitempty"`
-	Checkpoints int           `json:"checkpoints"`         // how many were verified
-	SignedBy    []identity.ID `json:"signed_by,omitempty"` // of the newest; only with a Trust
-	// Unsigned entries came after the newest checkpoint: only their authors'
-	// signatures vouch for them.
-	Unsigned uint64    `json:"unsigned"`
-	Bad      *BadEntry `json:"bad,omitempty"` // nil: everything is in order
-}
-
-// BadEntry is the first fault, by the index of the entry that it concerns.
-type BadEntry struct {
-	Index uint64 `json:"index"` // 0-based
-	What  string `json:"what"`
-	Got   string `json:"got,omitempty"`
-	Want  string `json:"want,omitempty"`
-}
-
-func (b *BadEntry) String() string {
-	s := fmt.Sprintf("entry %d: %s", b.Index, b.What)
-	if b.Got != "" || b.Want != "" {
-		s += fmt.Sprintf(" (got %s, want %s)", b.Got, b.Want)
-	}
-	return s
-}
-
 // VerifyDir checks the data folder of a stopped node, or a copy of one,
 // without a cluster and without changing it: the form of every entry, its
 // author's signature, that none is missing, every tree hash, every stored
@@ -64,7 +31,12 @@ func (b *BadEntry) String() string {
 // admission rules' state is checked for its structure only; replaying the
 // entries through the rules proves it.
 func VerifyDir(ctx context.Context, dir string, trust *Trust) (DirReport, error) {
-	f, err := os.Open(filepath.Join(dir, storeFile))
+	// Opening a pipe would wait for who writes to it.
+	name := filepath.Join(dir, storeFile)
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return DirReport{}, fmt.Errorf("verify %s: %s is not a regular file: %w", dir, storeFile, ErrInvalid)
+	}
+	f, err := os.Open(name)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return DirReport{}, fmt.Errorf("verify %s: no %s there: %w", dir, storeFile, ErrNotFound)
@@ -89,6 +61,7 @@ func VerifyDir(ctx context.Context, dir string, trust *Trust) (DirReport, error)
 	}
 	err = v.run(f, info.Size(), filepath.Join(dir, cosignedFile))
 	if bad, ok := errors.AsType[*badError](err); ok {
+		bad.Check = v.check
 		v.report.Bad = &bad.BadEntry
 		return v.report, nil
 	}
@@ -98,17 +71,6 @@ func VerifyDir(ctx context.Context, dir string, trust *Trust) (DirReport, error)
 	return v.report, nil
 }
 
-// badError carries a fault up to the report.
-type badError struct{ BadEntry }
-
-func (e *badError) Error() string { return e.String() }
-
-func bad(index uint64, what string) error { return &badError{BadEntry{Index: index, What: what}} }
-
-func badHash(index uint64, what string, got, want Hash) error {
-	return &badError{BadEntry{index, what, got.String(), want.String()}}
-}
-
 // dirCheck is one verification under way.
 type dirCheck struct {
 	ctx     context.Context
@@ -116,6 +78,7 @@ type dirCheck struct {
 	file    *boltFile
 	buckets map[string]boltBucketRef
 	report  DirReport
+	check   string // the one under way
 
 	applied applied
 	genesis []byte
@@ -144,6 +107,7 @@ type openBatch struct {
 }
 
 func (v *dirCheck) run(f *os.File, size int64, cosigned string) error {
+	v.check = "file"
 	if err := v.start(f, size, cosigned); err != nil {
 		return err
 	}
@@ -154,6 +118,7 @@ func (v *dirCheck) run(f *os.File, size int64, cosigned string) error {
 	v.tree, v.batches = tree, batches
 	for e, err := range v.file.all(v.buckets[string(bucketEntries)]) {
 		at := v.report.Size
+		v.check = "sequence"
 		if err != nil {
 			return bad(at, err.Error())
 		}
@@ -161,7 +126,7 @@ func (v *dirCheck) run(f *os.File, size int64, cosigned string) error {
 			return err
 		}
 		if !bytes.Equal(e.key, key64(at)) {
-			return bad(at, "the entry is missing")
+			return v.missing(at, "the entry is missing")
 		}
 		if at == v.applied.size {
 			return bad(at, "the entry is beyond the size that the store gives")
@@ -170,9 +135,11 @@ func (v *dirCheck) run(f *os.File, size int64, cosigned string) error {
 			return err
 		}
 	}
+	v.check = "end"
 	if err := v.end(); err != nil {
 		return err
 	}
+	v.check = "lookup"
 	return v.derived()
 }
 
@@ -196,7 +163,7 @@ func (v *dirCheck) start(f *os.File, size int64, cosigned string) (err error) {
 		return bad(0, err.Error())
 	}
 	if v.trust != nil && v.trust.Origin != v.report.Origin {
-		return &badError{BadEntry{0, "it is the first entry of another log", v.report.Origin, v.trust.Origin}}
+		return &badError{BadEntry{What: "it is the first entry of another log", Got: v.report.Origin, Want: v.trust.Origin}}
 	}
 	for e, err := range v.file.all(v.buckets[string(bucketNotes)]) {
 		if err != nil {
@@ -280,28 +247,48 @@ func (v *dirCheck) checkpoint(size uint64, text []byte) (Hash, error) {
 
 // entry verifies the entry at index at, which is the next one.
 func (v *dirCheck) entry(at uint64, leaf []byte) error {
+	v.check = "form"
+	hash := LeafHash(leaf)
 	e, err := DecodeEntry(leaf)
 	if err != nil {
-		return bad(at, err.Error())
+		return badLeaf(at, err.Error(), hash.String(), v.expected(at))
 	}
-	hash := LeafHash(leaf)
-	if err := v.attested(at, e, hash); err != nil {
-		return err
+	for _, step := range []struct {
+		check string
+		do    func() error
+	}{
+		{"author", func() error { return v.attested(at, e, hash) }},
+		{"tree", func() error { return v.hashes(at, hash) }},
+		{"rules", func() error { return v.rules(at, e) }},
+		{"lookup", func() error { return v.lookups(at, e) }},
+		{"keepers", func() error { return v.epoch(at, e, leaf) }},
+	} {
+		v.check = step.check
+		if err := step.do(); err != nil {
+			return err
+		}
 	}
-	if err := v.hashes(at, hash); err != nil {
-		return err
-	}
-	if err := v.rules(at, e); err != nil {
-		return err
-	}
-	if err := v.lookups(at, e); err != nil {
-		return err
-	}
-	if err := v.epoch(at, e, leaf); err != nil {
-		return err
-	}
-	v.report.Size = at + 1
+	v.report.Size, v.check = at+1, "checkpoint"
 	return v.signedRoot(at + 1)
+}
+
+// expected is the leaf hash that the entry at index at, the next one, should
+// have by its author's signature; "" if that cannot be told.
+func (v *dirCheck) expected(at uint64) string {
+	if at == 0 {
+		return LeafHash(v.genesis).String()
+	}
+	if v.batch == nil || len(v.batch.rest) == 0 {
+		if v.nextBatch(at) != nil {
+			return ""
+		}
+	}
+	return v.batch.rest[0].String()
+}
+
+// missing tells of an entry that is not there, and what it should have been.
+func (v *dirCheck) missing(at uint64, what string) error {
+	return badLeaf(at, what, "", v.expected(at))
 }
 
 // epoch follows a change of keepers: checkpoints from here on are the next
@@ -339,7 +326,7 @@ func (v *dirCheck) attested(at uint64, e Entry, hash Hash) error {
 	}
 	v.batch.rest = v.batch.rest[1:]
 	if e.Author != v.batch.Author {
-		return &badError{BadEntry{at, "it names another author than the one who signed it", string(e.Author), string(v.batch.Author)}}
+		return &badError{BadEntry{Index: at, What: "it names another author than the one who signed it", Got: string(e.Author), Want: string(v.batch.Author)}}
 	}
 	return nil
 }
@@ -387,7 +374,7 @@ func (v *dirCheck) hashes(at uint64, leaf Hash) error {
 		case !ok || !bytes.Equal(e.key, key64(uint64(index))):
 			return bad(at, "a tree hash is missing")
 		case !bytes.Equal(e.value, want[:]):
-			return &badError{BadEntry{at, fmt.Sprintf("tree hash at level %d", level), fmt.Sprintf("%x", e.value), fmt.Sprintf("%x", want[:])}}
+			return &badError{BadEntry{Index: at, What: fmt.Sprintf("tree hash at level %d", level), Got: base64.StdEncoding.EncodeToString(e.value), Want: want.String()}}
 		}
 		v.edge[level] = edgeHash{int64(at) >> level, want, true}
 	}
@@ -484,10 +471,10 @@ func (v *dirCheck) signedRoot(size uint64) error {
 func (v *dirCheck) end() error {
 	size := v.report.Size
 	if size != v.applied.size {
-		return bad(size, fmt.Sprintf("the entry is missing, the store should have %d", v.applied.size))
+		return v.missing(size, fmt.Sprintf("the entry is missing, the store should have %d", v.applied.size))
 	}
 	if v.batch != nil && len(v.batch.rest) > 0 {
-		return bad(size, "the entry is missing, its author signed it with the one before")
+		return v.missing(size, "the entry is missing, its author signed it with the one before")
 	}
 	if _, err, ok := v.tree(); err != nil || ok {
 		return bad(size, "tree hashes go on after the last entry")

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -297,5 +298,96 @@ func write(tb testing.TB, name string, data []byte) {
 	tb.Helper()
 	if err := os.WriteFile(name, data, 0o600); err != nil {
 		tb.Fatal(err)
+	}
+}
+
+// TestVerifyDirSaysWhatShouldHaveBeen changes, swaps and takes away entries: the
+// report names the first one, the check, and the hash that its author signed.
+func TestVerifyDirSaysWhatShouldHaveBeen(t *testing.T) {
+	dir, trust, leaves := verifiedDir(t, 3)
+	hash := func(i int) string { return audit.LeafHash(leaves[i]).String() }
+	put := func(i int, leaf []byte) func(*bbolt.Bucket) error {
+		return func(b *bbolt.Bucket) error {
+			if leaf == nil {
+				return b.Delete(audit.Key64(uint64(i)))
+			}
+			return b.Put(audit.Key64(uint64(i)), leaf)
+		}
+	}
+	both := func(a, b func(*bbolt.Bucket) error) func(*bbolt.Bucket) error {
+		return func(bucket *bbolt.Bucket) error { return errors.Join(a(bucket), b(bucket)) }
+	}
+	flipped := bytes.Clone(leaves[4])
+	flipped[len(flipped)-1] ^= 1
+	edited := bytes.Replace(leaves[4], []byte(`"time":"20`), []byte(`"time":"19`), 1)
+	for name, tc := range map[string]struct {
+		do              func(*bbolt.Bucket) error
+		index           uint64
+		check, got, was string
+	}{
+		"flipped":   {put(4, flipped), 4, "form", audit.LeafHash(flipped).String(), hash(4)},
+		"edited":    {put(4, edited), 4, "author", audit.LeafHash(edited).String(), hash(4)},
+		"swapped":   {both(put(4, leaves[6]), put(6, leaves[4])), 4, "author", hash(6), hash(4)},
+		"taken out": {put(4, nil), 4, "sequence", "", hash(4)},
+		"cut off":   {put(len(leaves)-1, nil), uint64(len(leaves) - 1), "end", "", hash(len(leaves) - 1)},
+		"put in":    {put(len(leaves), leaves[1]), uint64(len(leaves)), "sequence", "", ""},
+		"genesis":   {put(0, leaves[1]), 0, "author", hash(1), hash(0)},
+	} {
+		changed := copyDir(t, dir)
+		db, err := bbolt.Open(filepath.Join(changed, "audit.db"), 0o600, &bbolt.Options{NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bbolt.Tx) error { return tc.do(tx.Bucket([]byte("entries"))) })
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		r, err := audit.VerifyDir(deadline(t), changed, &trust)
+		if err != nil || r.Bad == nil {
+			t.Fatalf("%s: %+v, %v", name, r, err)
+		}
+		if b := r.Bad; b.Index != tc.index || b.Check != tc.check || b.Got != tc.got || b.Want != tc.was {
+			t.Errorf("%s: %+v", name, b)
+		}
+	}
+}
+
+// TestVerifyDirOfWhatIsNone looks at folders that are none, and at files that
+// never end or are not what they seem.
+func TestVerifyDirOfWhatIsNone(t *testing.T) {
+	dir, _, _ := verifiedDir(t, 1)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := audit.VerifyDir(deadline(t), link, nil); err != nil || r.Bad != nil {
+		t.Errorf("a symbolic link to a folder: %+v, %v", r.Bad, err)
+	}
+	inside := func(do func(name string) error) string {
+		t.Helper()
+		dir := t.TempDir()
+		if err := do(filepath.Join(dir, "audit.db")); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	for name, where := range map[string]string{
+		"a folder as file": inside(func(name string) error { return os.Mkdir(name, 0o700) }),
+		"a pipe":           inside(func(name string) error { return syscall.Mkfifo(name, 0o600) }),
+		"a loop":           inside(func(name string) error { return os.Symlink(name, name) }),
+		"a device":         inside(func(name string) error { return os.Symlink("/dev/zero", name) }),
+		"nowhere":          filepath.Join(dir, "nowhere"),
+		"a file":           filepath.Join(dir, "audit.db"),
+	} {
+		if _, err := audit.VerifyDir(deadline(t), where, nil); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	huge := inside(func(name string) error {
+		f, err := os.Create(name)
+		return errors.Join(err, f.Truncate(1<<40), f.Close())
+	})
+	if r, err := audit.VerifyDir(deadline(t), huge, nil); err != nil || r.Bad == nil || r.Bad.Check != "file" {
+		t.Errorf("a huge file of nothing: %+v, %v", r.Bad, err)
 	}
 }

@@ -48,6 +48,7 @@ func (a *app) auditCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.auditState(cmd.Context(), at) },
 	}
 	state.Flags().StringVar(&at, "at", "", "index of an entry, RFC 3339 time, or a duration back from now (default: now)")
+	var tlogProof bool
 	prove := &cobra.Command{
 		Use: "prove INDEX", Short: "Prove that an entry is in the log, under a quorum's checkpoint", Args: exactArgs("INDEX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,10 +56,19 @@ func (a *app) auditCommand() *cobra.Command {
 			if err := a.fetch(cmd.Context(), "/v1/audit/proof/"+url.PathEscape(args[0]), &proof); err != nil {
 				return err
 			}
-			a.print(proof)
-			return nil
+			if a.json || !tlogProof {
+				a.print(proof)
+				return nil
+			}
+			var p entryProof
+			if err := json.Unmarshal(proof, &p); err != nil {
+				return failed("the node sent what is no proof: %v", err)
+			}
+			_, err := fmt.Fprint(a.stdout, p.TLogProof)
+			return err
 		},
 	}
+	prove.Flags().BoolVar(&tlogProof, "tlog-proof", false, "print it as C2SP tlog-proof, for other tools")
 	checkpoint := &cobra.Command{
 		Use: "checkpoint", Short: "Print the newest checkpoint that a quorum cosigned", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -171,6 +171,7 @@ type entryProof struct {
 	Size       uint64          `json:"size"`
 	Proof      []audit.Hash    `json:"proof"`
 	Checkpoint string          `json:"checkpoint"`
+	TLogProof  string          `json:"tlog_proof"` // index, proof and checkpoint as C2SP tlog-proof
 }
 
 const proofWait = 5 * time.Second
@@ -193,7 +194,9 @@ func (c *cluster) Prove(ctx context.Context, index uint64) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return entryProof{Index: index, Entry: leaf, Size: at.Size, Proof: proof, Checkpoint: string(note)}, nil
+	return entryProof{Index: index, Entry: leaf, Size: at.Size, Proof: proof, Checkpoint: string(note),
+		TLogProof: string(audit.TLogProof{Index: index, Proof: proof, Checkpoint: note}.Text()),
+	}, nil
 }
 
 // watch acts on what the log says of the cluster: who was removed is cut off,
