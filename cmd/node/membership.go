@@ -41,7 +41,7 @@ type membership struct {
 	trusted  atomic.Pointer[audit.Trust] // the last that could be read
 	lead     atomic.Pointer[consensus.Group]
 	threats  atomic.Pointer[threat.Watch] // told of logs that differ
-	parting  sync.Map // identity.ID -> time.Time until which its goodbye is answered
+	parting  sync.Map                     // identity.ID -> time.Time until which its goodbye is answered
 }
 
 // goodbyeGrace is how long a node that left by its own word may stay connected,
