@@ -255,7 +255,7 @@ func TestApplyFaults(t *testing.T) {
 		t.Run(stage, func(t *testing.T) {
 			dir, genesis, key := t.TempDir(), audittest.Genesis(t), audittest.Key(t, 1)
 			open := func() *audit.Store {
-				s, err := audit.OpenStore(audit.StoreConfig{Dir: dir, Genesis: genesis})
+				s, err := audit.OpenStore(audit.StoreConfig{Dir: dir, Genesis: genesis, Linger: -1})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -49,7 +49,7 @@ func newCluster(tb testing.TB, n int) *cluster {
 	c.trusted.Store(&first)
 	for i := range n {
 		fetch := audit.NewFetcher(c.client(i), c.others(i))
-		store, err := audit.OpenStore(audit.StoreConfig{Dir: tb.TempDir(), Genesis: audittest.Genesis(tb), Fetch: fetch})
+		store, err := audit.OpenStore(audit.StoreConfig{Dir: tb.TempDir(), Genesis: audittest.Genesis(tb), Fetch: fetch, Linger: -1})
 		if err != nil {
 			tb.Fatal(err)
 		}

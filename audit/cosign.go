@@ -47,7 +47,7 @@ func (s *Store) CheckCosigned() error {
 }
 
 func (s *Store) keeps(last pledge) error {
-	switch size := s.Size(); {
+	switch size := s.durableSize(); {
 	case last.Size == 0:
 		return nil
 	case last.Origin != s.origin:
@@ -111,7 +111,7 @@ func (c *Checkpointer) Cosign(ctx context.Context, want Checkpoint, at time.Time
 	}
 	wait, cancel := context.WithTimeout(ctx, catchUpWait)
 	defer cancel()
-	if err := c.store.Changed(wait, want.Size-1); err != nil {
+	if err := c.store.durably(wait, want.Size-1); err != nil {
 		return nil, fmt.Errorf("cosign at size %d: %w", want.Size, errors.Join(errBehind, err))
 	}
 	// The lock is held over the write on purpose: two signatures must not be

@@ -101,8 +101,8 @@ func DumpFile(name string) (string, error) {
 	return out.String(), nil
 }
 
-// FailAt makes the store's writes fail at a stage, "before commit" or "after
-// commit".
+// FailAt makes the store's writes fail at a stage, "before commit", "after
+// commit" or "before redo"; a nil error ends all that.
 func (s *Store) FailAt(tb testing.TB, stage string, err error) {
 	tb.Helper()
 	s.applying.Lock()
@@ -112,6 +112,20 @@ func (s *Store) FailAt(tb testing.TB, stage string, err error) {
 			return err
 		}
 		return nil
+	}
+}
+
+// FailAlso makes them fail at one more stage.
+func (s *Store) FailAlso(tb testing.TB, stage string, err error) {
+	tb.Helper()
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	before := s.fault
+	s.fault = func(at string) error {
+		if at == stage {
+			return err
+		}
+		return before(at)
 	}
 }
 

@@ -147,7 +147,7 @@ func (x *index) follow(ctx context.Context) error {
 		return err
 	}
 	for {
-		if err := x.store.Changed(ctx, x.covered()); err != nil {
+		if err := x.store.durably(ctx, x.covered()); err != nil {
 			return err
 		}
 		if err := x.advance(ctx); err != nil {
@@ -273,11 +273,14 @@ func (x *index) load() error {
 			if mark == 0 {
 				return nil
 			}
-			_, leaf, err := x.store.Entry(mark - 1)
+			last, err := x.store.read(mark-1, mark)
 			if err != nil {
 				return err
 			}
-			if hash := LeafHash(leaf); !bytes.Equal(hash[:], raw[8:]) {
+			if len(last) == 0 {
+				return errors.New("it is ahead of the log")
+			}
+			if hash := LeafHash(last[0].Leaf); !bytes.Equal(hash[:], raw[8:]) {
 				return errors.New("it is of another history")
 			}
 			return nil
@@ -354,7 +357,7 @@ func (x *index) take() ([]indexable, error) {
 		return out, nil
 	}
 	x.queueMu.Unlock()
-	entries, err := x.store.read(mark, min(mark+indexAtOnce, x.store.Size()))
+	entries, err := x.store.read(mark, min(mark+indexAtOnce, x.store.durableSize()))
 	out := make([]indexable, len(entries))
 	for i, one := range entries {
 		out[i] = indexable{one.Index, LeafHash(one.Leaf), one.Entry}

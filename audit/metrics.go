@@ -11,6 +11,8 @@ type metrics struct {
 	indexed     prometheus.Gauge
 	entries     prometheus.Counter
 	applySecs   prometheus.Histogram
+	commits     prometheus.Histogram
+	stalled     prometheus.Gauge
 	checkpoint  prometheus.Gauge
 	cosigned    prometheus.Counter
 	alarms      prometheus.Counter
@@ -33,14 +35,20 @@ func newMetrics() *metrics {
 		alarms:      prometheus.NewCounter(prometheus.CounterOpts(opts("alarms_total", "Contradicting histories seen."))),
 		applySecs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "agenticraft", Subsystem: "audit", Name: "apply_seconds",
-			Help:    "Time of one Apply, including the flush to disk.",
+			Help:    "Time of one Apply, without the flush to disk unless it had to commit.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
+		}),
+		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "agenticraft", Subsystem: "audit", Name: "commit_seconds",
+			Help:    "Time of one commit of applied entries to disk.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
+		stalled: prometheus.NewGauge(prometheus.GaugeOpts(opts("stalled", "1 while the disk is full and nothing can be written."))),
 	}
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.size, m.indexed, m.entries, m.applySecs, m.checkpoint, m.checkpoints, m.cosigned, m.alarms, m.witnessed}
+	return []prometheus.Collector{m.size, m.indexed, m.entries, m.applySecs, m.commits, m.stalled, m.checkpoint, m.checkpoints, m.cosigned, m.alarms, m.witnessed}
 }
 
 func (m *metrics) applied(size, added uint64, took time.Duration) {

@@ -338,7 +338,7 @@ func (c *Checkpointer) serveWitness(w http.ResponseWriter, r *http.Request) {
 	}
 	wait, cancel := context.WithTimeout(r.Context(), catchUpWait)
 	defer cancel()
-	if err := c.store.Changed(wait, at.Size-1); err != nil {
+	if err := c.store.durably(wait, at.Size-1); err != nil {
 		refuse(w, errors.Join(errBehind, err))
 		return
 	}

@@ -72,30 +72,46 @@ func (s *Store) addNote(c Checkpoint, text []byte) error {
 	return nil
 }
 
-// saveNote writes the newest checkpoint to disk if it is not there yet. What a
-// crash loses of it the keepers sign again.
+// saveNote writes the newest checkpoint to disk if it is not there yet, or into
+// the open transaction. What a crash loses of it the keepers sign again.
 func (s *Store) saveNote() error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	return s.saveNoteLocked()
+}
+
+func (s *Store) saveNoteLocked() error {
 	s.mu.Lock()
 	latest, saved := s.latest, s.saved
 	s.mu.Unlock()
-	if latest.Size <= saved {
+	if latest.Size <= saved || s.stalled() != nil {
 		return nil
 	}
+	put := func(tx *bbolt.Tx) error {
+		notes := tx.Bucket(bucketNotes)
+		if err := notes.Put(key64(latest.Size), latest.note); err != nil {
+			return err
+		}
+		return pruneNotes(notes)
+	}
 	err := guard(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error {
-			notes := tx.Bucket(bucketNotes)
-			if err := notes.Put(key64(latest.Size), latest.note); err != nil {
-				return err
-			}
-			return pruneNotes(notes)
-		})
+		if s.open == nil {
+			return s.db.Update(put)
+		}
+		if s.open.note == latest.Size {
+			return nil
+		}
+		s.open.note = latest.Size
+		return put(s.open.tx)
 	})
 	if err != nil {
 		return fmt.Errorf("save checkpoint: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.saved = max(s.saved, latest.Size)
+	if s.open == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.saved = max(s.saved, latest.Size)
+	}
 	return nil
 }
 

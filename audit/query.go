@@ -62,7 +62,8 @@ func (s *Store) query(ctx context.Context, f Filter) (Page, error) {
 	if err := f.check(); err != nil {
 		return Page{}, err
 	}
-	page := Page{Size: s.Size()}
+	_ = s.flush() // if the disk is full, the answer is what is durable
+	page := Page{Size: s.durableSize()}
 	at, ok, err := f.start(page.Size)
 	if err != nil || !ok {
 		return page, err
@@ -121,7 +122,7 @@ func (s *Store) candidates(ctx context.Context, f Filter, at, size uint64) (entr
 
 // pick reads the entries at the given indexes below size.
 func (s *Store) pick(indexes []uint64, size uint64) (out []Indexed, err error) {
-	err = s.view(func(tx *bbolt.Tx) error {
+	err = s.viewDurable(func(tx *bbolt.Tx) error {
 		for _, at := range indexes {
 			if at >= size {
 				continue
@@ -145,7 +146,7 @@ func (f Filter) selects() bool {
 // queryTask reads only the entries of one task.
 func (s *Store) queryTask(f Filter, at uint64, page Page) (Page, error) {
 	var entries []Indexed
-	err := s.view(func(tx *bbolt.Tx) error {
+	err := s.viewDurable(func(tx *bbolt.Tx) error {
 		prefix := append([]byte(f.Task), 0)
 		c := tx.Bucket(bucketTasks).Cursor()
 		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {

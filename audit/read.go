@@ -167,7 +167,7 @@ func (s *Store) OpenIntents() ([]Indexed, error) {
 func (s *Store) Follow(ctx context.Context, from uint64) iter.Seq2[Indexed, error] {
 	return func(yield func(Indexed, error) bool) {
 		for next := from; ; {
-			if err := s.Changed(ctx, next); err != nil {
+			if err := s.durably(ctx, next); err != nil {
 				yield(Indexed{}, err)
 				return
 			}
@@ -186,10 +186,10 @@ func (s *Store) Follow(ctx context.Context, from uint64) iter.Seq2[Indexed, erro
 	}
 }
 
-// read reads the entries from index on, up to but without the index until.
+// read reads the durable entries from index on, up to but without the index until.
 func (s *Store) read(from, until uint64) ([]Indexed, error) {
 	var out []Indexed
-	err := s.view(func(tx *bbolt.Tx) error {
+	err := s.viewDurable(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketEntries).Cursor()
 		for k, v := c.Seek(key64(from)); k != nil; k, v = c.Next() {
 			index := binary.BigEndian.Uint64(k)

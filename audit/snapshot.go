@@ -43,7 +43,7 @@ type snapshotMeta struct {
 // Snapshot describes the state at [Store.Applied] in a few bytes.
 func (s *Store) Snapshot() ([]byte, error) {
 	var meta snapshotMeta
-	err := s.view(func(tx *bbolt.Tx) error {
+	err := s.viewDurable(func(tx *bbolt.Tx) error {
 		at, err := decodeApplied(tx.Bucket(bucketMeta).Get(keyApplied))
 		if err != nil {
 			return err
@@ -82,6 +82,9 @@ func (s *Store) Restore(ctx context.Context, index, term uint64, meta []byte) er
 }
 
 func (s *Store) restore(ctx context.Context, to snapshotMeta) error {
+	if err := errors.Join(s.stalled(), s.commit()); err != nil {
+		return err
+	}
 	at, err := s.usable()
 	if err != nil {
 		return err
@@ -104,7 +107,7 @@ func (s *Store) restore(ctx context.Context, to snapshotMeta) error {
 			return err
 		}
 	}
-	root, err := s.Root(to.Size)
+	root, err := s.Root(to.Size) // all is durable: it needs no lock
 	if err != nil {
 		return err
 	}
@@ -118,12 +121,17 @@ func (s *Store) restore(ctx context.Context, to snapshotMeta) error {
 		return fmt.Errorf("%w: raft index %d has %d entries here and %d there", ErrFork, to.Index, at.size, to.Size)
 	}
 	after := applied{index: to.Index, term: to.Term, size: at.size}
-	if err := s.update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketMeta).Put(keyApplied, after.encode())
-	}); err != nil {
+	err = guard(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyApplied, after.encode()) })
+	})
+	switch {
+	case noSpace(err):
+		return err // as before; raft asks again
+	case err != nil:
 		return s.fail(err)
 	}
 	s.advance(after)
+	s.settle(after, 0)
 	return nil
 }
 
@@ -153,6 +161,7 @@ func (s *Store) fetchPart(ctx context.Context, at applied, to snapshotMeta) erro
 		return err
 	}
 	s.advance(after)
+	s.settle(after, 0)
 	s.metrics.applied(after.size, after.size-at.size, 0)
 	return nil
 }
@@ -194,9 +203,12 @@ func (s *Store) Batches(from, size uint64) (Batches, error) {
 	if from == 0 || from >= size || size > s.Size() {
 		return Batches{}, fmt.Errorf("batches from %d to %d: %w", from, size, ErrNotFound)
 	}
+	if err := s.ready(size); err != nil {
+		return Batches{}, err
+	}
 	var out Batches
 	next := from
-	err := s.view(func(tx *bbolt.Tx) error {
+	err := s.viewDurable(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketBatches).Cursor()
 		bytes := 0
 		for key, value := c.Seek(key64(from)); key != nil && next < size && bytes < maxPage; key, value = c.Next() {

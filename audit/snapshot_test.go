@@ -22,7 +22,7 @@ func (f fetchFunc) Batches(ctx context.Context, from, size uint64) (audit.Batche
 
 func openWith(t *testing.T, fetch audit.Fetcher) *audit.Store {
 	t.Helper()
-	s, err := audit.OpenStore(audit.StoreConfig{Dir: t.TempDir(), Genesis: audittest.Genesis(t), Fetch: fetch})
+	s, err := audit.OpenStore(audit.StoreConfig{Dir: t.TempDir(), Genesis: audittest.Genesis(t), Fetch: fetch, Linger: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,9 +59,13 @@ type StoreConfig struct {
 	// store that begins otherwise is refused with ErrOtherCluster. Nil: open
 	// whatever is there, and refuse an empty folder.
 	Genesis []byte
-	Admit   Admission    // nil admits every well-formed entry
-	Fetch   Fetcher      // who to catch up from; needed by Restore only
-	Log     *slog.Logger // nil: none
+	Admit   Admission // nil admits every well-formed entry
+	Fetch   Fetcher   // who to catch up from; needed by Restore only
+	// Linger is how long applied entries may wait to share one flush of the
+	// disk. 0: 10 ms; less than 0: each Apply is durable when it returns, for
+	// those who have no other log to apply again from.
+	Linger time.Duration
+	Log    *slog.Logger // nil: none
 }
 
 // Admission decides which entries may be written, and by whom. It is called in
@@ -92,6 +96,10 @@ type Tx interface {
 // through Apply, Snapshot and Restore; everything else reads. All methods may
 // be called concurrently.
 //
+// What is applied becomes durable a moment later; every reader sees it at once,
+// except that nothing is signed, served to other nodes or followed before it is
+// durable. A reader must not call the store again from within [Store.View].
+//
 // INVARIANT: I7, an acknowledged entry is never lost, changed or reordered:
 // entries, tree, state and the applied raft index become durable in one
 // transaction, and nothing overwrites an entry.
@@ -106,12 +114,29 @@ type Store struct {
 	index   *index
 	fault   func(stage string) error // tests make Apply fail here; else nil
 
-	applying sync.Mutex // held for a whole Apply or Restore, which must not mix
+	linger time.Duration
+	kick   chan struct{} // holds one token: there is something to commit
+	again  chan struct{} // holds one token: a commit failed and is due again
+	stop   context.CancelFunc
+	work   sync.WaitGroup // commits
+
+	// applying is held for a whole Apply, Restore or commit, which must not mix,
+	// and by whoever reads the open transaction. It guards the fields below.
+	applying    sync.Mutex
+	recovered   *sync.Cond // of applying: the store stalls no more, is broken or released
+	open        *openTx    // nil while all is durable
+	undone      []undone   // the calls of Apply in it, or in the one that failed
+	undoneCmds  int
+	undoneBytes int
+	released    bool
 
 	mu      sync.Mutex // guards the fields below
 	applied applied
+	durable applied       // of it, what a power loss does not undo
+	full    error         // why the disk takes nothing now; nil
 	broken  error         // why Apply must not go on; nil
 	grown   chan struct{} // closed and replaced when the size grows
+	settled chan struct{} // closed and replaced when the durable size grows
 	latest  cosigned      // newest quorum checkpoint
 	noted   chan struct{} // closed and replaced when latest changes
 	saved   uint64        // size of the newest note on disk
@@ -140,7 +165,12 @@ func openStore(cfg StoreConfig) (*Store, error) {
 	}
 	s := &Store{
 		dir: cfg.Dir, admit: cfg.Admit, fetch: cfg.Fetch, log: cfg.Log, metrics: newMetrics(),
-		grown: make(chan struct{}), noted: make(chan struct{}),
+		grown: make(chan struct{}), settled: make(chan struct{}), noted: make(chan struct{}),
+		linger: cfg.Linger, kick: make(chan struct{}, 1), again: make(chan struct{}, 1),
+	}
+	s.recovered = sync.NewCond(&s.applying)
+	if s.linger == 0 {
+		s.linger = defaultLinger
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -157,6 +187,9 @@ func openStore(cfg StoreConfig) (*Store, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	s.index = startIndex(s)
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.work.Go(func() { s.commits(ctx) })
 	return s, nil
 }
 
@@ -262,7 +295,7 @@ func (s *Store) load(tx *bbolt.Tx, genesis []byte) error {
 	if err != nil {
 		return err
 	}
-	s.applied = at
+	s.applied, s.durable = at, at
 	if err := checkTail(tx, at.size, first); err != nil {
 		return err
 	}
@@ -305,7 +338,7 @@ func OriginOf(genesis []byte) string {
 	return fmt.Sprintf("agenticraft/%x", hash[:])
 }
 
-// Size is the number of entries.
+// Size is the number of entries that are applied.
 func (s *Store) Size() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -316,7 +349,7 @@ func (s *Store) Size() uint64 {
 func (s *Store) Applied() (index, term uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.applied.index, s.applied.term
+	return s.durable.index, s.durable.term
 }
 
 // Changed waits until the log has more than size entries.
@@ -342,34 +375,63 @@ func (s *Store) Changed(ctx context.Context, size uint64) error {
 // Metrics are the store's, to be registered once.
 func (s *Store) Metrics() []prometheus.Collector { return s.metrics.all() }
 
-// Close ends the use of the store. Waiting calls return ErrClosed.
+// Close makes durable what is applied and ends the use of the store. Waiting
+// calls return ErrClosed.
 func (s *Store) Close() error {
+	s.stop()
+	s.work.Wait()
 	s.applying.Lock() // lets an Apply end
 	defer s.applying.Unlock()
+	s.released = true
+	s.recovered.Broadcast()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil
 	}
 	s.closed = true
+	broken := s.broken
 	close(s.grown)
+	close(s.settled)
 	close(s.noted)
 	s.mu.Unlock()
-	return errors.Join(s.index.close(), s.saveNote(), s.db.Close())
+	saved := s.saveNoteLocked()
+	committed := s.commit() // what fails here is in raft's log
+	if broken != nil {
+		saved, committed = nil, s.discard()
+	}
+	return errors.Join(saved, committed, s.index.close(), s.db.Close())
 }
 
-// Apply applies the commands of raft entries up to index, in order, and makes
-// them durable together with index: when it returns nil, one transaction is on
-// disk. The answers are as many as the commands, for the proposers' recorders.
-// Commands up to the durable index were applied before and are not applied
-// again; their answers are then nil. An error is a broken store or a command of
-// an unknown version: nothing of the call is kept, and the process must stop.
+// discard gives up the open transaction. The caller holds s.applying.
+func (s *Store) discard() error {
+	if s.open == nil {
+		return nil
+	}
+	o := s.open
+	s.open = nil
+	return guard(o.tx.Rollback)
+}
+
+// Apply applies the commands of raft entries up to index, in order. Every
+// reader sees them when it returns; they become durable together with index a
+// moment later, see [Store.Applied]. The answers are as many as the commands,
+// for the proposers' recorders. Commands up to the index applied last are not
+// applied again; their answers are then nil. While the disk is full it waits.
+// An error is a broken store or a command of an unknown version: nothing of the
+// call is kept, and the process must stop.
 //
 // INVARIANT: I4, Apply is pure: same commands, same root, on every keeper.
 func (s *Store) Apply(index, term uint64, cmds [][]byte) ([][]byte, error) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
+	for s.stalled() != nil && !s.released && s.isBroken() == nil {
+		s.recovered.Wait()
+	}
 	before, err := s.usable()
+	if err == nil {
+		err = s.stalled()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -377,48 +439,39 @@ func (s *Store) Apply(index, term uint64, cmds [][]byte) ([][]byte, error) {
 		return make([][]byte, len(cmds)), nil
 	}
 	started := time.Now()
-	var answers [][]byte
-	var added []indexable
-	after := applied{index: index, term: term}
-	err = s.update(func(tx *bbolt.Tx) error {
-		a := newApplier(tx, s.admit, s.origin, before.size)
-		for _, cmd := range cmds {
-			answer, err := a.command(cmd)
-			if err != nil {
-				return err
-			}
-			answers = append(answers, answer)
-		}
-		after.size, added = a.size, a.added
-		return tx.Bucket(bucketMeta).Put(keyApplied, after.encode())
-	})
-	if err != nil {
+	if err := s.begin(before.size); err != nil {
 		return nil, s.fail(fmt.Errorf("apply audit commands at raft index %d: %w", index, err))
 	}
-	s.index.offer(added)
+	call := undone{index: index, term: term, cmds: cmds}
+	answers, after, err := s.open.commands(call)
+	if err != nil {
+		return nil, s.fail(fmt.Errorf("apply audit commands at raft index %d: %w", index, errors.Join(err, s.discard())))
+	}
+	s.undone = append(s.undone, call)
+	s.undoneCmds += len(cmds)
+	for _, cmd := range cmds {
+		s.undoneBytes += len(cmd)
+	}
 	s.advance(after)
-	s.metrics.applied(after.size, after.size-before.size, time.Since(started))
+	s.metrics.applySecs.Observe(time.Since(started).Seconds())
+	if s.linger < 0 || s.undoneCmds >= maxOpenCmds || s.undoneBytes >= maxOpenBytes {
+		if err := s.commit(); err != nil && s.stalled() == nil {
+			return nil, err
+		}
+		return answers, nil // a full disk costs the next call, not this one: raft's log has it
+	}
+	s.commitSoon()
 	return answers, nil
 }
 
-// update runs one durable transaction.
-func (s *Store) update(fn func(tx *bbolt.Tx) error) error {
-	err := guard(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error {
-			if err := fn(tx); err != nil {
-				return err
-			}
-			return s.failpoint("before commit")
-		})
-	})
-	if err != nil {
-		return err
-	}
-	// If we were to crash here, the transaction is durable but nobody knows:
-	// raft applies the same entries again after the restart, and the durable
-	// index lets Apply skip them.
-	return s.failpoint("after commit")
+func (s *Store) isBroken() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
 }
+
+// Broken is why the store must be opened again; nil: it need not.
+func (s *Store) Broken() error { return s.isBroken() }
 
 func (s *Store) failpoint(stage string) error {
 	if s.fault == nil {
@@ -445,7 +498,7 @@ func (s *Store) fail(err error) error {
 	return err
 }
 
-// advance publishes what is durable.
+// advance publishes what is applied.
 func (s *Store) advance(to applied) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -51,7 +51,7 @@ func (s *Store) tile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: tile path", ErrInvalid)
 	}
 	var data []byte
-	err = s.view(func(tx *bbolt.Tx) error {
+	err = s.viewDurable(func(tx *bbolt.Tx) error {
 		at, err := decodeApplied(tx.Bucket(bucketMeta).Get(keyApplied))
 		if err != nil {
 			return err

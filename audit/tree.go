@@ -35,7 +35,15 @@ func rootAt(tx *bbolt.Tx, size uint64) (Hash, error) {
 
 // Tree is the size of the log and the root of its Merkle tree at that size.
 func (s *Store) Tree() (size uint64, root Hash, err error) {
-	err = s.view(func(tx *bbolt.Tx) error {
+	if err := s.flush(); err != nil {
+		return 0, Hash{}, err
+	}
+	return s.durableTree()
+}
+
+// durableTree is the durable size of the log and its root.
+func (s *Store) durableTree() (size uint64, root Hash, err error) {
+	err = s.viewDurable(func(tx *bbolt.Tx) error {
 		at, err := decodeApplied(tx.Bucket(bucketMeta).Get(keyApplied))
 		if err != nil {
 			return err
@@ -53,7 +61,10 @@ func (s *Store) Root(size uint64) (root Hash, err error) {
 	if size == 0 || size > s.Size() {
 		return Hash{}, fmt.Errorf("%w: no tree of size %d here", ErrNotFound, size)
 	}
-	err = s.view(func(tx *bbolt.Tx) error {
+	if err := s.ready(size); err != nil {
+		return Hash{}, err
+	}
+	err = s.viewDurable(func(tx *bbolt.Tx) error {
 		root, err = rootAt(tx, size)
 		return err
 	})
@@ -65,7 +76,10 @@ func (s *Store) ProveEntry(index, size uint64) (proof []Hash, err error) {
 	if index >= size || size > s.Size() {
 		return nil, fmt.Errorf("%w: no entry %d in a tree of size %d here", ErrNotFound, index, size)
 	}
-	err = s.view(func(tx *bbolt.Tx) error {
+	if err := s.ready(size); err != nil {
+		return nil, err
+	}
+	err = s.viewDurable(func(tx *bbolt.Tx) error {
 		p, err := tlog.ProveRecord(int64(size), int64(index), treeReader(tx))
 		proof = fromTlog(p)
 		return err
@@ -79,7 +93,10 @@ func (s *Store) ProveGrowth(old, size uint64) (proof []Hash, err error) {
 	if old == 0 || old > size || size > s.Size() {
 		return nil, fmt.Errorf("%w: no trees of size %d and %d here", ErrNotFound, old, size)
 	}
-	err = s.view(func(tx *bbolt.Tx) error {
+	if err := s.ready(size); err != nil {
+		return nil, err
+	}
+	err = s.viewDurable(func(tx *bbolt.Tx) error {
 		p, err := tlog.ProveTree(int64(size), int64(old), treeReader(tx))
 		proof = fromTlog(p)
 		return err

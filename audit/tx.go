@@ -83,8 +83,37 @@ func (s *Store) View(fn func(tx Tx) error) error {
 	})
 }
 
-// view runs fn on a consistent state of the file.
+// view runs fn on all that is applied.
 func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
+	s.mu.Lock()
+	settled, full := s.applied == s.durable, s.full
+	s.mu.Unlock()
+	if settled {
+		return s.viewDurable(fn)
+	}
+	if full != nil {
+		return errStalled // what is durable is older than what was answered
+	}
+	done, err := s.viewOpen(fn)
+	if !done {
+		return s.viewDurable(fn)
+	}
+	return err
+}
+
+// viewOpen runs fn on the open transaction, if there is one. The lock is held
+// meanwhile: bbolt's write transactions are not for two.
+func (s *Store) viewOpen(fn func(tx *bbolt.Tx) error) (done bool, err error) {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	if s.open == nil {
+		return false, nil
+	}
+	return true, guard(func() error { return fn(s.open.tx) })
+}
+
+// viewDurable runs fn on a consistent state of the file.
+func (s *Store) viewDurable(fn func(tx *bbolt.Tx) error) error {
 	err := guard(func() error { return s.db.View(fn) })
 	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed

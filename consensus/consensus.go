@@ -182,6 +182,9 @@ type Group struct {
 	closing sync.Once
 	err     error // of Close
 
+	stalled atomic.Pointer[error] // why no proposal is taken now
+	release func()                // of the machine; nil if it never waits
+
 	failed  chan error
 	failure atomic.Pointer[error]
 
@@ -324,6 +327,11 @@ func (g *Group) openKeeper(m StateMachine) error {
 	g.merging.Go(g.settle)
 	observe := g.observe()
 	g.work.Go(observe)
+	staller, _ := m.(Staller)
+	if staller != nil {
+		g.release = staller.Release
+	}
+	g.work.Go(func() { g.watchMachine(staller) })
 	if g.listener, err = g.streams.Listen(protocolForward); err != nil {
 		return err
 	}
@@ -430,6 +438,9 @@ func (g *Group) Close() error {
 		g.forward.close()
 		if g.store != nil && g.failure.Load() != nil {
 			g.store.stop() // raft may be parked in it
+		}
+		if g.release != nil {
+			g.release()
 		}
 		// raft answers every entry under way while it runs (committed, or lost
 		// with the lead), but not those that its end overtakes.

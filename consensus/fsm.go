@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -20,6 +22,16 @@ type fsm struct {
 
 	applied uint64 // the last index given to the machine, durable or not
 	broken  error  // set once; from then on nothing is applied
+
+	since atomic.Int64 // Unix nanoseconds since when the machine applies; 0: it does not
+}
+
+// busy is how long the machine has been applying by now.
+func (f *fsm) busy() time.Duration {
+	if since := f.since.Load(); since != 0 {
+		return time.Since(time.Unix(0, since))
+	}
+	return 0
 }
 
 var _ raft.BatchingFSM = (*fsm)(nil)
@@ -34,7 +46,9 @@ func (f *fsm) ApplyBatch(entries []*raft.Log) []any {
 	results, counts, err := f.apply(entries)
 	if err != nil && f.broken == nil {
 		f.broken = err
-		f.fail(err)
+		if f.ctx.Err() == nil { // else the machine was released, for the group closes
+			f.fail(err)
+		}
 	}
 	for i, count := range counts {
 		if count == 0 {
@@ -79,7 +93,9 @@ func (f *fsm) apply(entries []*raft.Log) (results [][]byte, counts []int, err er
 	if last == nil || f.broken != nil {
 		return nil, counts, nil
 	}
+	f.since.Store(time.Now().UnixNano())
 	results, err = f.machine.Apply(last.Index, last.Term, cmds)
+	f.since.Store(0)
 	if err == nil && len(results) != len(cmds) {
 		err = fmt.Errorf("internal error: %d results for %d commands", len(results), len(cmds))
 	}

@@ -158,6 +158,46 @@ func TestAHungDiskCostsTheLead(t *testing.T) {
 	c.same([]string{"before", "during", "after"})
 }
 
+// A keeper whose state machine cannot write gives the lead away, says so, and
+// catches up when it can write again.
+func TestAFullDiskCostsTheLead(t *testing.T) {
+	c := startCluster(t, 3)
+	full := c.leader()
+	propose(t, c.groups[full], "before")
+	c.machines[full].Stall(errors.New("no space left"))
+	next := c.leader(full)
+	propose(t, c.groups[next], "during")
+	propose(t, c.groups[full], "through the full one") // it forwards
+	eventually(t, "the full keeper to say so", func() bool {
+		st := c.groups[full].Status()
+		return strings.Contains(st.Stalled, "no space left") && !st.Healthy
+	})
+	if got := c.machines[full].Commands(); len(got) != 1 {
+		t.Errorf("the full keeper applied %q", got)
+	}
+	c.machines[full].Resume()
+	c.same([]string{"before", "during", "through the full one"})
+	eventually(t, "the keeper to be well again", func() bool { return c.groups[full].Status().Stalled == "" })
+}
+
+// A lone keeper with a full disk refuses, and closes without waiting for it.
+func TestALoneKeeperWithAFullDisk(t *testing.T) {
+	c := startCluster(t, 1)
+	propose(t, c.groups[0], "before")
+	c.machines[0].Stall(errors.New("no space left"))
+	eventually(t, "the keeper to refuse", func() bool { return c.groups[0].Status().Stalled != "" })
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := c.groups[0].Propose(ctx, []byte("during")); !errors.Is(err, consensus.ErrNoLeader) || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("Propose = %v, want ErrNoLeader that says why", err)
+	}
+	c.machines[0].Resume()
+	eventually(t, "the keeper to go on", func() bool { return c.groups[0].Status().Stalled == "" })
+	propose(t, c.groups[0], "after")
+	c.same([]string{"before", "after"})
+	c.machines[0].Stall(errors.New("no space left"))
+}
+
 func TestACorruptLogTakesTheLeaderOutNotTheGroup(t *testing.T) {
 	c := newCluster(t, 3)
 	c.start(0)

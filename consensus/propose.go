@@ -101,6 +101,9 @@ func (g *Group) proposeHere(ctx context.Context, cmd []byte) ([]byte, error) {
 	if err := g.hasFailed(); err != nil {
 		return nil, err
 	}
+	if err := g.hasStalled(); err != nil {
+		return nil, err
+	}
 	if g.check != nil {
 		if err := g.check(cmd); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)

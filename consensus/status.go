@@ -25,6 +25,8 @@ type Status struct {
 	// Healthy is whether the node knows a leader and, as a keeper, has heard
 	// of it lately.
 	Healthy bool
+	// Stalled says why the node cannot write now; "": it can.
+	Stalled string
 }
 
 // Status says where the group stands.
@@ -53,6 +55,9 @@ func (g *Group) Status() Status {
 	default:
 		st.Role = "follower"
 		st.Healthy = st.Healthy && time.Since(g.raft.LastContact()) < 2*g.cfg.Heartbeat
+	}
+	if why := g.stalled.Load(); why != nil {
+		st.Stalled, st.Healthy = (*why).Error(), false
 	}
 	return st
 }

@@ -60,7 +60,8 @@ func Genesis(tb testing.TB) []byte {
 	return leaf
 }
 
-// Propose applies cmd as the next raft entry.
+// Propose applies cmd as the next raft entry and makes it durable: there is no
+// raft log to apply it again from.
 func (l *Log) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -72,7 +73,7 @@ func (l *Log) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return answers[0], nil
+	return answers[0], l.Store.Settle()
 }
 
 // Recorder makes a recorder for key that ends with the test.

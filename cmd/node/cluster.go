@@ -71,8 +71,8 @@ func (c *cluster) Status(ctx context.Context) any {
 	if err := c.Ready(ctx); err != nil {
 		view.Ready, view.NotReady = false, err.Error()
 	}
-	if _, root, err := c.store.Tree(); err == nil {
-		view.LogRoot = root.String()
+	if size, root, err := c.store.Tree(); err == nil {
+		view.LogSize, view.LogRoot = size, root.String()
 	}
 	if cp, _, err := c.store.Checkpoint(); err == nil {
 		view.Checkpoint = cp.Size
@@ -92,7 +92,11 @@ func (c *cluster) Ready(context.Context) error {
 	if _, _, err := c.store.Checkpoint(); err != nil {
 		return errors.New("no quorum has cosigned the log yet")
 	}
-	if raft := c.group.Status(); raft.CommitIndex == 0 || raft.AppliedIndex < raft.CommitIndex && !c.caughtUp.Load() {
+	raft := c.group.Status()
+	if raft.Stalled != "" {
+		return errors.New("this node cannot write: " + raft.Stalled)
+	}
+	if raft.CommitIndex == 0 || raft.AppliedIndex < raft.CommitIndex && !c.caughtUp.Load() {
 		return errors.New("the node still catches up with the log")
 	}
 	c.caughtUp.Store(true)

@@ -24,6 +24,64 @@ type Machine struct {
 	at       map[string]int
 	applies  int
 	restores int
+	full     error         // why Apply waits
+	goOn     chan struct{} // closed when it waits no more
+	released bool
+}
+
+// Stall makes Apply wait, as a full disk would, until Resume.
+func (m *Machine) Stall(why error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.full, m.goOn = why, make(chan struct{})
+}
+
+// Resume lets Apply go on.
+func (m *Machine) Resume() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full != nil {
+		m.full = nil
+		close(m.goOn)
+	}
+}
+
+// Stalled says why Apply waits.
+func (m *Machine) Stalled() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.full
+}
+
+// Broken says nothing: what breaks this machine is a command.
+func (m *Machine) Broken() error { return nil }
+
+// Release makes an Apply that waits fail.
+func (m *Machine) Release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full != nil && !m.released {
+		m.released = true
+		close(m.goOn)
+		m.full = nil
+	}
+}
+
+// wait waits while the machine stalls.
+func (m *Machine) wait() error {
+	m.mu.Lock()
+	full, goOn := m.full, m.goOn
+	m.mu.Unlock()
+	if full != nil {
+		<-goOn
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.released {
+		m.released = false // the machine outlives the group
+		return errors.New("released")
+	}
+	return nil
 }
 
 // NewMachine returns an empty machine.
@@ -40,6 +98,9 @@ func (m *Machine) Check(cmd []byte) error {
 // Apply answers each command with its position; a repeated command with the
 // position of its first time.
 func (m *Machine) Apply(index, term uint64, cmds [][]byte) ([][]byte, error) {
+	if err := m.wait(); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if index <= m.index {
