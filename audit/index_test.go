@@ -158,7 +158,7 @@ func TestIndexInDoubtIsMadeAnew(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fillMixed(t, audittest.Of(t, s), 4500)
+			fillMixed(t, audittest.Of(t, s), 1600)
 			waitIndexed(t, s)
 			want := pages(t, s, audit.Filter{Actor: "agent:rare"})
 			if err := s.Close(); err != nil {
