@@ -115,6 +115,7 @@ var homes = map[string]string{
 	"github.com/elastic/go-seccomp-bpf":    "sandbox/docker sandbox/jail/...",
 	"github.com/landlock-lsm/go-landlock":  "sandbox/jail/...",
 	"github.com/coreos/go-oidc":            "authz",
+	"golang.org/x/oauth2":                  "cmd/node",
 	"github.com/stretchr/testify":          "",
 	"github.com/open-policy-agent/opa/sdk": "",
 }

@@ -61,6 +61,14 @@ type Cluster interface {
 	Ready(ctx context.Context) error
 }
 
+// Login is what a client needs to log its user in at the cluster's OpenID
+// provider. It is no secret.
+type Login struct {
+	Issuer   string   `json:"issuer"`
+	ClientID string   `json:"client_id"`
+	Scopes   []string `json:"scopes"`
+}
+
 // Admin changes who may do what. Changes are durable on a quorum when it
 // returns.
 type Admin interface {
@@ -185,8 +193,9 @@ type TenantRequest struct {
 	Ceiling   *authz.Ceiling `json:"ceiling,omitempty"` // takes the place of the one before
 }
 
-// Config of the door. Every field is needed but Door and Logger.
+// Config of the door. Every field is needed but Login, Door and Logger.
 type Config struct {
+	Login         *Login       // how users log in; nil: no OpenID provider is configured
 	Door          string       // what policy and log call it; default server.DoorHTTP
 	A2A           http.Handler // JSON-RPC; expects a server.Caller in the context
 	REST          http.Handler // HTTP+JSON; likewise

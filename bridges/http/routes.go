@@ -27,6 +27,7 @@ func (d *door) routes(mux *http.ServeMux) {
 	mux.Handle("GET /.well-known/agent-card.json", d.cfg.Card)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", d.ready)
+	mux.HandleFunc("GET /v1/login", d.login)
 
 	for pattern, route := range map[string]struct {
 		action string
@@ -134,6 +135,15 @@ func (d *door) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeText(w, "ready\n")
+}
+
+// login says where users log in, to anybody.
+func (d *door) login(w http.ResponseWriter, _ *http.Request) {
+	if d.cfg.Login == nil {
+		problem(w, &Problem{Status: http.StatusNotFound, Code: "not_found", Message: "this cluster has no OpenID provider; use an API key or an agent's key"})
+		return
+	}
+	writeJSON(w, d.cfg.Login)
 }
 
 func (d *door) whoami(_ context.Context, caller identity.Principal, _ *http.Request) (any, error) {

@@ -24,7 +24,7 @@ func (a *app) keyCommand() *cobra.Command {
 			if name == "" || role == "" {
 				return usage("key create needs --name and --role")
 			}
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -55,7 +55,7 @@ func (a *app) keyCommand() *cobra.Command {
 	rotate := &cobra.Command{
 		Use: "rotate ID|NAME [--overlap D]", Short: "Replace an API key's secret; the new text is shown once", Args: exactArgs("ID|NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -79,7 +79,7 @@ func (a *app) keyCommand() *cobra.Command {
 	revoke := &cobra.Command{
 		Use: "revoke ID|NAME", Short: "Revoke an API key", Args: exactArgs("ID|NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}

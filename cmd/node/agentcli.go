@@ -73,7 +73,7 @@ func (a *app) agentAddCommand() *cobra.Command {
 				}
 				set[k] = v
 			}
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -109,7 +109,7 @@ func (a *app) agentRotateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -135,7 +135,7 @@ func (a *app) agentChange(verb, short, action, done string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: verb + " ID|NAME", Short: short, Args: exactArgs("ID|NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -33,7 +33,7 @@ const (
 )
 
 // api is the door of the context in force.
-func (a *app) api() (*api, error) {
+func (a *app) api(ctx context.Context) (*api, error) {
 	c, err := a.current()
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (a *app) api() (*api, error) {
 		}
 		return out, nil
 	}
-	out.key, err = a.apiKey(c)
+	out.key, err = a.apiKey(ctx, c)
 	return out, err
 }
 

@@ -122,8 +122,8 @@ type proposer struct {
 	door *api
 }
 
-func (a *app) proposer() (*proposer, error) {
-	door, err := a.api()
+func (a *app) proposer(ctx context.Context) (*proposer, error) {
+	door, err := a.api(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	httpdoor "github.com/agenticraft/node/bridges/http"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/process"
@@ -41,6 +42,8 @@ type config struct {
 
 	OIDCIssuer   string            // URL of the OpenID provider whose users may ask; empty: none
 	OIDCAudience string            // that their tokens must name
+	OIDCClient   string            // the client that `agenticraft login` is to the provider; empty: the audience
+	OIDCScopes   []string          // that it asks for
 	OIDCTenant   string            // to which they belong
 	OIDCGroups   string            // the claim that holds their groups
 	OIDCRoles    map[string]string // group -> role
@@ -127,6 +130,8 @@ func settingsTable() []setting {
 		of(num(func(c *config) *int { return &c.TaskLimit }, 1))("task_limit", "AGENTICRAFT_TASK_LIMIT", "100000", "how many tasks are kept; the oldest ended ones beyond it are forgotten"),
 		of(str(func(c *config) *string { return &c.OIDCIssuer }))("oidc_issuer", "AGENTICRAFT_OIDC_ISSUER", "", "URL of the OpenID provider whose users may ask"),
 		of(str(func(c *config) *string { return &c.OIDCAudience }))("oidc_audience", "AGENTICRAFT_OIDC_AUDIENCE", "", "audience that their tokens must name"),
+		of(str(func(c *config) *string { return &c.OIDCClient }))("oidc_client", "AGENTICRAFT_OIDC_CLIENT", "", "client ID that agenticraft login uses there (default: oidc_audience)"),
+		of(list(func(c *config) *[]string { return &c.OIDCScopes }))("oidc_scopes", "AGENTICRAFT_OIDC_SCOPES", "openid,offline_access", "scopes that agenticraft login asks for"),
 		of(str(func(c *config) *string { return &c.OIDCTenant }))("oidc_tenant", "AGENTICRAFT_OIDC_TENANT", "default", "tenant to which its users belong"),
 		of(str(func(c *config) *string { return &c.OIDCGroups }))("oidc_groups", "AGENTICRAFT_OIDC_GROUPS", "groups", "claim that holds their groups"),
 		of(func(c *config, s string) (err error) {
@@ -256,6 +261,14 @@ func (c *config) limits() sandbox.Limits {
 		Processes:  32,
 		Result:     1 << 20,
 	}
+}
+
+// login is how users log in at the OpenID provider, nil without one.
+func (c *config) login() *httpdoor.Login {
+	if c.OIDCIssuer == "" {
+		return nil
+	}
+	return &httpdoor.Login{Issuer: c.OIDCIssuer, ClientID: or(c.OIDCClient, c.OIDCAudience), Scopes: c.OIDCScopes}
 }
 
 // peers are the other members and their addresses.

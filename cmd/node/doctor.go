@@ -28,7 +28,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor", Short: "Find out what is wrong: reachable, authenticated, authorized, quorum, peers, sandboxes", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			door, err := a.api()
+			door, err := a.api(cmd.Context())
 			if err != nil {
 				return err
 			}

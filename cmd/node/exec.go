@@ -263,7 +263,7 @@ func readFile(name string) ([]byte, error) {
 
 // exec sends the request, shows what came of it and exits with its code.
 func (a *app) exec(ctx context.Context, f execFlags, e a2a.Execution) error {
-	door, err := a.api()
+	door, err := a.api(ctx)
 	if err != nil {
 		return err
 	}

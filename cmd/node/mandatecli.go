@@ -196,7 +196,7 @@ func (a *app) mandateRevokeCommand() *cobra.Command {
 With the mandate's FILE and the agent's key: the block that this key signed.
 With a block's ID, as mandate show and the log name it: an admin ends it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -97,7 +97,7 @@ func (a *app) policyApplyCommand() *cobra.Command {
 			if (len(args) == 1) == rollback {
 				return usage("policy apply needs either DIR or --rollback")
 			}
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -136,7 +136,7 @@ func (a *app) policyExplainCommand() *cobra.Command {
 				}
 				q.MemoryBytes = n
 			}
-			door, err := a.api()
+			door, err := a.api(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -198,7 +198,7 @@ func (a *app) policyReplayCommand() *cobra.Command {
 			if req.Modules, err = readPolicy(args[0]); err != nil {
 				return err
 			}
-			door, err := a.api()
+			door, err := a.api(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -15,7 +15,7 @@ func (a *app) roleCommand() *cobra.Command {
 		cmd := &cobra.Command{
 			Use: action + " PRINCIPAL ROLE", Short: short, Args: exactArgs("PRINCIPAL", "ROLE"),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				p, err := a.proposer()
+				p, err := a.proposer(cmd.Context())
 				if err != nil {
 					return err
 				}

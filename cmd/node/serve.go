@@ -293,7 +293,8 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		}
 	}
 	doors := httpdoor.Config{
-		A2A: rpc, REST: server.REST(server.HTTPConfig{Handler: handler, Log: log}), GRPC: rpcGRPC, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
+		Login: cfg.login(),
+		A2A:   rpc, REST: server.REST(server.HTTPConfig{Handler: handler, Log: log}), GRPC: rpcGRPC, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		Authenticator: known,
 		Gate:          &gate{policy, members, server.DoorHTTP},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type clientContext struct {
 	AgentKey   string `json:"agent_key,omitempty"`
 	Trust      string `json:"trust,omitempty"`
 	CAFile     string `json:"ca_file,omitempty"`
+	Login      bool   `json:"login,omitempty"` // the user logged in: the token is in a file of its own
+
+	name string // of the context, "" if it is none of the file's
 }
 
 func (a *app) settingsFile() (string, error) {
@@ -84,7 +88,7 @@ func (a *app) current() (clientContext, error) {
 	if s, err := a.loadSettings(); err != nil {
 		return c, err
 	} else if found, ok := s.Contexts[s.Current]; ok {
-		c = found
+		c, c.name = found, s.Current
 	}
 	if v := a.env("AGENTICRAFT_SERVER"); v != "" {
 		c.Server = v
@@ -110,14 +114,17 @@ func (a *app) current() (clientContext, error) {
 	return c, nil
 }
 
-// apiKey is the API key in force, or "".
-func (a *app) apiKey(c clientContext) (string, error) {
+// apiKey is the API key in force, or the token of a login, or "".
+func (a *app) apiKey(ctx context.Context, c clientContext) (string, error) {
 	if a.apiKeyFile == "" {
 		if key := a.env("AGENTICRAFT_API_KEY"); key != "" {
 			return key, nil
 		}
 	}
 	if c.APIKeyFile == "" {
+		if c.Login {
+			return a.loginToken(ctx, c.name)
+		}
 		return "", nil
 	}
 	text, err := readSmall(c.APIKeyFile, maxAPIKeyFile)

@@ -54,7 +54,7 @@ func (a *app) taskCommand() *cobra.Command {
 	cancel := &cobra.Command{
 		Use: "cancel TASK", Short: "Cancel a running task and wait for its end", Args: exactArgs("TASK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			door, err := a.api()
+			door, err := a.api(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -112,7 +112,7 @@ func (a *app) reportTask(rep a2a.Report) error {
 
 // fetch GETs a path of the /v1 interface.
 func (a *app) fetch(ctx context.Context, path string, into any) error {
-	door, err := a.api()
+	door, err := a.api(ctx)
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,7 @@ func (a *app) tenantCreateCommand() *cobra.Command {
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Create a tenant, with a ceiling if you like", Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -150,7 +150,7 @@ func (a *app) tenantSetCommand() *cobra.Command {
 			if suspend && resume || !suspend && !resume && !limit {
 				return usage("tenant set needs --suspend, --resume or a ceiling, such as --network or --memory")
 			}
-			p, err := a.proposer()
+			p, err := a.proposer(cmd.Context())
 			if err != nil {
 				return err
 			}
