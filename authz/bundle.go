@@ -69,6 +69,8 @@ type bundle struct {
 	roles    []string // as data.roles.table names them, sorted
 	compiler *ast.Compiler
 	store    storage.Store
+	txn      storage.Transaction // reads; nothing ever writes
+	document document
 	decision rego.PreparedEvalQuery
 	reasons  rego.PreparedEvalQuery
 }
@@ -91,10 +93,17 @@ func compile(ctx context.Context, modules map[string]string) (*bundle, error) {
 	}
 	b := &bundle{modules: modules, digest: digest(modules), roles: roleNames(data), compiler: compiler}
 	b.store = inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
+	if b.txn, err = b.store.NewTransaction(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	}
+	if b.document, err = readDocument(ctx, b.store, b.txn); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	}
 	for query, prepared := range map[string]*rego.PreparedEvalQuery{decisionQuery: &b.decision, reasonsQuery: &b.reasons} {
 		*prepared, err = rego.New(
 			rego.Query(query), rego.Compiler(compiler), rego.Store(b.store),
 			rego.Capabilities(capabilities()), rego.StrictBuiltinErrors(true),
+			rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }),
 		).PrepareForEval(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrPolicy, err)

@@ -95,7 +95,8 @@ func newInput(q Query) input {
 		},
 		Tenant: or(q.Tenant, q.Principal.Tenant), Suspended: q.Suspended,
 		Vouched: q.Vouched, Via: q.Via, Labels: orEmpty(q.Labels), Now: q.Now.Unix(),
-		Node: inputNode{ID: q.Node.ID, Tier: q.Node.Tier, RunAllowed: q.Node.RunAllowed},
+		// A door that decides before a place is chosen names no node.
+		Node: inputNode{ID: q.Node.ID, Tier: q.Node.Tier, RunAllowed: q.Node.RunAllowed || q.Node.ID == ""},
 	}
 	for _, role := range q.Principal.Roles {
 		in.Principal.Roles[role] = true
@@ -121,11 +122,12 @@ func newInput(q Query) input {
 	return in
 }
 
-// reach spells out the destinations. What is malformed has none, and no policy
-// that looks for destinations allows it.
+// reach spells out the destinations. What is malformed is one that no pattern
+// covers.
 func (e *inputExecution) reach() {
 	destinations, err := destination.Parse(e.Network)
 	if err != nil {
+		e.Destinations = []inputDestination{{Name: clip(e.Network), Matches: map[string]bool{}}}
 		return
 	}
 	for _, name := range destinations {
@@ -236,7 +238,7 @@ func destinations(list []inputDestination) *ast.Term {
 var known = func() map[string]*ast.Term {
 	terms := make(map[string]*ast.Term)
 	for _, text := range []string{
-		"action",
+		"action", "allow", "obligations", "required",
 		"code_bytes",
 		"cpu_percent",
 		"data_class",

@@ -11,12 +11,9 @@ package authz
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -25,7 +22,6 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/agenticraft/node/authz/destination"
 )
@@ -64,11 +60,14 @@ type Policy struct {
 	timeout time.Duration
 	log     *slog.Logger
 
-	jobs    chan job
+	tokens  chan struct{} // one for each worker that is idle
 	closing chan struct{}
 	close   func()
 	workers sync.WaitGroup
 	replace sync.Mutex // one Replace at a time, so that the log tells the order
+
+	mu   sync.Mutex // guards idle
+	idle []chan job // of idle workers, the last one to have worked on top
 }
 
 type job struct {
@@ -91,7 +90,6 @@ func NewPolicy(cfg Config) (*Policy, error) {
 	p := &Policy{
 		timeout: cmp.Or(cfg.Timeout, defaultTimeout),
 		log:     cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
-		jobs:    make(chan job),
 		closing: make(chan struct{}),
 	}
 	p.close = sync.OnceFunc(func() { close(p.closing) })
@@ -106,7 +104,9 @@ func NewPolicy(cfg Config) (*Policy, error) {
 		}
 	}
 	p.active.Store(newInForce(b, additions))
-	for range cmp.Or(cfg.Workers, 2*runtime.GOMAXPROCS(0)) {
+	workers := cmp.Or(cfg.Workers, 2*runtime.GOMAXPROCS(0))
+	p.tokens = make(chan struct{}, workers)
+	for range workers {
 		p.workers.Go(p.work)
 	}
 	return p, nil
@@ -121,9 +121,12 @@ func (p *Policy) Decide(ctx context.Context, q Query) (Decision, error) {
 	done := make(chan answer, 1)
 	var got answer
 	select {
-	case p.jobs <- job{ctx: ctx, query: q, done: done}:
+	case <-p.tokens:
+		p.pop() <- job{ctx: ctx, query: q, done: done}
 		select {
 		case got = <-done:
+		case <-p.closing:
+			got.err = ErrClosed
 		case <-ctx.Done():
 			got.err = ctx.Err()
 		}
@@ -187,20 +190,51 @@ func (b *bundle) deniesNobody(ctx context.Context) error {
 	return nil
 }
 
+// work evaluates what it is given, until the policy closes.
 func (p *Policy) work() {
+	jobs := make(chan job, 1)
 	for {
+		p.push(jobs)
 		select {
-		case j := <-p.jobs:
-			var a answer
-			// A caller who left while we waited for each other needs no answer.
-			if a.err = j.ctx.Err(); a.err == nil {
-				a.decision, a.err = p.active.Load().decide(j.ctx, j.query, p.log)
-			}
-			j.done <- a
+		case j := <-jobs:
+			j.done <- p.answer(j)
 		case <-p.closing:
+			// Who took our token before still gets an answer.
+			select {
+			case j := <-jobs:
+				j.done <- answer{err: ErrClosed}
+			default:
+			}
 			return
 		}
 	}
+}
+
+func (p *Policy) answer(j job) (a answer) {
+	// A caller who left while we waited for each other needs no answer.
+	if a.err = j.ctx.Err(); a.err == nil {
+		a.decision, a.err = p.active.Load().decide(j.ctx, j.query, p.log)
+	}
+	return a
+}
+
+// push puts an idle worker on top: whoever worked last has the warmest stack, and
+// is asked first.
+func (p *Policy) push(jobs chan job) {
+	p.mu.Lock()
+	p.idle = append(p.idle, jobs)
+	p.mu.Unlock()
+	p.tokens <- struct{}{} // has room: there are as many as workers
+}
+
+// pop is called with a token, so that somebody is there.
+func (p *Policy) pop() chan job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	top := len(p.idle) - 1
+	jobs := p.idle[top]
+	p.idle = p.idle[:top]
+	return jobs
 }
 
 // decide evaluates a query on the calling goroutine.
@@ -217,21 +251,21 @@ func (b *bundle) decide(ctx context.Context, q Query) (Decision, error) {
 		return d, nil
 	}
 	value := in.value()
-	result, err := evaluate(ctx, b.decision, value)
+	result, err := b.evaluate(ctx, b.decision, value)
 	if err != nil {
 		return d, err
 	}
 	// A half-formed answer must not be half believed: only the exact shape allows.
-	object, ok := result.(map[string]any)
+	object, ok := result.(ast.Object)
 	if !ok {
 		return d, fmt.Errorf("%w: the decision is not an object", ErrPolicy)
 	}
-	allow, ok := object["allow"].(bool)
+	allow, ok := valueAt(object, "allow").(ast.Boolean)
 	if !ok {
 		return d, fmt.Errorf("%w: the decision has no boolean \"allow\"", ErrPolicy)
 	}
 	if allow && q.Action == ExecRun {
-		if d.Obligations, err = readObligations(object["obligations"], in.Execution); err != nil {
+		if d.Obligations, err = readObligations(valueAt(object, "obligations"), in.Execution); err != nil {
 			return d, err
 		}
 	}
@@ -254,11 +288,15 @@ func (b *bundle) decide(ctx context.Context, q Query) (Decision, error) {
 
 // reasonsFor asks the policy why it denied. The answer cannot change the denial.
 func (b *bundle) reasonsFor(ctx context.Context, value ast.Value) ([]Reason, error) {
-	result, err := evaluate(ctx, b.reasons, value)
-	if err != nil {
+	result, err := b.evaluate(ctx, b.reasons, value)
+	if err != nil || result == nil {
 		return nil, err
 	}
-	found, _ := result.([]any)
+	plain, err := ast.JSON(result)
+	if err != nil {
+		return nil, fmt.Errorf("%w: reasons: %w", ErrPolicy, err)
+	}
+	found, _ := plain.([]any)
 	var reasons []Reason
 	for _, item := range found {
 		object, _ := item.(map[string]any)
@@ -291,91 +329,6 @@ func inScope(scopes []string, action string) bool {
 		group, all := strings.CutSuffix(s, ".*")
 		return s == action || all && strings.HasPrefix(action, group+".")
 	})
-}
-
-// evaluate returns the value of a prepared query that has exactly one, nil if
-// it is undefined.
-func evaluate(ctx context.Context, query rego.PreparedEvalQuery, value ast.Value) (any, error) {
-	results, err := query.Eval(ctx, rego.EvalParsedInput(value))
-	if err != nil {
-		return nil, fmt.Errorf("evaluate: %w", errors.Join(err, ctx.Err()))
-	}
-	if len(results) == 0 {
-		return nil, nil
-	}
-	if len(results) != 1 || len(results[0].Expressions) != 1 {
-		return nil, fmt.Errorf("%w: more than one answer", ErrPolicy)
-	}
-	return results[0].Expressions[0].Value, nil
-}
-
-// readObligations reads the policy's answer strictly: each ceiling is a whole
-// number above zero.
-func readObligations(v any, asked *inputExecution) (Obligations, error) {
-	object, ok := v.(map[string]any)
-	if !ok || asked == nil {
-		return Obligations{}, fmt.Errorf("%w: it allows a run without obligations", ErrPolicy)
-	}
-	var faults []error
-	number := func(key string, most int64) int64 {
-		text, _ := object[key].(json.Number)
-		n, err := text.Int64()
-		if err != nil || n <= 0 || n > most {
-			faults = append(faults, fmt.Errorf("%w: obligation %s is not a whole number above zero", ErrPolicy, key))
-		}
-		return n
-	}
-	text := func(key string) string {
-		s, isText := object[key].(string)
-		if !isText {
-			faults = append(faults, fmt.Errorf("%w: obligation %s is not a text", ErrPolicy, key))
-		}
-		return s
-	}
-	o := Obligations{
-		MemoryBytes:   number("memory_bytes", math.MaxInt64),
-		TimeoutMS:     number("timeout_ms", math.MaxInt64/int64(time.Millisecond)),
-		CPUPercent:    int(number("cpu_percent", math.MaxInt32)),
-		OutputBytes:   number("output_bytes", math.MaxInt64),
-		FileSizeBytes: number("file_size_bytes", math.MaxInt64),
-		Processes:     int(number("processes", math.MaxInt32)),
-		CodeBytes:     int(number("code_bytes", math.MaxInt32)),
-		Sandbox:       text("sandbox"),
-		Required:      slices.Clone(asked.Require),
-	}
-	for _, d := range asked.Destinations {
-		o.Destinations = append(o.Destinations, d.Name)
-	}
-	if object["tier"] != nil {
-		if o.Tier = text("tier"); o.Tier != "" && !IsTier(o.Tier) {
-			faults = append(faults, fmt.Errorf("%w: obligation tier is none of %s", ErrPolicy, strings.Join(tiers, ", ")))
-		}
-	}
-	if patterns := object["network"]; patterns != nil {
-		set, isSet := patterns.(map[string]any)
-		if !isSet {
-			faults = append(faults, fmt.Errorf("%w: obligation network is not an object of patterns", ErrPolicy))
-		}
-		left := slices.DeleteFunc(slices.Collect(maps.Keys(set)), func(p string) bool { return set[p] != true })
-		o.Destinations = destination.Covered(o.Destinations, left)
-	}
-	required, ok := object["required"].([]any)
-	if !ok {
-		faults = append(faults, fmt.Errorf("%w: obligation required is not a list", ErrPolicy))
-	}
-	for _, item := range required {
-		name, isText := item.(string)
-		if !isText {
-			faults = append(faults, fmt.Errorf("%w: obligation required holds more than texts", ErrPolicy))
-		}
-		o.Required = append(o.Required, name)
-	}
-	slices.Sort(o.Required)
-	o.Required = slices.Compact(o.Required)
-	if len(faults) > 0 {
-		return Obligations{}, errors.Join(faults...)
-	}
-	return o, nil
 }
 
 // clip bounds a message, which may repeat what a caller sent.

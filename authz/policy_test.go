@@ -188,7 +188,7 @@ func TestReasonNamesTheFactAndWhatWouldDo(t *testing.T) {
 func TestTenantCeilingsNarrow(t *testing.T) {
 	modules := authz.DefaultModules()
 	modules["ceilings.json"] = `{"small": {"ordinary": {
-		"languages": {"starlark": true, "python": false}, "sandboxes": {"auto": true, "process": false, "restricted": true}, "network": {"none": true},
+		"languages": {"starlark": true, "python": false}, "sandboxes": {"auto": true, "process": false, "restricted": true}, "network": {}, "data_classes": {"unclassified": true},
 		"obligations": {"memory_bytes": 1048576, "timeout_ms": 1000, "cpu_percent": 50, "output_bytes": 1, "file_size_bytes": 1, "processes": 1,
 			"code_bytes": 1, "sandbox": "restricted", "required": ["processes"]}}}}`
 	modules["tenants.json"] = `{"acme": {"class": "small"}, "typo": {"class": "smal"}}`

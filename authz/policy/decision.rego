@@ -12,7 +12,7 @@ default decision := {"allow": false}
 # Everything but running code.
 decision := {"allow": true} if {
 	input.action != "exec.run"
-	registered
+	input.principal.registered
 	vouching_accepted
 	within_reach
 	tenant_serves
@@ -22,7 +22,7 @@ decision := {"allow": true} if {
 # them as obligations.
 decision := {"allow": true, "obligations": execution.ceilings.obligations} if {
 	input.action == "exec.run"
-	registered
+	input.principal.registered
 	vouching_accepted
 	within_reach
 	input.suspended == false
@@ -39,8 +39,6 @@ acting := input.principal.only_role if {
 	input.principal.roles[role]
 	data.roles.table[role].actions[input.action]
 ][0]
-
-registered if input.principal.registered
 
 # A caller who signed for himself, or an action for which a node may speak.
 vouching_accepted if input.vouched == false

@@ -8,11 +8,11 @@ import data.agenticraft.authz
 import data.agenticraft.execution
 
 found contains reason("not_registered", "the caller is not registered in this cluster; an admin can register it: agenticraft agent add, or agenticraft key create") if {
-	not authz.registered
+	not input.principal.registered
 }
 
 found contains reason("role_missing", sprintf("action %s needs one of the roles %s; the caller has %s", [input.action, listed(granting), listed(object.keys(input.principal.roles))])) if {
-	authz.registered
+	input.principal.registered
 	not authz.acting
 }
 
@@ -53,16 +53,16 @@ found contains reason("sandbox_not_allowed", sprintf("sandbox %q is not allowed;
 	not execution.ceilings.sandboxes[input.execution.sandbox]
 }
 
-found contains reason("network_not_allowed", sprintf("network %q is not allowed; allowed: %s", [input.execution.network, listed(allowed(execution.ceilings.network))])) if {
+found contains reason("network_not_allowed", sprintf("network %q is not allowed; allowed: none, and HOST:PORT within %s", [input.execution.network, listed(allowed(object.get(execution.ceilings, "network", {})))])) if {
 	authz.acting
 	input.execution
-	not execution.network_fits
+	not execution.reaches
 }
 
-found contains reason("data_class_not_allowed", sprintf("data class %q is not allowed; allowed: %s", [input.execution.data_class, listed(allowed(object.union({"unclassified": true}, object.get(execution.ceilings, "data_classes", {}))))])) if {
+found contains reason("data_class_not_allowed", sprintf("data class %q is not allowed; allowed: %s", [input.execution.data_class, listed(allowed(object.get(execution.ceilings, "data_classes", {})))])) if {
 	authz.acting
 	input.execution
-	not execution.data_class_fits
+	not execution.ceilings.data_classes[input.execution.data_class]
 }
 
 found contains reason(code, sprintf("%s of %d is outside the allowed 1 to %d %s", [name, asked, ceiling, unit])) if {
@@ -82,7 +82,7 @@ found contains reason(code, sprintf("%s of %d is outside the allowed 1 to %d %s"
 
 found contains reason("node_does_not_run", sprintf("node %s does not run code; send the request to another node, or let the cluster choose: --on any", [input.node.id])) if {
 	input.action == "exec.run"
-	not execution.node_runs
+	not input.node.run_allowed
 }
 
 reason(code, message) := {"code": code, "message": message}
