@@ -49,7 +49,7 @@ func (a *app) auditExportCommand() *cobra.Command {
 
 // export prints what the node sends.
 func (a *app) export(ctx context.Context, query url.Values) error {
-	door, err := a.api()
+	door, err := a.api(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func brokeOff(err error) error {
 // exportProved keeps the proof that the node sends, and prints the export that
 // follows from it.
 func (a *app) exportProved(ctx context.Context, query url.Values, format, file string) (err error) {
-	door, err := a.api()
+	door, err := a.api(ctx)
 	if err != nil {
 		return err
 	}

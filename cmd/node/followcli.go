@@ -64,7 +64,7 @@ func (a *app) follow(ctx context.Context, f auditFilter, from string) error {
 	if err != nil {
 		return err
 	}
-	door, err := a.api()
+	door, err := a.api(ctx)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ a copy of the log, countersigns it and runs nothing.`,
 			default:
 				return usage("--role %q is none of worker, keeper, auditor", req.Role)
 			}
-			door, err := a.api()
+			door, err := a.api(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -371,7 +371,7 @@ name). What runs on it ends first; a keeper leaves the vote before it is removed
 an entry that a quorum of the keepers signs. A node that is removed from elsewhere
 is cut off at once unless it is a keeper that can still hear of it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			door, err := a.api()
+			door, err := a.api(cmd.Context())
 			if err != nil {
 				return err
 			}

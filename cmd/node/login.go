@@ -77,7 +77,10 @@ func (a *app) login(ctx context.Context, name string) error {
 	if strings.ContainsAny(name, `/\`) || strings.HasPrefix(name, ".") {
 		return usage("--name %q is not a name", name)
 	}
-	door := &api{base: strings.TrimSuffix(c.Server, "/"), http: &http.Client{}}
+	door := &api{base: strings.TrimSuffix(c.Server, "/")}
+	if door.http, err = httpClient(u, c.CAFile); err != nil {
+		return err
+	}
 	var asked httpdoor.Login
 	if err := door.do(ctx, "GET", "/v1/login", nil, &asked); err != nil {
 		return err
@@ -105,7 +108,7 @@ func (a *app) login(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	all.Contexts[name] = clientContext{Server: c.Server, Login: true}
+	all.Contexts[name] = clientContext{Server: c.Server, CAFile: c.CAFile, Login: true}
 	all.Current = name
 	if err := a.saveSettings(all); err != nil {
 		return err
