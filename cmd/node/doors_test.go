@@ -249,7 +249,7 @@ func TestEveryDoorAnswersAlike(t *testing.T) {
 			cancel()
 		}
 	}
-	if len(answers) < 20 {
+	if len(answers) < 40 {
 		t.Errorf("%d requests only", len(answers))
 	}
 	for name, by := range answers {
@@ -289,6 +289,11 @@ func doorRequests(t *testing.T, key *identity.Key, c *a2aclient.Client) []doorRe
 			t.Fatal(err)
 		}
 		return signed
+	}
+	text := func(of string) *sdk.SendMessageRequest {
+		req := plain("hello")
+		req.Message.Parts = sdk.ContentParts{sdk.NewTextPart(of)}
+		return sign(req, nil)
 	}
 	configured := func(code string, config sdk.SendMessageConfig) *sdk.SendMessageRequest {
 		req := plain(code)
@@ -330,6 +335,26 @@ func doorRequests(t *testing.T, key *identity.Key, c *a2aclient.Client) []doorRe
 			_, end, _ := strings.Cut(got, `"artifactId":"report"`)
 			return end
 		}},
+		{"fenced code", send(func() *sdk.SendMessageRequest { return text("Run this:\n```starlark\nhello\n```\nand tell me.") })},
+		{"fenced code streamed", func(ctx context.Context) string {
+			_, end, _ := strings.Cut(all(c.SendStreamingMessage(ctx, text("```starlark\nhello\n```"))), `"artifactId":"report"`)
+			return end
+		}},
+		{"text without code refused", send(func() *sdk.SendMessageRequest { return text("hello") })},
+		{"two pieces of code refused", send(func() *sdk.SendMessageRequest { return text("```a\n1\n```\n```a\n2\n```") })},
+		{"code of no language refused", send(func() *sdk.SendMessageRequest { return text("```\nhello\n```") })},
+		{"metadata of every kind", send(func() *sdk.SendMessageRequest {
+			req := plain("hello")
+			req.Message.Metadata = map[string]any{"trace": "é\u2028\U0001F600", "n": 1e21 / 1e6, "list": []any{nil, true, 1.5}}
+			return sign(req, nil)
+		})},
+		{"large number refused", send(func() *sdk.SendMessageRequest {
+			req := plain("hello")
+			req.Message.Metadata = map[string]any{"n": "placeholder"}
+			req = sign(req, nil)
+			req.Message.Metadata["n"] = float64(1<<53 + 2)
+			return req
+		})},
 		{"unsigned refused", send(func() *sdk.SendMessageRequest { return plain("hello") })},
 		{"unsigned stream refused", func(ctx context.Context) string { return all(c.SendStreamingMessage(ctx, plain("hello"))) }},
 		{"tampered refused", send(func() *sdk.SendMessageRequest {
