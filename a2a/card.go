@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
@@ -19,6 +20,8 @@ const CardPath = "/.well-known/agent-card.json"
 // SkillID is the one skill of a node: to run a program.
 const SkillID = "run-code"
 
+const maxSignatures = 8 // of a card
+
 // MaxCardBytes is the largest card that is read.
 const MaxCardBytes = 256 << 10
 
@@ -33,7 +36,19 @@ type CardConfig struct {
 	Interfaces  []CardInterface // in order of preference
 	Languages   []string        // really offered, sorted
 	Sandboxes   []string        // really offered, sorted
+	Offers      []Offer         // the same with all that is known of it; optional
+	Also        []*identity.Key // sign the card, too; optional
+	Extended    bool            // callers get a card of their own from GetExtendedAgentCard
 	Push        bool            // push notifications are offered
+}
+
+// Offer is one language in one sandbox, as the node really has it.
+type Offer struct {
+	Language string   `json:"language"`
+	Sandbox  string   `json:"sandbox"`
+	Tier     string   `json:"tier,omitempty"`     // how strong the jail is
+	Runtime  string   `json:"runtime,omitempty"`  // digest of the language tree
+	Enforces []string `json:"enforces,omitempty"` // limits that can be required, sorted
 }
 
 // CardInterface is one way to reach the node.
@@ -43,7 +58,9 @@ type CardInterface struct {
 }
 
 // Card makes the bytes that a node serves at [CardPath]: canonical JSON, with a
-// signature (JWS, kid = did:key) over all of it but the signatures. Every value
+// signature (JWS, kid = did:key) over all of it but the signatures, and one more by
+// each of Also: while keys change, readers who know the old and readers who know the
+// new one can verify it. Every value
 // in it is non-empty and no member has its proto's default, because the
 // canonical form drops those (8.4.1) and implementations differ in how; for the same reason, and since the Go SDK cannot decode
 // securityRequirements as the specification writes them, the card declares
@@ -60,12 +77,41 @@ func Card(cfg CardConfig) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent card: %w", err)
 	}
-	signature, err := signJWS(cfg.Key, typCard, payload)
-	if err != nil {
-		return nil, fmt.Errorf("sign agent card: %w", err)
+	var signatures []jws
+	for _, key := range append([]*identity.Key{cfg.Key}, cfg.Also...) {
+		signature, err := signJWS(key, typCard, payload)
+		if err != nil {
+			return nil, fmt.Errorf("sign agent card: %w", err)
+		}
+		signatures = append(signatures, signature)
 	}
-	card["signatures"] = []jws{signature}
+	card["signatures"] = signatures
 	return canonicalValue(card)
+}
+
+// KeysPath is where a node serves the keys that sign its card.
+const KeysPath = "/.well-known/jwks.json"
+
+// JWKS is a JSON Web Key Set (RFC 7517) of Ed25519 keys, each with the kid that
+// signatures name.
+func JWKS(ids ...identity.ID) ([]byte, error) {
+	type jwk struct {
+		Kty string `json:"kty"`
+		Crv string `json:"crv"`
+		Alg string `json:"alg"`
+		Use string `json:"use"`
+		Kid string `json:"kid"`
+		X   string `json:"x"`
+	}
+	keys := make([]jwk, 0, len(ids))
+	for _, id := range ids {
+		public, err := id.PublicKey()
+		if err != nil {
+			return nil, fmt.Errorf("key set: %w", err)
+		}
+		keys = append(keys, jwk{"OKP", "Ed25519", algorithms[0], "sig", id.KeyURL(), b64.EncodeToString(public)})
+	}
+	return canonicalValue(map[string]any{"keys": keys})
 }
 
 // VerifyCard reads a card from outside and says who signed it. The caller
@@ -113,7 +159,6 @@ func verifyCard(raw []byte, by identity.ID) (*sdk.AgentCard, identity.ID, error)
 // verifyCardSignature finds the first signature that holds, of by if that is
 // not "".
 func verifyCardSignature(members map[string]json.RawMessage, by identity.ID) (identity.ID, error) {
-	const maxSignatures = 8
 	text, ok := members["signatures"]
 	if !ok {
 		return "", Errorf(CodeSignatureMissing, "agent card is not signed")
@@ -151,6 +196,9 @@ func verifyCardSignature(members map[string]json.RawMessage, by identity.ID) (id
 
 func (cfg CardConfig) check() error {
 	var faults []error
+	if len(cfg.Also) >= maxSignatures {
+		faults = append(faults, fmt.Errorf("more than %d keys sign", maxSignatures))
+	}
 	for name, empty := range map[string]bool{
 		"Key": cfg.Key == nil, "Name": cfg.Name == "", "Version": cfg.Version == "", "Cluster": cfg.Cluster == "",
 		"Interfaces": len(cfg.Interfaces) == 0, "Languages": len(cfg.Languages) == 0, "Sandboxes": len(cfg.Sandboxes) == 0,
@@ -195,7 +243,7 @@ func (cfg CardConfig) document() (map[string]any, error) {
 		"capabilities": map[string]any{
 			"streaming":         true,
 			"pushNotifications": cfg.Push,
-			"extendedAgentCard": false,
+			"extendedAgentCard": cfg.Extended,
 			"extensions":        cfg.extensions(schema),
 		},
 		"securitySchemes": map[string]any{
@@ -204,14 +252,59 @@ func (cfg CardConfig) document() (map[string]any, error) {
 				"description": "An API key (ac_…), or a token signed with the caller's own Ed25519 key. A request signed by the extension " + SignedMessageURI + " needs neither.",
 			}},
 		},
-		"skills": []map[string]any{{
-			"id":          SkillID,
-			"name":        "Run code",
-			"description": "Send one data part {language, code, …} as the schema in the parameters of the extension " + ExecutionURI + " describes, or a text with one fenced code block.",
-			"tags":        append([]string{"code", "sandbox"}, cfg.Languages...),
-			"examples":    []string{`{"language":"` + cfg.Languages[0] + `","code":"result = 6 * 7"}`},
-		}},
+		"skills": cfg.skills(),
 	}, nil
+}
+
+// skills are to run any program, and to run one of each language.
+func (cfg CardConfig) skills() []map[string]any {
+	out := []map[string]any{{
+		"id":          SkillID,
+		"name":        "Run code",
+		"description": "Send one data part {language, code, …} as the schema in the parameters of the extension " + ExecutionURI + " describes, or a text with one fenced code block.",
+		"tags":        append([]string{"code", "sandbox"}, cfg.Languages...),
+		"examples":    []string{`{"language":"` + cfg.Languages[0] + `","code":"result = 6 * 7"}`},
+	}}
+	for _, language := range cfg.Languages {
+		var where []string
+		for _, o := range cfg.Offers {
+			if o.Language == language && o.Tier != "" {
+				where = append(where, o.Sandbox+" (tier "+o.Tier+")")
+			} else if o.Language == language {
+				where = append(where, o.Sandbox)
+			}
+		}
+		if len(where) == 0 {
+			continue
+		}
+		out = append(out, map[string]any{
+			"id":          LanguageSkill(language),
+			"name":        "Run " + language,
+			"description": "Runs " + language + " in: " + strings.Join(where, ", ") + ".",
+			"tags":        []string{"code", "sandbox", language},
+			"examples":    []string{"```" + language + "\n…\n```"},
+		})
+	}
+	return out
+}
+
+// LanguageSkill is the skill to run programs of one language.
+func LanguageSkill(language string) string { return "run-" + language }
+
+// narrowed is the schema of an execution with the languages and sandboxes that
+// there are.
+func (cfg CardConfig) narrowed(schema map[string]any) map[string]any {
+	properties, ok := schema["properties"].(map[string]any)
+	if !ok {
+		return schema
+	}
+	for name, values := range map[string][]string{"language": cfg.Languages, "sandbox": append([]string{"auto"}, cfg.Sandboxes...)} {
+		if of, ok := properties[name].(map[string]any); ok {
+			delete(of, "pattern")
+			of["enum"] = values
+		}
+	}
+	return schema
 }
 
 func (cfg CardConfig) extensions(schema map[string]any) []map[string]any {
@@ -232,13 +325,17 @@ func (cfg CardConfig) extensions(schema map[string]any) []map[string]any {
 		{
 			"uri":         ExecutionURI,
 			"description": "What this node runs, and the JSON Schema of the data part that asks for it.",
-			"params": map[string]any{
-				"schema":    schema,
-				"languages": cfg.Languages,
-				"sandboxes": cfg.Sandboxes,
-			},
+			"params":      cfg.offered(schema),
 		},
 	}
+}
+
+func (cfg CardConfig) offered(schema map[string]any) map[string]any {
+	params := map[string]any{"schema": cfg.narrowed(schema), "languages": cfg.Languages, "sandboxes": cfg.Sandboxes}
+	if len(cfg.Offers) > 0 {
+		params["offers"] = cfg.Offers
+	}
+	return params
 }
 
 func canonicalValue(v any) ([]byte, error) {

@@ -27,7 +27,10 @@ type Config struct {
 	Path  Path             // required
 	Store *taskstore.Store // required; the caller closes it after the handler
 	Push  Notifier         // default: no push notifications
-	Log   *slog.Logger     // default: none
+	// Card is the agent card as a caller may see it, who has proved himself.
+	// Default: there are no such cards.
+	Card func(ctx context.Context, caller Caller) (*sdk.AgentCard, error)
+	Log  *slog.Logger // default: none
 }
 
 // Handler is the SDK's request handler over our path and task store. It may be
@@ -36,6 +39,7 @@ type Handler struct {
 	path  Path
 	store *taskstore.Store
 	push  Notifier
+	card  func(ctx context.Context, caller Caller) (*sdk.AgentCard, error)
 	log   *slog.Logger
 
 	stop       context.Context // done when runs must end at once
@@ -57,7 +61,7 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{path: cfg.Path, store: cfg.Store, push: cfg.Push, log: cfg.Log, runs: make(map[sdk.TaskID]*run)}
+	h := &Handler{path: cfg.Path, store: cfg.Store, push: cfg.Push, card: cfg.Card, log: cfg.Log, runs: make(map[sdk.TaskID]*run)}
 	h.stop, h.stopNow = context.WithCancel(context.Background())
 	return h, nil
 }

@@ -196,7 +196,15 @@ func (h *Handler) stored(id sdk.TaskID, visible func(owner string) bool) (*sdk.T
 	return record.Task, nil
 }
 
-// GetExtendedAgentCard implements the SDK's RequestHandler: refused.
-func (h *Handler) GetExtendedAgentCard(context.Context, *sdk.GetExtendedAgentCardRequest) (*sdk.AgentCard, error) {
-	return nil, errExtended
+// GetExtendedAgentCard implements the SDK's RequestHandler: the card as its
+// caller may see it.
+func (h *Handler) GetExtendedAgentCard(ctx context.Context, _ *sdk.GetExtendedAgentCardRequest) (*sdk.AgentCard, error) {
+	if h.card == nil {
+		return nil, errExtended
+	}
+	caller, err := known(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return h.card(ctx, caller)
 }

@@ -201,7 +201,7 @@ type Config struct {
 	REST          http.Handler // HTTP+JSON; likewise
 	GRPC          http.Handler // gRPC on this port; it proves its callers itself
 	Tasks         a2asrv.RequestHandler
-	Card          http.Handler
+	Card          http.Handler // the agent card, and the keys that sign it
 	Tiles         http.Handler // the tiled log, without its /log prefix
 	Metrics       http.Handler
 	Authenticator Authenticator

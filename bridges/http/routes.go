@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/identity"
@@ -24,7 +25,8 @@ type act func(ctx context.Context, caller identity.Principal, r *http.Request) (
 func (d *door) routes(mux *http.ServeMux) {
 	mux.Handle(JSONRPCPath, d.a2a(JSONRPCPath, d.cfg.A2A))
 	mux.Handle(RESTPath+"/", d.a2a(RESTPath, d.cfg.REST))
-	mux.Handle("GET /.well-known/agent-card.json", d.cfg.Card)
+	mux.Handle("GET "+a2a.CardPath, d.cfg.Card)
+	mux.Handle("GET "+a2a.KeysPath, d.cfg.Card)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", d.ready)
 	mux.HandleFunc("GET /v1/login", d.login)

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -10,10 +14,13 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
@@ -22,23 +29,35 @@ import (
 // a2aPath is where the HTTP door serves A2A over JSON-RPC.
 const a2aPath = httpdoor.JSONRPCPath
 
-// newCard serves the node's signed agent card. Its bytes are made once: what a
-// node offers does not change while it runs. Without a port of its own, gRPC
-// is on the HTTP door's.
-func newCard(cfg *config, secure *tlsFiles, key *identity.Key, clusterName string, m *sandbox.Manager) (http.Handler, error) {
+// cards are the node's signed agent card and what callers see of it.
+type cards struct {
+	http.Handler // serves card and keys where agents look for them
+
+	public    *sdk.AgentCard // without its signatures
+	offers    []a2a.Offer
+	node      identity.ID
+	policy    *authz.Policy
+	directory directory
+	noRun     bool
+}
+
+// newCards makes the card. Its bytes are made once: what a node offers does
+// not change while it runs. Without a port of its own, gRPC is on the HTTP
+// door's.
+func newCards(cfg *config, secure *tlsFiles, key *identity.Key, clusterName string, m *sandbox.Manager, policy *authz.Policy, members directory) (*cards, error) {
+	offers := offersOf(m)
 	languages, backends := map[string]bool{}, map[string]bool{}
-	for _, d := range m.Describe() {
-		if !d.Available {
-			continue
-		}
-		backends[d.Name] = true
-		for _, l := range d.Languages {
-			languages[l] = true
-		}
+	for _, o := range offers {
+		languages[o.Language], backends[o.Sandbox] = true, true
+	}
+	also, ids, err := cardKeys(cfg, key)
+	if err != nil {
+		return nil, err
 	}
 	base, grpcAddr := reachedAt(cfg, secure)
 	text, err := a2a.Card(a2a.CardConfig{
 		Key:         key,
+		Also:        also,
 		Name:        "AgentiCraft node",
 		Description: "Runs code in sandboxes, under policy and on the record.",
 		Version:     buildVersion().Version,
@@ -51,23 +70,128 @@ func newCard(cfg *config, secure *tlsFiles, key *identity.Key, clusterName strin
 		Languages: slices.Sorted(maps.Keys(languages)),
 		Push:      cfg.Push,
 		Sandboxes: slices.Sorted(maps.Keys(backends)),
+		Offers:    offers,
+		Extended:  true,
 	})
 	if err != nil {
 		return nil, err
 	}
+	public, _, err := a2a.VerifyCard(text)
+	if err != nil {
+		return nil, err
+	}
+	public.Signatures = nil // what callers see of it is not what was signed
+	keys, err := a2a.JWKS(ids...)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(a2a.CardPath, fixed(text, "application/json"))
+	mux.Handle(a2a.KeysPath, fixed(keys, "application/jwk-set+json"))
+	return &cards{Handler: mux, public: public, offers: offers, node: key.ID(), policy: policy, directory: members, noRun: cfg.NoRun}, nil
+}
+
+// cardKeys are the further keys that sign the card, and all that do.
+func cardKeys(cfg *config, key *identity.Key) ([]*identity.Key, []identity.ID, error) {
+	ids := []identity.ID{key.ID()}
+	var also []*identity.Key
+	for _, file := range cfg.CardKeys {
+		k, err := identity.Load(file)
+		if err != nil {
+			return nil, nil, usage("card_keys: %v", err)
+		}
+		if slices.Contains(ids, k.ID()) {
+			return nil, nil, usage("card_keys: %s signs already", k.ID().DID())
+		}
+		also, ids = append(also, k), append(ids, k.ID())
+	}
+	return also, ids, nil
+}
+
+// offersOf is what the sandboxes of this machine really offer, sorted.
+func offersOf(m *sandbox.Manager) []a2a.Offer {
+	var out []a2a.Offer
+	for _, d := range m.Describe() {
+		for _, l := range d.Languages {
+			if d.Available {
+				out = append(out, a2a.Offer{Language: l, Sandbox: d.Name, Tier: d.Tier, Runtime: d.Runtimes[l], Enforces: slices.Sorted(maps.Keys(d.Enforces))})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b a2a.Offer) int {
+		return cmp.Or(cmp.Compare(a.Language, b.Language), cmp.Compare(a.Sandbox, b.Sandbox))
+	})
+	return out
+}
+
+// fixed serves bytes that do not change, with what caches need.
+func fixed(text []byte, kind string) http.Handler {
 	sum := sha256.Sum256(text)
 	etag := `"` + hex.EncodeToString(sum[:16]) + `"`
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Type", "application/json")
+		h.Set("Content-Type", kind)
 		h.Set("Cache-Control", "public, max-age=60")
 		h.Set("ETag", etag)
-		if r.Header.Get("If-None-Match") == etag {
-			w.WriteHeader(http.StatusNotModified)
-			return
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(text))
+	})
+}
+
+// terms are what policy grants a caller of one offer.
+type terms struct {
+	a2a.Offer
+	Limits authz.Obligations `json:"limits"` // the most
+}
+
+// For is the card as the caller may see it: the skills that policy allows him
+// now, and within what limits. It is not signed, since it is nobody else's.
+func (c *cards) For(ctx context.Context, caller server.Caller) (*sdk.AgentCard, error) {
+	p := caller.Principal
+	allowed, may := []terms{}, map[string]bool{}
+	for _, o := range c.offers {
+		dec, err := c.policy.Decide(ctx, authz.Query{
+			Principal: p, Action: authz.ExecRun, Tenant: p.Tenant, Suspended: c.directory.Suspended(p.Tenant), Ceiling: c.directory.Ceiling(p.Tenant),
+			Now: time.Now(), Vouched: p.Kind != identity.Agent, Via: caller.Door,
+			Execution: &authz.ExecutionFacts{Language: o.Language, Sandbox: o.Sandbox, Network: "none", CodeBytes: 1},
+			Node:      authz.NodeFacts{ID: string(c.node), Tier: o.Tier, RunAllowed: !c.noRun},
+		})
+		if err != nil {
+			return nil, fmt.Errorf("what %s may run: %w", p, err)
 		}
-		_, _ = w.Write(text) // the client may be gone
-	}), nil
+		if dec.Allow {
+			allowed, may[a2a.LanguageSkill(o.Language)] = append(allowed, terms{o, dec.Obligations}), true
+		}
+	}
+	card := *c.public
+	card.Skills = slices.DeleteFunc(slices.Clone(card.Skills), func(s sdk.AgentSkill) bool {
+		return s.ID == a2a.SkillID && len(may) == 0 || s.ID != a2a.SkillID && !may[s.ID]
+	})
+	if len(card.Skills) == 0 { // which a card must have
+		card.Skills = []sdk.AgentSkill{{ID: "run-nothing", Name: "Run nothing", Description: "Policy lets " + p.String() + " run nothing on this node.", Tags: []string{"denied"}}}
+	}
+	card.Capabilities.Extensions = slices.Clone(card.Capabilities.Extensions)
+	for i, e := range card.Capabilities.Extensions {
+		if e.URI != a2a.ExecutionURI {
+			continue
+		}
+		params := maps.Clone(e.Params)
+		var err error
+		if params["offers"], err = plainJSON(allowed); err != nil {
+			return nil, err
+		}
+		params["caller"] = map[string]any{"principal": p.String(), "tenant": p.Tenant}
+		card.Capabilities.Extensions[i].Params = params
+	}
+	return &card, nil
+}
+
+// plainJSON is v in the types that every binding carries.
+func plainJSON(v any) (out any, err error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return out, json.Unmarshal(raw, &out)
 }
 
 // reachedAt is where others reach the doors: the base of the HTTP door's URLs,

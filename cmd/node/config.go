@@ -56,6 +56,7 @@ type config struct {
 	Egress     []netip.Prefix // private ranges that programs may reach
 	Docker     string         // the engine's socket; "off": no sandbox docker
 	NATS       natsSettings
+	CardKeys   []string // files of further keys that sign the agent card
 	sources    map[string]string
 }
 
@@ -115,6 +116,7 @@ func settingsTable() []setting {
 		of(str(func(c *config) *string { return &c.GRPC }))("grpc_listen", "AGENTICRAFT_GRPC_LISTEN", "", "host:port of a port for gRPC alone, faster than the HTTP door's"),
 		of(list(func(c *config) *[]string { return &c.Mesh }))("mesh", "AGENTICRAFT_MESH", "/ip4/127.0.0.1/tcp/8520,/ip4/127.0.0.1/udp/8520/quic-v1", "multiaddrs to listen on, comma-separated, or none: only dial out"),
 		of(list(func(c *config) *[]string { return &c.Peers }))("peers", "AGENTICRAFT_PEERS", "", "multiaddrs of the other members, each ending in /p2p/ID"),
+		of(list(func(c *config) *[]string { return &c.CardKeys }))("card_keys", "AGENTICRAFT_CARD_KEYS", "", "files of further Ed25519 keys that sign the agent card, comma-separated"),
 		of(str(func(c *config) *string { return &c.Runtimes }))("runtimes", "AGENTICRAFT_RUNTIMES", "", "folder of language runtimes (default DATA/runtimes)"),
 		of(flag(func(c *config) *bool { return &c.NoRun }))("no_run", "AGENTICRAFT_NO_RUN", "false", "take no executions"),
 		of(flag(func(c *config) *bool { return &c.Push }))("push", "AGENTICRAFT_PUSH", "true", "tell web hooks about tasks, where their owners ask for it"),

@@ -87,6 +87,24 @@ func (k oneKey) Authenticate(context.Context, string, string) (identity.Principa
 	return k.Principal, nil
 }
 
+// doorsCard is one card for everybody, as a node's own is made and read.
+func doorsCard(t *testing.T, key *identity.Key) cardFor {
+	t.Helper()
+	text, err := a2a.Card(a2a.CardConfig{
+		Key: key, Name: "n", Version: "1", Cluster: "doors", Interfaces: []a2a.CardInterface{{URL: "http://x/"}}, Languages: []string{"starlark"}, Sandboxes: []string{"restricted"},
+		Offers: []a2a.Offer{{Language: "starlark", Sandbox: "restricted", Tier: "T1", Enforces: []string{"memory"}}}, Extended: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	card, _, err := a2a.VerifyCard(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	card.Signatures = nil
+	return func(context.Context, server.Caller) (*sdk.AgentCard, error) { return card, nil }
+}
+
 // openDoors serves one handler behind the HTTP door and the mesh door, and
 // gives official clients of each binding.
 func openDoors(t *testing.T) map[string]*a2aclient.Client {
@@ -100,7 +118,7 @@ func openDoors(t *testing.T) map[string]*a2aclient.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, _, err := openHandler(&config{Push: true}, &doorPath{stops: map[string]func(){}}, store, own, log)
+	handler, _, err := openHandler(&config{Push: true}, &doorPath{stops: map[string]func(){}}, store, own, doorsCard(t, own), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -458,8 +476,12 @@ func doorRequests(t *testing.T, key *identity.Key, c *a2aclient.Client) []doorRe
 		{"deleted push config refused", func(ctx context.Context) string {
 			return outcome(c.GetTaskPushConfig(ctx, &sdk.GetTaskPushConfigRequest{TaskID: done.ID, ID: "one"}))
 		}},
-		{"extended card refused", func(ctx context.Context) string {
-			return outcome(c.GetExtendedAgentCard(ctx, &sdk.GetExtendedAgentCardRequest{}))
+		{"extended card", func(ctx context.Context) string {
+			card, err := c.GetExtendedAgentCard(ctx, &sdk.GetExtendedAgentCardRequest{})
+			if err != nil {
+				return outcome(nil, err)
+			}
+			return outcome(map[string]any{"skills": card.Skills, "extensions": card.Capabilities.Extensions, "name": card.Name}, nil)
 		}},
 	}
 }

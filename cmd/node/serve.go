@@ -237,7 +237,15 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closing("task store", tasks.Close)
-	handler, pusher, err := openHandler(cfg, path, tasks, key, log)
+	secure, err := openTLS(cfg.TLS, log)
+	if err != nil {
+		return err
+	}
+	card, err := newCards(cfg, secure, key, begin.Cluster, manager, policy, members)
+	if err != nil {
+		return err
+	}
+	handler, pusher, err := openHandler(cfg, path, tasks, key, card.For, log)
 	if err != nil {
 		return err
 	}
@@ -268,20 +276,12 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		metrics.MustRegister(pusher.Metrics()...)
 	}
 	rpc := server.HTTP(server.HTTPConfig{Handler: handler, Log: log})
-	secure, err := openTLS(cfg.TLS, log)
-	if err != nil {
-		return err
-	}
 	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated, used: rules.admin.used.note, tls: secure}
 	rpcGRPC, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Authenticate: httpdoor.Callers(known), TLS: secure.own(), Log: log})
 	if err != nil {
 		return err
 	}
 	defer closing("gRPC", rpcGRPC.Close)
-	card, err := newCard(cfg, secure, key, begin.Cluster, manager)
-	if err != nil {
-		return err
-	}
 	listener, err := listen(ctx, "http", cfg.HTTP, secure)
 	if err != nil {
 		return err

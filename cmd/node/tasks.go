@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+
 	"github.com/agenticraft/node/a2a/push"
 	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/a2a/taskstore"
@@ -13,8 +15,8 @@ import (
 
 // openHandler puts the one handler in front of a path, with the pusher that
 // tells receivers about its tasks; none if the configuration wants none.
-func openHandler(cfg *config, path server.Path, tasks *taskstore.Store, key *identity.Key, log *slog.Logger) (*server.Handler, *push.Pusher, error) {
-	own := server.Config{Path: path, Store: tasks, Log: log}
+func openHandler(cfg *config, path server.Path, tasks *taskstore.Store, key *identity.Key, card cardFor, log *slog.Logger) (*server.Handler, *push.Pusher, error) {
+	own := server.Config{Path: path, Store: tasks, Card: card, Log: log}
 	var pusher *push.Pusher
 	if cfg.Push {
 		guard, err := push.ParseGuard(cfg.PushAllow)
@@ -29,6 +31,9 @@ func openHandler(cfg *config, path server.Path, tasks *taskstore.Store, key *ide
 	handler, err := server.New(own)
 	return handler, pusher, err
 }
+
+// cardFor gives the agent card as a caller may see it.
+type cardFor = func(ctx context.Context, caller server.Caller) (*sdk.AgentCard, error)
 
 const pruneEvery = time.Minute
 
