@@ -8,7 +8,6 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1/pbconv"
-	"github.com/gowebpki/jcs"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -103,7 +102,7 @@ func canonicalProto(p proto.Message) ([]byte, error) {
 	if err != nil {
 		return nil, Errorf(CodeInvalidRequest, "request: %s", clip(err.Error()))
 	}
-	canonical, err := jcs.Transform(raw)
+	canonical, err := canonicalize(raw)
 	if err != nil {
 		return nil, Errorf(CodeInvalidRequest, "request: %s", clip(err.Error()))
 	}

@@ -10,13 +10,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/gowebpki/jcs"
 )
 
 // canonicalJSON is RFC 8785; it refuses duplicate members and lone surrogates.
 func canonicalJSON(raw []byte) ([]byte, error) {
-	out, err := jcs.Transform(raw)
+	out, err := canonicalize(raw)
 	if err != nil {
 		return nil, Errorf(CodeInvalidRequest, "not valid JSON: %s", clip(err.Error()))
 	}
