@@ -2,6 +2,7 @@ package a2a
 
 import (
 	"encoding/json"
+	"maps"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 )
@@ -35,4 +36,55 @@ func Describe(task *sdk.Task) (Report, error) {
 		}, nil
 	}
 	return ReportOf(task)
+}
+
+// Members of a task's metadata under [ExecutionURI].
+const (
+	metaOwner  = "owner"  // who may see it
+	metaStatus = "status" // how it ended, in the report's words, which lists leave out
+)
+
+// OwnerOf is who may see a task, as its metadata says; "" if it does not.
+func OwnerOf(task *sdk.Task) string { return note(task, metaOwner) }
+
+// SetOwner notes who may see a task.
+func SetOwner(task *sdk.Task, owner string) { setNote(task, metaOwner, owner) }
+
+// SetStatus notes how a task ended.
+func SetStatus(task *sdk.Task, s Status) { setNote(task, metaStatus, string(s)) }
+
+// StatusOf is how a task stands, in the report's words, which tell more than
+// its state: of the failed ones, which were lost or ran out of time.
+func StatusOf(task *sdk.Task) Status {
+	if rep, err := Describe(task); err == nil {
+		return rep.Status
+	}
+	if s := Status(note(task, metaStatus)); s.Terminal() && s.TaskState() == task.Status.State {
+		return s
+	}
+	for _, s := range []Status{Succeeded, Cancelled, Denied} {
+		if s.TaskState() == task.Status.State {
+			return s
+		}
+	}
+	return Failed
+}
+
+func note(task *sdk.Task, name string) string {
+	meta, _ := task.Metadata[ExecutionURI].(map[string]any)
+	text, _ := meta[name].(string)
+	return text
+}
+
+// setNote leaves the metadata that other copies of the task share as it is.
+func setNote(task *sdk.Task, name, value string) {
+	meta, _ := task.Metadata[ExecutionURI].(map[string]any)
+	if meta = maps.Clone(meta); meta == nil {
+		meta = map[string]any{}
+	}
+	meta[name] = value
+	if task.Metadata = maps.Clone(task.Metadata); task.Metadata == nil {
+		task.Metadata = map[string]any{}
+	}
+	task.Metadata[ExecutionURI] = meta
 }

@@ -84,6 +84,8 @@ type Peers interface {
 	// Follow streams a task from the node that runs it, after an event if after
 	// is not nil.
 	Follow(ctx context.Context, at identity.ID, task string, after *uint64) iter.Seq2[server.Numbered, error]
+	// List asks a node for tasks of its store.
+	List(ctx context.Context, at identity.ID, q server.Query) (server.Page, error)
 	// Pushes are the push configurations that a node keeps of its door's tasks.
 	Pushes(at identity.ID) (server.Pushes, error)
 	// Receipt fetches the receipt of a task from the node that ran it.

@@ -322,6 +322,10 @@ func (p *peers) Follow(context.Context, identity.ID, string, *uint64) iter.Seq2[
 	}
 }
 
+func (p *peers) List(context.Context, identity.ID, server.Query) (server.Page, error) {
+	return server.Page{}, errors.New("no answer")
+}
+
 func (p *peers) Pushes(identity.ID) (server.Pushes, error) { return nil, errors.New("no answer") }
 
 func (p *peers) Receipt(context.Context, identity.ID, string) ([]byte, error) {

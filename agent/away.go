@@ -19,7 +19,10 @@ import (
 // The tasks of other nodes, for a caller who came back to another door. The log
 // says which node runs a task and which took it in.
 
-var _ server.Mesh = (*Agent)(nil)
+var (
+	_ server.Mesh   = (*Agent)(nil)
+	_ server.Lister = (*Agent)(nil)
+)
 
 // Follow streams a task from the node that runs it.
 func (a *Agent) Follow(ctx context.Context, task string, caller identity.Principal, after *uint64) iter.Seq2[server.Numbered, error] {
@@ -58,6 +61,52 @@ func (a *Agent) Pushes(ctx context.Context, task string, caller identity.Princip
 	return a.cfg.Peers.Pushes(body.Door)
 }
 
+// Connected are the nodes that can be asked, and this one.
+func (a *Agent) Connected() []string {
+	out := []string{string(a.cfg.Key.ID())}
+	for peer := range a.cfg.Peers.Adverts() {
+		out = append(out, string(peer))
+	}
+	return out
+}
+
+// Lists asks the other connected nodes for their tasks. One that does not answer
+// in time is left out.
+func (a *Agent) Lists(ctx context.Context, q server.Query) (map[string]server.Page, error) {
+	type answer struct {
+		peer identity.ID
+		page server.Page
+		err  error
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	out := map[string]server.Page{}
+	answers := make(chan answer, len(q.Present))
+	waiting := 0
+	for _, name := range q.Present {
+		peer := identity.ID(name)
+		if peer == a.cfg.Key.ID() {
+			continue
+		}
+		waiting++
+		asked.Go(func() {
+			page, err := a.cfg.Peers.List(ctx, peer, q)
+			answers <- answer{peer, page, err}
+		})
+	}
+	for range waiting {
+		got := <-answers
+		if got.err != nil {
+			a.log.WarnContext(ctx, "task list of a node not had", "peer", got.peer, "err", got.err)
+			continue
+		}
+		out[string(got.peer)] = got.page
+	}
+	return out, nil
+}
+
 const askWait = 2 * time.Second
 
 // askAround asks the connected nodes for a task that is not in our log: it may
@@ -76,7 +125,7 @@ func (a *Agent) askAround(ctx context.Context, task string, caller identity.Prin
 	for peer := range adverts {
 		asked.Go(func() {
 			t, err := a.cfg.Peers.Task(ctx, peer, task)
-			if err != nil || !maySee(caller, server.OwnerOf(t)) {
+			if err != nil || !maySee(caller, a2a.OwnerOf(t)) {
 				t = nil
 			}
 			answers <- t

@@ -176,7 +176,7 @@ func (h *Handler) storedRun(task *sdk.Task) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := newRun(task, OwnerOf(task))
+	r := newRun(task, a2a.OwnerOf(task))
 	for _, stored := range events {
 		var e entry
 		if err := json.Unmarshal(stored.Data, &e); err != nil {

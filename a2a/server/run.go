@@ -217,6 +217,7 @@ func ended(task *sdk.Task, report a2a.Report, extra []*sdk.Artifact) (*sdk.Task,
 	if report.Error != nil {
 		out.Status.Message = sdk.NewMessageForTask(sdk.MessageRoleAgent, &out, sdk.NewTextPart(report.Error.Message))
 	}
+	a2a.SetStatus(&out, report.Status)
 	out.Artifacts = append(slices.Clip(extra), artifact)
 	return &out, nil
 }

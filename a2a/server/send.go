@@ -120,7 +120,11 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	r := newRun(task, admitted.Owner)
 	r.talks = admitted.Talk != nil
 	fromTheStart := r.snapshot()
-	if _, err := h.store.Create(task, admitted.Owner, *task.Status.Timestamp); err != nil {
+	door := ""
+	if caller, _ := CallerFrom(ctx); caller.Door == DoorMesh {
+		door = string(caller.Peer)
+	}
+	if _, err := h.store.CreatePlaced(task, admitted.Owner, door, *task.Status.Timestamp); err != nil {
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
 	}
 	h.register(ctx, task.ID, push)
@@ -309,21 +313,11 @@ func newTask(admitted Admitted, req *sdk.SendMessageRequest) *sdk.Task {
 	if task.ContextID == "" {
 		task.ContextID = admitted.Task
 	}
-	task.SetMeta(a2a.ExecutionURI, map[string]any{metaOwner: admitted.Owner})
+	a2a.SetOwner(task, admitted.Owner)
 	message := *req.Message
 	message.TaskID, message.ContextID = task.ID, task.ContextID
 	task.History = []*sdk.Message{&message}
 	return task
-}
-
-// metaOwner names the owner in a task's metadata under [a2a.ExecutionURI].
-const metaOwner = "owner"
-
-// OwnerOf is who may see a task, as its metadata says; "" if it does not.
-func OwnerOf(task *sdk.Task) string {
-	meta, _ := task.Metadata[a2a.ExecutionURI].(map[string]any)
-	owner, _ := meta[metaOwner].(string)
-	return owner
 }
 
 func historyLength(req *sdk.SendMessageRequest) *int {

@@ -48,7 +48,7 @@ func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, c
 		return nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; send a new message without taskId")
 	case !talks:
 		return nil, a2a.Errorf(a2a.CodeUnsupported, "a task takes one message; send a new one without taskId")
-	case !interrupted(state) || !caller.is(OwnerOf(task), nil):
+	case !interrupted(state) || !caller.is(a2a.OwnerOf(task), nil):
 		return nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits for no message")
 	}
 	if err := h.enter(); err != nil {
@@ -201,7 +201,7 @@ func (h *Handler) hush(ctx context.Context, task *sdk.Task) bool {
 		var err error
 		if r, err = h.storedRun(task); err != nil {
 			h.log.ErrorContext(ctx, "log of a task", "task", task.ID, "err", err)
-			r = newRun(task, OwnerOf(task))
+			r = newRun(task, a2a.OwnerOf(task))
 		}
 		r.talks = true
 	}

@@ -18,8 +18,6 @@ var (
 	errExtended = a2a.Errorf(a2a.CodeUnsupported, "there is no extended agent card")
 )
 
-const maxPage, defaultPage = 100, 50
-
 // GetTask implements the SDK's RequestHandler.
 func (h *Handler) GetTask(ctx context.Context, req *sdk.GetTaskRequest) (*sdk.Task, error) {
 	caller, err := known(ctx)
@@ -36,51 +34,6 @@ func (h *Handler) GetTask(ctx context.Context, req *sdk.GetTaskRequest) (*sdk.Ta
 	return trimHistory(task, req.HistoryLength), nil
 }
 
-// ListTasks implements the SDK's RequestHandler: the tasks that this node
-// holds, last changed first.
-func (h *Handler) ListTasks(ctx context.Context, req *sdk.ListTasksRequest) (*sdk.ListTasksResponse, error) {
-	caller, err := known(ctx)
-	if err != nil {
-		return nil, err
-	}
-	size := req.PageSize
-	if size == 0 {
-		size = defaultPage
-	}
-	if size < 1 || size > maxPage {
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "pageSize must be 1 to %d", maxPage)
-	}
-	if req.HistoryLength != nil && *req.HistoryLength < 0 {
-		return nil, errHistory
-	}
-	filter := taskstore.Filter{
-		Owner:   caller.Principal.String(),
-		Any:     caller.is("", maySee),
-		Context: req.ContextID,
-		State:   req.Status,
-		Limit:   size,
-		Cursor:  req.PageToken,
-	}
-	if req.StatusTimestampAfter != nil {
-		filter.After = *req.StatusTimestampAfter
-	}
-	page, err := h.store.List(filter)
-	if errors.Is(err, taskstore.ErrCursor) {
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "pageToken is not one that this node gave")
-	}
-	if err != nil {
-		return nil, err
-	}
-	tasks := make([]*sdk.Task, 0, len(page.Records))
-	for _, r := range page.Records {
-		if !req.IncludeArtifacts {
-			r.Task.Artifacts = nil
-		}
-		tasks = append(tasks, trimHistory(r.Task, req.HistoryLength))
-	}
-	return &sdk.ListTasksResponse{Tasks: tasks, TotalSize: page.Total, PageSize: size, NextPageToken: page.Next}, nil
-}
-
 // CancelTask implements the SDK's RequestHandler: it asks the run to stop and
 // answers when it has. To cancel what is cancelled is no error.
 func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*sdk.Task, error) {
@@ -92,7 +45,7 @@ func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if !caller.is(OwnerOf(task), mayCancel) {
+	if !caller.is(a2a.OwnerOf(task), mayCancel) {
 		return nil, a2a.Errorf(a2a.CodeDenied, "you may see this task, not cancel it")
 	}
 	for !task.Status.State.Terminal() { // again if it ended its turn just now

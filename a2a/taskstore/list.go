@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -14,20 +15,53 @@ import (
 
 // Filter says which tasks to list. Zero fields leave nothing out.
 type Filter struct {
-	Owner   string // only his; ignored if Any
-	Any     bool   // of every owner: the caller has checked that he may
-	Context string
-	State   sdk.TaskState
-	After   time.Time // changed at this time or later
-	Limit   int       // at most so many; required
-	Cursor  string    // Page.Next of the page before
+	Owner   string        `json:"owner"`         // only his; ignored if Any
+	Any     bool          `json:"any,omitempty"` // of every owner: the caller has checked that he may
+	Context string        `json:"context,omitempty"`
+	State   sdk.TaskState `json:"state,omitempty"`
+	After   time.Time     `json:"after"`            // changed at this time or later
+	Limit   int           `json:"limit"`            // at most so many; required
+	Cursor  string        `json:"cursor,omitempty"` // Page.Next of the page before
+	// Present are the doors that list their tasks themselves: tasks that one of
+	// them placed here are left out. Nil leaves none out.
+	Present []string `json:"present,omitempty"`
 }
 
 // Page is one page of a list, last changed first.
 type Page struct {
-	Records []Record
-	Next    string // "" on the last page
-	Total   int    // of all pages
+	Records []Record `json:"records"`
+	Next    string   `json:"next"`  // "" on the last page
+	Total   int      `json:"total"` // of all pages
+}
+
+// Merge is one page of several stores' pages, all from the same cursor.
+func Merge(pages []Page, limit int) Page {
+	var out Page
+	more := false
+	for _, p := range pages {
+		out.Records = append(out.Records, p.Records...)
+		out.Total += p.Total
+		more = more || p.Next != ""
+	}
+	out.Records = slices.DeleteFunc(out.Records, func(r Record) bool { return r.Task == nil }) // another node may send that
+	slices.SortFunc(out.Records, func(a, b Record) int { return bytes.Compare(orderKey(a), orderKey(b)) })
+	// What comes after the last record of a page that was cut short is unknown.
+	for _, p := range pages {
+		if p.Next == "" || len(p.Records) == 0 || p.Records[len(p.Records)-1].Task == nil {
+			continue
+		}
+		last := orderKey(p.Records[len(p.Records)-1])
+		if cut := slices.IndexFunc(out.Records, func(r Record) bool { return bytes.Compare(orderKey(r), last) > 0 }); cut >= 0 {
+			out.Records = out.Records[:cut]
+		}
+	}
+	if len(out.Records) > limit {
+		out.Records, more = out.Records[:limit], true
+	}
+	if more && len(out.Records) > 0 {
+		out.Next = encodeCursor(orderKey(out.Records[len(out.Records)-1]))
+	}
+	return out
 }
 
 // List reads one page. It sees one moment: a task that changes between two
@@ -95,14 +129,14 @@ func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
 }
 
 func (f Filter) match(raw []byte) (bool, error) {
-	if f.State == "" && f.Context == "" {
+	if f.State == "" && f.Context == "" && f.Present == nil {
 		return true, nil
 	}
 	var s summary
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return false, err
 	}
-	return (f.State == "" || f.State == s.State) && (f.Context == "" || f.Context == s.Context), nil
+	return (s.Door == "" || !slices.Contains(f.Present, s.Door)) && (f.State == "" || f.State == s.State) && (f.Context == "" || f.Context == s.Context), nil
 }
 
 const (

@@ -63,12 +63,14 @@ type Record struct {
 	Owner      string    `json:"owner"`
 	Generation uint64    `json:"generation"` // 1 when created, one more with each change
 	Updated    time.Time `json:"updated"`
+	Door       string    `json:"door,omitempty"` // the node that placed it here; "" if it came in here
 }
 
 // summary is what a list filters by.
 type summary struct {
 	State   sdk.TaskState `json:"state"`
 	Context string        `json:"context"`
+	Door    string        `json:"door,omitempty"`
 }
 
 // Store is an open task store. It may be used concurrently.
@@ -127,10 +129,15 @@ func (s *Store) Close() error {
 
 // Create adds a task, generation 1. A task with its id is [ErrExists].
 func (s *Store) Create(task *sdk.Task, owner string, now time.Time) (Record, error) {
+	return s.CreatePlaced(task, owner, "", now)
+}
+
+// CreatePlaced adds a task that another node, its door, placed here.
+func (s *Store) CreatePlaced(task *sdk.Task, owner, door string, now time.Time) (Record, error) {
 	if strings.ContainsRune(owner, 0) {
 		return Record{}, fmt.Errorf("create task %s: bad owner %q", task.ID, owner)
 	}
-	r := Record{Task: task, Owner: owner, Generation: 1, Updated: now.UTC()}
+	r := Record{Task: task, Owner: owner, Door: door, Generation: 1, Updated: now.UTC()}
 	err := s.write(func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketTasks).Get([]byte(task.ID)) != nil {
 			return ErrExists
@@ -155,7 +162,7 @@ func (s *Store) Update(task *sdk.Task, now time.Time, more Change) (Record, erro
 		if err := unindex(tx, old); err != nil {
 			return err
 		}
-		r = Record{Task: task, Owner: old.Owner, Generation: old.Generation + 1, Updated: now.UTC()}
+		r = Record{Task: task, Owner: old.Owner, Door: old.Door, Generation: old.Generation + 1, Updated: now.UTC()}
 		return errors.Join(put(tx, r), putEvents(tx, task.ID, more.Events), putNotices(tx, task.ID, now, more.Notices))
 	})
 	if err != nil {
@@ -211,7 +218,7 @@ func put(tx *bbolt.Tx, r Record) error {
 	if err != nil {
 		return err
 	}
-	sum, err := json.Marshal(summary{State: r.Task.Status.State, Context: r.Task.ContextID})
+	sum, err := json.Marshal(summary{State: r.Task.Status.State, Context: r.Task.ContextID, Door: r.Door})
 	if err != nil {
 		return err
 	}

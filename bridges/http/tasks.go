@@ -65,7 +65,7 @@ func (d *door) tasks(ctx context.Context, _ identity.Principal, r *http.Request)
 		Next  string        `json:"next"`
 	}{Tasks: []TaskSummary{}, Next: res.NextPageToken}
 	for _, t := range res.Tasks {
-		s := TaskSummary{Task: string(t.ID), Status: statusOf(t)}
+		s := TaskSummary{Task: string(t.ID), Status: a2a.StatusOf(t)}
 		if t.Status.Timestamp != nil {
 			s.Updated = t.Status.Timestamp.UTC().Format("2006-01-02T15:04:05.000Z07:00")
 		}
@@ -110,18 +110,4 @@ func decode(body io.Reader, into any) error {
 		return &a2a.Error{Code: "invalid_request", Message: "the body holds more than one JSON document"}
 	}
 	return nil
-}
-
-// statusOf is the status in the report's words, which tell more than the
-// task's state.
-func statusOf(t *sdk.Task) a2a.Status {
-	if rep, err := a2a.Describe(t); err == nil {
-		return rep.Status
-	}
-	for _, s := range []a2a.Status{a2a.Succeeded, a2a.Cancelled, a2a.Denied} {
-		if s.TaskState() == t.Status.State {
-			return s
-		}
-	}
-	return a2a.Failed
 }

@@ -102,6 +102,30 @@ func (c *testCluster) read(at *client.Client, task string, after *uint64, enough
 	return stdout, last, state
 }
 
+// listed are all tasks that a client is shown, page by page, and how they stand.
+func (c *testCluster) listed(at *client.Client) map[string]a2a.Status {
+	c.t.Helper()
+	out := map[string]a2a.Status{}
+	for cursor := ""; ; {
+		page, err := at.List(c.t.Context(), &sdk.ListTasksRequest{PageSize: 1, PageToken: cursor}, nil)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, task := range page.Tasks {
+			if _, again := out[string(task.ID)]; again {
+				c.t.Errorf("task %s is listed twice", task.ID)
+			}
+			out[string(task.ID)] = a2a.StatusOf(task)
+		}
+		if cursor = page.NextPageToken; cursor == "" {
+			if page.TotalSize != len(out) {
+				c.t.Errorf("%d tasks in all, %d were listed", page.TotalSize, len(out))
+			}
+			return out
+		}
+	}
+}
+
 // Issue 5: a client who comes back to another node of the cluster gets its task
 // and its stream, where it left off, also when the door that it came by is dead.
 func TestATaskThroughAnyDoor(t *testing.T) {
@@ -113,6 +137,11 @@ func TestATaskThroughAnyDoor(t *testing.T) {
 	// Some of it at the door, some more at another node, after what was seen.
 	first, at, _ := c.read(c.agentAt(door), counts, nil, func(s string) bool { return strings.Contains(s, "2\n") })
 	second, at, _ := c.read(c.agentAt(other), counts, &at, func(s string) bool { return strings.Contains(s, "5\n") })
+	for node := range c.Nodes {
+		if got := c.listed(c.agentAt(node)); len(got) != 2 {
+			t.Errorf("node %d lists %v", node+1, got)
+		}
+	}
 	c.kill(door)
 	rest, _, state := c.read(c.agentAt(other), counts, &at, nil)
 	if got := first + second + rest; got != counted() || state != sdk.TaskStateCompleted {
@@ -121,6 +150,9 @@ func TestATaskThroughAnyDoor(t *testing.T) {
 
 	// The other node knows the rest of what one can ask of it.
 	cl := c.agentAt(other)
+	if got := c.listed(cl); got[counts] != a2a.Succeeded || got[sleeps] != a2a.Running || len(got) != 2 {
+		t.Errorf("without their door the tasks are listed as %v", got)
+	}
 	task, err := cl.Get(t.Context(), counts, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +35,8 @@ const (
 const (
 	peerDial        = 3 * time.Second
 	maxPeerReceipt  = 16 << 20 // bytes
+	maxPeerPage     = 32 << 20 // bytes
+	maxPeerQuery    = 64 << 10 // bytes
 	idlePeerStreams = 16       // kept open to each peer: opening one costs four times using one
 )
 
@@ -141,6 +145,30 @@ func (p *meshPeers) Follow(ctx context.Context, at identity.ID, task string, aft
 	}
 }
 
+func (p *meshPeers) List(ctx context.Context, at identity.ID, q server.Query) (server.Page, error) {
+	text, err := json.Marshal(q)
+	if err != nil {
+		return server.Page{}, fmt.Errorf("list tasks: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+string(at)+"/tasks", bytes.NewReader(text))
+	if err != nil {
+		return server.Page{}, fmt.Errorf("list tasks: %w", err)
+	}
+	res, err := p.links.client(at, protocolA2A).Do(req)
+	if err != nil {
+		return server.Page{}, fmt.Errorf("list tasks: %w", err)
+	}
+	defer res.Body.Close()
+	var page server.Page
+	if res.StatusCode != http.StatusOK {
+		return server.Page{}, fmt.Errorf("list tasks: the node answered %s", res.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxPeerPage)).Decode(&page); err != nil {
+		return server.Page{}, fmt.Errorf("list tasks: %w", err)
+	}
+	return page, nil
+}
+
 func (p *meshPeers) Pushes(at identity.ID) (server.Pushes, error) { return p.a2a(at) }
 
 func (p *meshPeers) Receipt(ctx context.Context, at identity.ID, task string) ([]byte, error) {
@@ -182,8 +210,9 @@ func (p *meshPeers) Adverts() map[identity.ID][]byte {
 
 // serveMesh answers A2A requests of other nodes. The connection proves who they
 // are: as members they look after the tasks that they placed here.
-func serveMesh(ctx context.Context, node *mesh.Node, rpc http.Handler, path *agent.Agent, log *slog.Logger) error {
+func serveMesh(ctx context.Context, node *mesh.Node, rpc http.Handler, handler *server.Handler, path *agent.Agent, log *slog.Logger) error {
 	mux := http.NewServeMux()
+	mux.Handle("POST /tasks", listTasks(handler, log))
 	mux.Handle("POST /", rpc)
 	mux.HandleFunc("GET /receipt/{task}", func(w http.ResponseWriter, r *http.Request) {
 		text, err := path.OwnReceipt(r.Context(), r.PathValue("task"))
@@ -207,6 +236,26 @@ func serveMesh(ctx context.Context, node *mesh.Node, rpc http.Handler, path *age
 		}
 		mux.ServeHTTP(w, r.WithContext(server.WithCaller(r.Context(), caller)))
 	}))
+}
+
+// listTasks answers another node about the tasks of this one's store, for a
+// caller whom that node proved: as a member it may see all of them.
+func listTasks(handler *server.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q server.Query
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPeerQuery)).Decode(&q); err != nil {
+			http.Error(w, "not a query", http.StatusBadRequest)
+			return
+		}
+		page, err := handler.ListLocal(q)
+		if err != nil {
+			log.WarnContext(r.Context(), "task list for a peer", "err", err)
+			http.Error(w, "no list", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(page) // the peer may be gone
+	})
 }
 
 // serveLog answers other nodes about the log.

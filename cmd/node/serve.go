@@ -319,7 +319,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		<-ctx.Done()
 		return drain(ctx, handler) // the doors' open streams end with the runs
 	})
-	work.Go(func() error { return serveMesh(ctx, node, rpc, path, log) })
+	work.Go(func() error { return serveMesh(ctx, node, rpc, handler, path, log) })
 	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, points), log) })
 	work.Go(func() error { return reads.Run(ctx) })
 	work.Go(func() error { return path.Run(ctx, handler) })
