@@ -13,6 +13,7 @@ import (
 type State struct {
 	At      uint64   `json:"at"` // index of the newest entry that counted
 	Cluster Cluster  `json:"cluster"`
+	Epoch   Epoch    `json:"epoch"` // who kept the log
 	Members []Member `json:"members"`
 	Tenants []Tenant `json:"tenants"`
 	Agents  []Agent  `json:"agents"` // with their roles; those revoked by then have Revoked
@@ -36,10 +37,11 @@ func changes() []audit.Kind {
 // that day. It replays the changes from entry 0 on through the rules that
 // admitted them.
 func AsOf(ctx context.Context, log interface {
+	Origin() string
 	Query(ctx context.Context, f audit.Filter) (audit.Page, error)
 }, index uint64,
 ) (State, error) {
-	tables := memory{}
+	tables, rules := memory{}, Admission{Origin: log.Origin()}
 	f := audit.Filter{Kinds: changes(), Limit: audit.MaxLimit}
 	for more := true; more; {
 		page, err := log.Query(ctx, f)
@@ -51,7 +53,7 @@ func AsOf(ctx context.Context, log interface {
 				page.Next = ""
 				break
 			}
-			if err := (Admission{}).Admit(tables, one.Index, one.Entry.Author, one.Entry); err != nil {
+			if err := rules.Admit(tables, one.Index, one.Entry.Author, one.Entry); err != nil {
 				return State{}, fmt.Errorf("replay entry %d: %w", one.Index, err)
 			}
 		}
@@ -62,12 +64,13 @@ func AsOf(ctx context.Context, log interface {
 
 func stateOf(r *Registry, index uint64) (State, error) {
 	s := State{At: index}
-	var errs [5]error
+	var errs [6]error
 	s.Cluster, errs[0] = r.Cluster()
 	s.Members, errs[1] = r.Members()
 	s.Tenants, errs[2] = r.Tenants()
 	s.Agents, errs[3] = r.Agents()
 	s.Keys, errs[4] = r.Keys()
+	s.Epoch, errs[5] = r.Epoch()
 	for layer, into := range map[string]**Policy{LayerBase: &s.Policy, LayerAdditions: &s.Additions} {
 		policy, err := r.Policy(layer)
 		switch {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/audit/audittest"
 	"github.com/agenticraft/node/registry"
 )
@@ -13,7 +14,8 @@ import (
 // Who could do what on that day: the tables as of every index are those that
 // stood there then.
 func TestAsOf(t *testing.T) {
-	log := audittest.New(t, genesisLeaf(t), registry.Admission{})
+	leaf := genesisLeaf(t)
+	log := audittest.New(t, leaf, registry.Admission{Origin: audit.OriginOf(leaf)})
 	reg := registry.New(log.Store)
 	rec := log.Recorder(keeper)
 	then := map[uint64][]registry.Agent{}
@@ -39,6 +41,25 @@ func TestAsOf(t *testing.T) {
 			t.Fatal(err)
 		}
 		keep(ack.Index)
+	}
+	// A node that comes by an invitation: its proof holds for this log only.
+	invite, origin := person(40), log.Store.Origin()
+	ends := audit.FormatTime(time.Now().Add(time.Hour))
+	for _, body := range []registry.MemberBody{
+		{Action: registry.Invite, ID: invite.ID(), Role: registry.Worker, Expires: ends},
+		{Action: registry.Add, ID: carol.ID(), Role: registry.Worker, Invite: invite.ID(), Proof: registry.JoinProof(invite, origin, carol.ID(), registry.Worker)},
+	} {
+		e, err := registry.NewEntry(admin(), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rec.Record(t.Context(), signed(e, time.Now())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	joined, err := registry.AsOf(t.Context(), log.Store, log.Store.Size()-1)
+	if err != nil || len(joined.Members) != 4 || joined.Epoch.Number != 1 || len(joined.Epoch.Keepers) != 1 {
+		t.Errorf("after a node joined: %+v, %v", joined, err)
 	}
 	for index, want := range then {
 		got, err := registry.AsOf(t.Context(), log.Store, index)
