@@ -30,9 +30,15 @@ type CheckpointerConfig struct {
 	// Lead reports whether this keeper is the one that proposes checkpoints.
 	Lead func() bool
 	// Alarm, if not nil, is told of contradicting histories. It must not block.
-	Alarm   func(Alarm)
-	Spacing time.Duration // between checkpoints, at least; 0: 50 ms
-	Log     *slog.Logger  // nil: none
+	Alarm func(Alarm)
+	// Contradicted, if not nil, is given a checkpoint that a quorum signed and
+	// that the log here contradicts: this keeper is the odd one.
+	Contradicted func(at Checkpoint, text []byte)
+	// Outvoted, if not nil, is called when so many keepers have another log than
+	// this one, which proposes checkpoints, that no quorum will sign its own.
+	Outvoted func()
+	Spacing  time.Duration // between checkpoints, at least; 0: 50 ms
+	Log      *slog.Logger  // nil: none
 }
 
 const (
@@ -242,6 +248,15 @@ func (c *Checkpointer) collect(ctx context.Context, want Checkpoint, keepers []i
 	if len(signed) >= quorum {
 		return signed, nil
 	}
+	forks := 0
+	for _, err := range why {
+		if errors.Is(err, ErrFork) {
+			forks++
+		}
+	}
+	if forks >= quorum && c.cfg.Outvoted != nil {
+		c.cfg.Outvoted()
+	}
 	return nil, fmt.Errorf("%w: %d of %d needed signatures: %w", ErrUnavailable, len(signed), quorum, errors.Join(why...))
 }
 
@@ -300,6 +315,9 @@ func (c *Checkpointer) accept(ctx context.Context, peer identity.ID, text []byte
 	err = c.store.addNote(got, text)
 	if errors.Is(err, ErrFork) {
 		c.alarm(ctx, peer, got.Size, err)
+		if c.cfg.Contradicted != nil {
+			c.cfg.Contradicted(got, text)
+		}
 	}
 	return err
 }

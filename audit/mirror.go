@@ -28,8 +28,10 @@ type MirrorConfig struct {
 	Trust func() (Trust, error)
 	// Witness, if not nil, signs a checkpoint that the mirror has verified.
 	Witness func(ctx context.Context, at Checkpoint, now time.Time) ([]byte, error)
-	Alarm   func(Alarm)  // as in [CheckpointerConfig]
-	Log     *slog.Logger // nil: none
+	Alarm   func(Alarm) // as in [CheckpointerConfig]
+	// Contradicted is as in [CheckpointerConfig].
+	Contradicted func(at Checkpoint, text []byte)
+	Log          *slog.Logger // nil: none
 }
 
 const (
@@ -142,6 +144,9 @@ func (m *Mirror) Pull(ctx context.Context, wait time.Duration) error {
 	if err := store.follow(ctx, at); err != nil {
 		if errors.Is(err, ErrFork) {
 			m.forked(ctx, peer, at, err)
+			if m.cfg.Contradicted != nil {
+				m.cfg.Contradicted(at, []byte(h.Checkpoint))
+			}
 		}
 		return fmt.Errorf("%s: %w", peer, err)
 	}

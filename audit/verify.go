@@ -84,6 +84,8 @@ type dirCheck struct {
 	genesis []byte
 	notes   map[uint64][]byte // size -> checkpoint that is not verified yet
 	pledge  pledge
+	against Checkpoint // contradicts the log, if there is an accuser
+	accuser []byte
 
 	tree    func() (boltElem, error, bool)
 	batches func() (boltElem, error, bool)
@@ -175,6 +177,10 @@ func (v *dirCheck) start(f *os.File, size int64, cosigned string) (err error) {
 		v.notes[binary.BigEndian.Uint64(e.key)] = bytes.Clone(e.value)
 	}
 	if v.pledge, err = readPledge(cosigned); err != nil {
+		return bad(0, err.Error())
+	}
+	v.against, v.accuser, err = Contradiction(filepath.Dir(cosigned))
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return bad(0, err.Error())
 	}
 	if v.pledge.Size > 0 && v.pledge.Origin != v.report.Origin {
@@ -442,7 +448,8 @@ func (v *dirCheck) lookups(at uint64, e Entry) error {
 func (v *dirCheck) signedRoot(size uint64) error {
 	pledged := v.pledge.Size == size
 	text, noted := v.notes[size]
-	if !pledged && !noted {
+	accused := v.accuser != nil && v.against.Size == size
+	if !pledged && !noted && !accused {
 		return nil
 	}
 	var signed Hash
@@ -456,6 +463,14 @@ func (v *dirCheck) signedRoot(size uint64) error {
 	h, err := tlog.TreeHash(int64(size), v)
 	if err != nil {
 		return bad(size-1, err.Error())
+	}
+	if accused {
+		if _, err := v.checkpoint(size, v.accuser); err != nil {
+			return err
+		}
+		if Hash(h) != v.against.Root {
+			return badHash(size-1, "it, or one before, is not what a quorum of keepers signed ("+contradictionFile+"): root", Hash(h), v.against.Root)
+		}
 	}
 	if noted && Hash(h) != signed {
 		return badHash(size-1, "it, or one since the checkpoint before, is not what the keepers signed: root", Hash(h), signed)
@@ -481,6 +496,9 @@ func (v *dirCheck) end() error {
 	}
 	if _, err, ok := v.batches(); err != nil || ok {
 		return bad(size, "signatures go on after the last entry")
+	}
+	if v.accuser != nil && v.against.Size > size {
+		return bad(size, fmt.Sprintf("the entry is missing, a quorum of keepers signed a log of %d entries (%s)", v.against.Size, contradictionFile))
 	}
 	if v.pledge.Size > size {
 		return bad(size, fmt.Sprintf("the entry is missing, a log of %d entries was signed", v.pledge.Size))

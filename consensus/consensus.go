@@ -117,6 +117,9 @@ type Config struct {
 	// where its state machine stands, a copy of a member's, and waits until the
 	// leader lets it in.
 	Join bool
+	// Aside keeps a keeper out of the group: it holds nothing and forwards what
+	// it proposes, as if it were none.
+	Aside bool
 	// Members are the nodes whose raft streams are taken, and whom a node that
 	// is no keeper asks for the leader: the keepers of now and those about to
 	// become one. Default: Keepers.
@@ -225,7 +228,9 @@ func Open(cfg Config, s Streams, m StateMachine) (*Group, error) {
 }
 
 // keeps reports whether the node holds the group's log.
-func (cfg *Config) keeps() bool { return cfg.Join || slices.Contains(cfg.Keepers, cfg.Self) }
+func (cfg *Config) keeps() bool {
+	return !cfg.Aside && (cfg.Join || slices.Contains(cfg.Keepers, cfg.Self))
+}
 
 func (cfg *Config) complete(m StateMachine) error {
 	var faults []error
@@ -284,7 +289,7 @@ func (g *Group) openKeeper(m StateMachine) error {
 	}
 	var err error
 	g.store, err = openStore(storeConfig{
-		Path:    filepath.Join(g.cfg.Dir, "raft.db"),
+		Path:    filepath.Join(g.cfg.Dir, raftFile),
 		Keepers: g.cfg.Keepers,
 		Join:    g.cfg.Join,
 		Durable: m.Applied,

@@ -70,6 +70,17 @@ func (g *Group) Arrange(ctx context.Context, voters, learners []identity.ID) (do
 	return true, nil
 }
 
+// Abdicate gives the lead to another keeper, if this one leads.
+func (g *Group) Abdicate() error {
+	if !g.Lead() {
+		return nil
+	}
+	if err := g.raft.LeadershipTransfer().Error(); err != nil {
+		return fmt.Errorf("hand over the lead: %w", err)
+	}
+	return nil
+}
+
 // voters are those whose votes count, as raft sees it.
 func (g *Group) voters() []identity.ID {
 	var out []identity.ID

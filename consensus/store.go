@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -36,6 +38,7 @@ var (
 
 const (
 	storeFormat  byte = 1
+	raftFile          = "raft.db"
 	lockTimeout       = 2 * time.Second
 	logCache          = 64       // entries kept in memory for followers
 	mmapBytes         = 64 << 20 // address space, not memory
@@ -215,6 +218,28 @@ func (s *store) joins() error {
 		return err
 	}
 	return s.begun()
+}
+
+// MarkRestored notes in a stopped keeper's folder that its state machine was
+// given the state up to a raft entry from elsewhere, which may lie past the end
+// of its raft log. Term and vote stay as they are.
+func MarkRestored(dir string, index uint64) error {
+	name := filepath.Join(dir, raftFile)
+	if _, err := os.Stat(name); err != nil {
+		return fmt.Errorf("note restore: %w", err)
+	}
+	db, err := bbolt.Open(name, 0o600, &bbolt.Options{Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return fmt.Errorf("note restore: open %s: %w", name, err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			return nil // nothing was begun, so nothing is to be noted
+		}
+		return meta.Put(keyRestored, indexKey(index))
+	})
+	return errors.Join(err, db.Close())
 }
 
 // restoring notes that the state machine is about to move to index, past the

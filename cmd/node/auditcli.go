@@ -91,7 +91,7 @@ func (a *app) auditCommand() *cobra.Command {
 	}
 	verify.Flags().StringVar(&trust, "trust", "", "trust file: also check the keepers' cosignatures")
 	return group("audit", "Read and check the replicated log", list, show, state, a.auditThreatsCommand(),
-		a.auditFollowCommand(), a.auditExportCommand(), prove, checkpoint, verify)
+		a.auditFollowCommand(), a.auditExportCommand(), prove, checkpoint, verify, a.auditRepairCommand())
 }
 
 func kindNames() string {

@@ -38,6 +38,7 @@ type cluster struct {
 	role      string              // of this node: registry.Keeper, …
 	mirror    *audit.Mirror       // of a node that is no keeper
 	points    *audit.Checkpointer // nil on a worker
+	odd       *quarantine
 	noRun     bool
 	nats      *natsdoor.Door // nil: none
 
@@ -61,6 +62,9 @@ func (c *cluster) Status(ctx context.Context) any {
 	if c.role != registry.Keeper {
 		view.Role = c.role
 	}
+	if c.odd.err() != nil {
+		view.Role = "quarantined"
+	}
 	view.Witnesses = []witnessView{}
 	if c.points != nil {
 		witnessed := c.points.Witnessed()
@@ -83,6 +87,9 @@ func (c *cluster) Status(ctx context.Context) any {
 // Ready is nil when the node can take requests: there is a leader to record
 // them, and a quorum has cosigned the log at least once.
 func (c *cluster) Ready(context.Context) error {
+	if err := c.odd.err(); err != nil {
+		return err
+	}
 	if c.role != registry.Keeper {
 		return c.mirror.Fresh()
 	}

@@ -98,9 +98,14 @@ type gate struct {
 	policy    *authz.Policy
 	directory directory
 	door      string // through which they come
+	odd       *quarantine
 }
 
 func (g *gate) Permit(ctx context.Context, p identity.Principal, action string) error {
+	// Of a log that is not the cluster's nothing is told but that it is not.
+	if err := g.odd.err(); err != nil && action != authz.StatusRead && action != authz.NodeList {
+		return err
+	}
 	dec, err := g.policy.Decide(ctx, authz.Query{
 		Principal: p, Action: action, Tenant: p.Tenant, Suspended: g.directory.Suspended(p.Tenant),
 		Via: g.door, Now: time.Now(),

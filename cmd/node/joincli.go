@@ -308,58 +308,23 @@ func refusedToken(e *a2a.Error) error {
 
 // fetchLog pulls the log until the entry that let this node in is here, under a
 // quorum's checkpoint.
-func fetchLog(ctx context.Context, data string, token inviteToken, key *identity.Key, answer joinAnswer) (uint64, audit.Hash, error) {
-	var none audit.Hash
+func fetchLog(ctx context.Context, data string, token inviteToken, key *identity.Key, answer joinAnswer) (size uint64, root audit.Hash, err error) {
 	peers, err := parsePeers(answer.Peers)
 	if err != nil {
-		return 0, none, err
+		return 0, root, err
 	}
-	links := newLinks()
-	source := func() []identity.ID { return slices.Collect(maps.Keys(peers)) }
-	store, err := audit.OpenStore(audit.StoreConfig{
-		Dir: data, Genesis: []byte(answer.Genesis), Admit: registry.Admission{Origin: token.Origin},
-		Fetch: audit.NewFetcher(links.logClient, source),
-	})
+	p, err := openPull(data, []byte(answer.Genesis), token.Cluster, key, peers)
 	if err != nil {
-		return 0, none, err
+		return 0, root, err
 	}
-	defer closed(store.Close)
-	node, err := mesh.New(mesh.Config{
-		Key: key, Cluster: token.Cluster, DialOnly: true,
-		Allow: func(id identity.ID) bool { _, known := peers[id]; return known },
-	})
-	if err != nil {
-		return 0, none, err
+	defer closed(p.close)
+	if err := p.until(ctx, func() bool { return p.store.Size() > answer.Index }); err != nil {
+		return 0, root, err
 	}
-	defer closed(node.Close)
-	node.SetPeers(peers)
-	links.node = node
-	tables := registry.New(store)
-	mirror, err := audit.NewMirror(audit.MirrorConfig{
-		Store: store, Peers: source, Client: links.logClient, Trust: func() (audit.Trust, error) { return tables.Trust(token.Origin) },
-	})
-	if err != nil {
-		return 0, none, err
+	if !p.tables.Member(key.ID()) {
+		return 0, root, errors.New("the log says that this node is no member (any more)")
 	}
-	for failures := 0; store.Size() <= answer.Index; {
-		before := store.Size()
-		err := mirror.Pull(ctx, joinRetry)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, audit.ErrFork):
-			return 0, none, err
-		case store.Size() > before:
-			failures = 0
-		default:
-			if failures++; failures > 60 {
-				return 0, none, errors.Join(errors.New("the log does not grow to the entry that let this node in"), err)
-			}
-			pause(ctx, joinRetry)
-		}
-	}
-	if !tables.Member(key.ID()) {
-		return 0, none, errors.New("the log says that this node is no member (any more)")
-	}
-	return store.Tree()
+	return p.store.Tree()
 }
 
 func (a *app) leaveCommand() *cobra.Command {

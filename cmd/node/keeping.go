@@ -21,7 +21,7 @@ import (
 
 // signers are this node's parts in the checkpoints: keepers cosign and collect
 // them, auditors verify what they pull and countersign, workers only pull.
-func signers(key *identity.Key, store *audit.Store, who *membership, links *links, role string, log *slog.Logger) (*audit.Checkpointer, *audit.Mirror, error) {
+func signers(key *identity.Key, store *audit.Store, who *membership, links *links, role string, odd *quarantine, log *slog.Logger) (*audit.Checkpointer, *audit.Mirror, error) {
 	alarm := func(a audit.Alarm) {
 		log.Error("logs differ", "peer", a.Peer, "size", a.Size, "what", a.Text)
 		if threats := who.threats.Load(); threats != nil {
@@ -29,7 +29,7 @@ func signers(key *identity.Key, store *audit.Store, who *membership, links *link
 		}
 	}
 	mirrored := audit.MirrorConfig{
-		Store: store, Peers: who.keepers, Client: links.logClient, Alarm: alarm, Log: log,
+		Store: store, Peers: who.keepers, Client: links.logClient, Alarm: alarm, Contradicted: odd.contradicted, Log: log,
 		Trust: func() (audit.Trust, error) { return who.registry.Trust(who.origin) },
 	}
 	var points *audit.Checkpointer
@@ -38,6 +38,7 @@ func signers(key *identity.Key, store *audit.Store, who *membership, links *link
 		points, err = audit.NewCheckpointer(audit.CheckpointerConfig{
 			Store: store, Key: key, Trust: who.trust, MayBegin: who.mayBegin, Client: links.logClient,
 			Lead: func() bool { return who.leads() }, Log: log, Alarm: alarm,
+			Contradicted: odd.contradicted, Outvoted: who.abdicate,
 			// Each checkpoint costs every keeper two flushes of the disk that its
 			// entries wait for, too; a receipt can wait this long.
 			Spacing: checkpointSpacing,
@@ -55,12 +56,13 @@ func signers(key *identity.Key, store *audit.Store, who *membership, links *link
 
 // openConsensus takes this node's place among the keepers, or beside them. One
 // that was let in as a keeper fetches the log first.
-func openConsensus(ctx context.Context, cfg *config, self identity.ID, role string, who *membership, node *mesh.Node, links *links, store *audit.Store, mirror *audit.Mirror, log *slog.Logger) (*consensus.Group, error) {
+func openConsensus(ctx context.Context, cfg *config, self identity.ID, role string, who *membership, node *mesh.Node, links *links, store *audit.Store, mirror *audit.Mirror, odd *quarantine, log *slog.Logger) (*consensus.Group, error) {
 	conf := consensus.Config{
 		Self: self, Keepers: who.first, Members: who.raftMembers, Dir: cfg.Data, Log: log,
 		AllowForward: who.registry.Member, // admission says which entries each may write
+		Aside:        odd.err() != nil,
 	}
-	if role == registry.Keeper && !slices.Contains(who.first, self) {
+	if !conf.Aside && role == registry.Keeper && !slices.Contains(who.first, self) {
 		conf.Join = true
 		if _, err := os.Stat(filepath.Join(cfg.Data, "raft.db")); errors.Is(err, fs.ErrNotExist) {
 			if who.votes(self) {
@@ -123,13 +125,14 @@ func mirrored(ctx context.Context, mirror *audit.Mirror, who *membership, node *
 	return nil
 }
 
-// closedTo says why a node takes no requests: an auditor runs nothing, has
-// nothing run, and so has no interest in what it vouches for.
-func closedTo(auditor bool) func() error {
-	if !auditor {
-		return nil
-	}
+// closedTo says why a node takes no requests: it is in quarantine, or an auditor,
+// which runs nothing, has nothing run, and so has no interest in what it
+// vouches for.
+func closedTo(auditor bool, odd *quarantine) func() error {
 	return func() error {
+		if err := odd.err(); err != nil || !auditor {
+			return err
+		}
 		return &a2a.Error{Code: a2a.CodeDenied, Message: "this node is an auditor: it runs nothing and passes nothing on", Hint: "send the request to another node"}
 	}
 }

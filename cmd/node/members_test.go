@@ -119,6 +119,9 @@ func TestNodesComeAndGo(t *testing.T) {
 		"for a worker":      {changed(func(t *inviteToken) { t.Role = "keeper" }), "for a worker", exitDenied},
 		"nobody's":          {changed(func(t *inviteToken) { t.Seed = key.Private().Seed() }), "no keeper took the token", exitUnavailable},
 	} {
+		if bad.code == exitUnavailable && !patient {
+			continue
+		}
 		if r := c.run(append([]string{"join", bad.token}, elsewhere...)...); r.code != bad.code || !strings.Contains(r.stderr, bad.says) {
 			t.Errorf("token %s: exit %d, %s", name, r.code, r.stderr)
 		}

@@ -37,11 +37,12 @@ type membership struct {
 
 	// A copy that is old may not know today's keepers; until it has caught up,
 	// those whom the operator named are let in, too.
-	caughtUp atomic.Bool
-	trusted  atomic.Pointer[audit.Trust] // the last that could be read
-	lead     atomic.Pointer[consensus.Group]
-	threats  atomic.Pointer[threat.Watch] // told of logs that differ
-	parting  sync.Map                     // identity.ID -> time.Time until which its goodbye is answered
+	caughtUp  atomic.Bool
+	trusted   atomic.Pointer[audit.Trust] // the last that could be read
+	lead      atomic.Pointer[consensus.Group]
+	threats   atomic.Pointer[threat.Watch] // told of logs that differ
+	abdicates atomic.Bool
+	parting   sync.Map // identity.ID -> time.Time until which its goodbye is answered
 }
 
 // goodbyeGrace is how long a node that left by its own word may stay connected,
@@ -58,6 +59,20 @@ func (m *membership) part(id identity.ID) {
 func (m *membership) leads() bool {
 	g := m.lead.Load()
 	return g != nil && g.Lead()
+}
+
+// abdicate gives the lead away: the others have another log than this node.
+func (m *membership) abdicate() {
+	g := m.lead.Load()
+	if g == nil || m.abdicates.Swap(true) {
+		return
+	}
+	go func() { // ends with the transfer, which has a time-out
+		defer m.abdicates.Store(false)
+		if err := g.Abdicate(); err != nil {
+			m.log.Warn("the lead was not handed over", "err", err)
+		}
+	}()
 }
 
 // guestGrace is how long after its end an invitation is still answered, so that

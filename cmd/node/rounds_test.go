@@ -4,3 +4,6 @@ package main
 
 // rounds is how many nodes a test of kills kills: each once.
 const rounds = 3
+
+// patient tests also wait for what only a time-out ends.
+const patient = false

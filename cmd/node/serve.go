@@ -75,7 +75,12 @@ func (a *app) serveCommand() *cobra.Command {
 		if withParent {
 			go followParent(os.NewFile(3, "parent"), cancel)
 		}
-		return serve(ctx, cfg, log)
+		for {
+			// A node that found itself to be the odd one goes on in quarantine.
+			if err := serve(ctx, cfg, log); !errors.Is(err, errOdd) {
+				return err
+			}
+		}
 	}
 	return cmd
 }
@@ -109,6 +114,12 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer unlock()
+	ctx, seal := context.WithCancelCause(ctx)
+	defer seal(nil)
+	odd, err := openQuarantine(cfg.Data, seal, log)
+	if err != nil {
+		return err
+	}
 
 	// Who we are, and which cluster this is.
 	key, err := identity.Load(filepath.Join(cfg.Data, nodeKeyFile))
@@ -164,11 +175,11 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	links.node = node
 
 	// Keepers have the log from raft, over the mesh; the others pull it.
-	points, mirror, err := signers(key, store, who, links, own.Role, log)
+	points, mirror, err := signers(key, store, who, links, own.Role, odd, log)
 	if err != nil {
 		return err
 	}
-	group, err := openConsensus(ctx, cfg, key.ID(), own.Role, who, node, links, store, mirror, log)
+	group, err := openConsensus(ctx, cfg, key.ID(), own.Role, who, node, links, store, mirror, odd, log)
 	if err != nil {
 		return err
 	}
@@ -229,7 +240,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 			return audit.BuildReceipt(ctx, store, task, extra)
 		},
 		Reported: seen.note, Catchup: seen.reach,
-		Lead: group.Lead, Defaults: cfg.limits(), NoRun: cfg.NoRun, Closed: closedTo(auditor), Logger: log,
+		Lead: group.Lead, Defaults: cfg.limits(), NoRun: cfg.NoRun, Closed: closedTo(auditor, odd), Logger: log,
 	})
 	node.SetAdvert(path.Advert)
 	tasks, err := taskstore.Open(taskstore.Config{Dir: cfg.Data})
@@ -257,6 +268,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	})
 	who.threats.Store(threats)
 
+	run := ctx
 	work, ctx := errgroup.WithContext(ctx)
 	reads := audit.NewReadLog(audit.ReadLogConfig{Node: key.ID(), Record: recorder.Record, Log: log})
 
@@ -265,7 +277,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	gates := &reception{admin: rules.admin, who: who, node: node, cluster: begin.Cluster, genesis: genesis, leaving: leaving, log: log}
 	status := &cluster{
 		begun: began, name: begin.Cluster, self: key.ID(), store: store, group: group, node: node,
-		directory: members, policy: policy, policies: rules, manager: manager, path: path, who: who, role: own.Role, mirror: mirror, points: points, noRun: cfg.NoRun,
+		directory: members, policy: policy, policies: rules, manager: manager, path: path, who: who, role: own.Role, mirror: mirror, points: points, odd: odd, noRun: cfg.NoRun,
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -297,7 +309,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		A2A:   rpc, REST: server.REST(server.HTTPConfig{Handler: handler, Log: log}), GRPC: rpcGRPC, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		Authenticator: known,
-		Gate:          &gate{policy, members, server.DoorHTTP},
+		Gate:          &gate{policy, members, server.DoorHTTP, odd},
 		Log:           currentLog{store, seen}, Cluster: status, Reads: reads, Stopping: ctx,
 		Admin:    rules.admin,
 		Members:  gates,
@@ -305,7 +317,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Logger:   log,
 	}
 	door := httpdoor.New(doors)
-	doors.Door, doors.Gate = server.DoorNATS, &gate{policy, members, server.DoorNATS}
+	doors.Door, doors.Gate = server.DoorNATS, &gate{policy, members, server.DoorNATS, odd}
 	overNATS, err := cfg.NATS.open(natsdoor.Config{
 		Node: key.ID(), Cluster: begin.Cluster, Handler: httpdoor.New(doors), Tasks: handler, Logger: log,
 	})
@@ -319,10 +331,8 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		<-ctx.Done()
 		return drain(ctx, handler) // the doors' open streams end with the runs
 	})
-	work.Go(func() error { return serveMesh(ctx, node, rpc, handler, path, log) })
-	work.Go(func() error { return serveLog(ctx, node, audit.LogHandler(store, points), log) })
+	work.Go(func() error { return serveLog(ctx, node, odd.guard(audit.LogHandler(store, points)), log) })
 	work.Go(func() error { return reads.Run(ctx) })
-	work.Go(func() error { return path.Run(ctx, handler) })
 	work.Go(func() error { return rules.run(ctx) })
 	work.Go(func() error { return rules.admin.used.run(ctx, key.ID(), rules.admin) })
 	work.Go(func() error { return pruneTasks(ctx, tasks, cfg, log) })
@@ -330,15 +340,21 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		work.Go(func() error { return pusher.Run(ctx) })
 	}
 	work.Go(func() error { return watch(ctx, store, who, node, path, rules) })
-	work.Go(func() error { return gates.serve(ctx) })
-	work.Go(func() error { return leaving.run(ctx) })
-	if own.Role == registry.Keeper {
+	if odd.err() == nil {
+		work.Go(func() error { return serveMesh(ctx, node, rpc, handler, path, log) })
+		work.Go(func() error { return path.Run(ctx, handler) })
+		work.Go(func() error { return gates.serve(ctx) })
+		work.Go(func() error { return leaving.run(ctx) })
+	}
+	switch {
+	case odd.err() != nil: // the door says so
+	case own.Role == registry.Keeper:
 		keep := &steward{who: who, group: group, points: points, recorder: recorder, log: log}
 		work.Go(func() error { return keepLog(ctx, store, points, group) })
 		work.Go(func() error { return caughtUp(ctx, group, who, node) })
 		work.Go(func() error { return keep.run(ctx) })
 		work.Go(func() error { return threats.Run(ctx) })
-	} else {
+	default:
 		work.Go(func() error { return mirror.Run(ctx) })
 		work.Go(func() error { return mirrored(ctx, mirror, who, node) })
 	}
@@ -362,6 +378,10 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if errors.Is(err, errLeft) {
 		log.InfoContext(ctx, "this node has left the cluster")
 		err = nil
+	}
+	if cause := context.Cause(run); errors.Is(cause, errOdd) {
+		log.ErrorContext(ctx, "this node is the odd one: it stops, and starts again in quarantine", "err", cause)
+		err = errors.Join(err, cause)
 	}
 	log.InfoContext(ctx, "node stops")
 	return err
