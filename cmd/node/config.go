@@ -57,7 +57,10 @@ type config struct {
 	Docker     string         // the engine's socket; "off": no sandbox docker
 	NATS       natsSettings
 	CardKeys   []string // files of further keys that sign the agent card
-	sources    map[string]string
+
+	DockerImages map[string]string // language -> image of the engine, instead of our own
+	DockerWarm   int               // containers that wait with an interpreter for a run each
+	sources      map[string]string
 }
 
 // meshNone as the only address means that the node listens for no other one.
@@ -171,6 +174,19 @@ func settingsTable() []setting {
 			c.Docker = s
 			return nil
 		}, func(c *config) string { return c.Docker })("docker_socket", "AGENTICRAFT_DOCKER_SOCKET", defaultDocker, "socket of the Docker engine for the sandbox docker, or off"),
+		of(func(c *config, s string) error {
+			var err error
+			c.DockerImages, err = pairs(s, "LANGUAGE=IMAGE")
+			return err
+		}, func(c *config) string { return pairsText(c.DockerImages) })("docker_images", "AGENTICRAFT_DOCKER_IMAGES", "", "images to use in the sandbox docker instead of the node's runtimes: LANGUAGE=IMAGE,…"),
+		of(func(c *config, s string) error {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 0 || n > maxDockerWarm {
+				return fmt.Errorf("%q is not a whole number from 0 to %d", s, maxDockerWarm)
+			}
+			c.DockerWarm = n
+			return nil
+		}, func(c *config) string { return strconv.Itoa(c.DockerWarm) })("docker_warm", "AGENTICRAFT_DOCKER_WARM", "1", "containers that wait with a started Python for one run each, once the sandbox docker is used; about 20 MiB apiece"),
 		of(func(c *config, s string) error {
 			n, err := strconv.Atoi(s)
 			if err != nil || n < 0 || n > process.MaxWarm {

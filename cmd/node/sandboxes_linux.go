@@ -14,8 +14,11 @@ import (
 // defaultDocker is the default of docker_socket.
 const defaultDocker = docker.DefaultSocket
 
+const maxDockerWarm = docker.MaxWarm
+
 func openDocker(cfg *config, id identity.ID, runtimes *runtime.Store, way *egress.Gateway, log *slog.Logger) (sandbox.Backend, error) {
 	return docker.New(docker.Config{
 		Node: jailName(id), Dir: filepath.Join(cfg.Data, "containers"), Socket: cfg.Docker, Runtimes: runtimes, Egress: way, Log: log,
+		Images: cfg.DockerImages, Warm: cfg.DockerWarm, WarmLimits: cfg.limits(),
 	})
 }

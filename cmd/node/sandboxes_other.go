@@ -15,6 +15,8 @@ import (
 // defaultDocker is the default of docker_socket.
 const defaultDocker = dockerOff
 
+const maxDockerWarm = 8
+
 func openDocker(*config, identity.ID, *runtime.Store, *egress.Gateway, *slog.Logger) (sandbox.Backend, error) {
 	return nil, errors.New("docker_socket: containers need Linux here; set it to off")
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/client"
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 
@@ -73,6 +74,8 @@ type contained struct {
 
 	proxy *egress.Proxy // nil without a network
 
+	init *os.File // process 1 as a pidfd, where the engine is on this machine
+
 	kill   sync.Once
 	killed atomic.Bool
 	ctx    context.Context // done when the engine is no longer waited for
@@ -86,51 +89,43 @@ type contained struct {
 var _ process.Vessel = (*contained)(nil)
 
 // start makes a container whose interpreter waits for a program.
-func (b *Backend) start(ctx context.Context, spec sandbox.Spec, enforced map[string]string) (_ *contained, digest string, err error) {
-	dir, digest, argv, err := b.cfg.Runtimes.Lookup(spec.Language)
-	if err != nil {
-		return nil, "", fmt.Errorf("find runtime: %w", err)
-	}
-	image, err := b.ensureImage(ctx, dir, digest)
-	if err != nil {
-		return nil, "", err
-	}
+func (b *Backend) start(ctx context.Context, spec sandbox.Spec, from source, enforced map[string]string) (_ *contained, err error) {
 	c := &contained{backend: b, enforced: enforced, done: make(chan struct{})}
 	c.ctx, c.giveUp = context.WithCancel(context.Background())
 	started := false
 	defer func() {
 		if err != nil && !started {
-			c.remove()
+			c.backend.wg.Go(c.remove)
 			c.close()
 			c.giveUp()
 		}
 	}()
 	if err := c.pipes(filepath.Join(b.cfg.Dir, "run-"+spec.ID)); err != nil {
-		return nil, "", fmt.Errorf("%w: make pipes: %w", sandbox.ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: make pipes: %w", sandbox.ErrUnavailable, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	config, host := b.describe(spec, c.dir, image, argv)
+	config, host := b.describe(spec, c.dir, from)
 	if len(spec.Network) > 0 {
 		ca, err := certificates(c.dir)
 		if err != nil {
-			return nil, "", fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
+			return nil, fmt.Errorf("%w: %w", sandbox.ErrUnavailable, err)
 		}
 		b.networked(config, host, ca)
 	}
 	made, err := b.api.ContainerCreate(ctx, config, host, nil, nil, "")
 	if err != nil {
-		return nil, "", b.failed(ctx, "make container", err)
+		return nil, b.failed(ctx, "make container", err)
 	}
 	c.id = made.ID
 	if err := b.api.ContainerStart(ctx, c.id, container.StartOptions{}); err != nil {
-		return nil, "", b.failed(ctx, "start container", err)
+		return nil, b.failed(ctx, "start container", err)
 	}
 	if n := int64(spec.Limits.Processes + waiters); n < startThreads {
 		// Before the program comes, and with it whatever might use the rest.
 		update := container.UpdateConfig{Resources: container.Resources{PidsLimit: &n}}
 		if _, err := b.api.ContainerUpdate(ctx, c.id, update); err != nil {
-			return nil, "", b.failed(ctx, "limit processes", err)
+			return nil, b.failed(ctx, "limit processes", err)
 		}
 	}
 	started = true
@@ -139,31 +134,34 @@ func (b *Backend) start(ctx context.Context, spec sandbox.Spec, enforced map[str
 		c.Kill()
 		c.Release()
 		if errors.Is(err, sandbox.ErrUnenforceable) {
-			return nil, "", err
+			return nil, err
 		}
-		return nil, "", b.failed(ctx, "enter container", err)
+		return nil, b.failed(ctx, "enter container", err)
 	}
-	return c, digest, nil
+	return c, nil
 }
 
 func (b *Backend) failed(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
+	if errors.Is(err, context.DeadlineExceeded) || client.IsErrConnectionFailed(err) {
+		b.suspect(err)
+	}
 	return fmt.Errorf("%w: %s: %w", sandbox.ErrUnavailable, doing, err)
 }
 
 // describe is the container of one run.
-func (b *Backend) describe(spec sandbox.Spec, dir, image string, argv []string) (*container.Config, *container.HostConfig) {
+func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*container.Config, *container.HostConfig) {
 	l := spec.Limits
 	scratch := fmt.Sprintf("rw,nosuid,nodev,size=%d,nr_inodes=%d,uid=%d,gid=%d", l.Memory/4, l.Files+8, worker, worker)
 	pids := int64(max(l.Processes+waiters, startThreads))
 	limit := func(name string, n int64) *units.Ulimit { return &units.Ulimit{Name: name, Soft: n, Hard: n} }
 	config := &container.Config{
-		Image:           image,
+		Image:           from.image,
 		User:            fmt.Sprintf("%d:%d", worker, worker),
-		Entrypoint:      append(append([]string(nil), argv...), "-I", "-S", "-B", "-X", "utf8", "-c", process.Bootstrap+prologue),
-		Env:             []string{"HOME=/work", "TMPDIR=/tmp", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"},
+		Entrypoint:      append(append([]string(nil), from.argv...), "-I", "-S", "-B", "-X", "utf8", "-c", process.Bootstrap+prologue),
+		Env:             []string{"HOME=/work", "TMPDIR=/tmp", "PATH=" + from.path, "LANG=C.UTF-8"},
 		WorkingDir:      "/work",
 		Hostname:        "jail",
 		NetworkDisabled: true,
@@ -246,6 +244,9 @@ func (c *contained) enter(ctx context.Context, spec sandbox.Spec) error {
 		return errors.New("it has ended")
 	}
 	proc := "/proc/" + strconv.Itoa(state.State.Pid)
+	if pidfd, err := unix.PidfdOpen(state.State.Pid, unix.PIDFD_NONBLOCK); err == nil {
+		c.init = os.NewFile(uintptr(pidfd), "init")
+	}
 	network, err := os.Open(proc + "/ns/net")
 	if err == nil {
 		defer func() { _ = network.Close() }() // only named
@@ -253,10 +254,14 @@ func (c *contained) enter(ctx context.Context, spec sandbox.Spec) error {
 		return fmt.Errorf("%w: %s: only root can open a container's network: %w", sandbox.ErrUnenforceable, sandbox.LimitNetwork, err)
 	}
 	c.work, err = os.Open(proc + "/root/work")
-	if err == nil {
-		// The number might be another's by now.
-		group, readErr := os.ReadFile(proc + "/cgroup")
-		if readErr != nil || !strings.Contains(string(group), c.id) {
+	// The number might be another's by now, or the engine on another machine.
+	group, readErr := os.ReadFile(proc + "/cgroup")
+	if readErr != nil || !strings.Contains(string(group), c.id) {
+		if c.init != nil {
+			_ = c.init.Close() // not ours to signal
+			c.init = nil
+		}
+		if err == nil {
 			err = errors.Join(errors.New("the process is not the container's"), c.work.Close())
 			c.work = nil
 			return err
@@ -274,11 +279,22 @@ func (c *contained) enter(ctx context.Context, spec sandbox.Spec) error {
 	case err != nil:
 		return err
 	}
+	return c.placeAll(spec.Files)
+}
+
+// placeAll puts files into the working folder before the program comes.
+func (c *contained) placeAll(files []sandbox.File) error {
+	if len(files) == 0 {
+		return nil
+	}
+	if c.work == nil {
+		return errors.New("files can be placed in a container only by root")
+	}
 	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", c.work.Fd()))
 	if err != nil {
 		return err
 	}
-	for _, f := range spec.Files {
+	for _, f := range files {
 		if err := place(root, f); err != nil {
 			return errors.Join(err, root.Close())
 		}
@@ -314,7 +330,9 @@ func (c *contained) watch() {
 	case w := <-wait:
 		c.exit.Code = int(w.StatusCode)
 	case err := <-fault:
+		c.backend.suspect(err)
 		c.err = fmt.Errorf("%w: the engine lost the container: %w", jail.ErrLost, err)
+		c.endAlone()
 	}
 	if c.err == nil {
 		short, cancel := context.WithTimeout(c.ctx, callTimeout)
@@ -329,7 +347,18 @@ func (c *contained) watch() {
 	if c.exit.Code > 128 && c.exit.Code <= 128+last {
 		c.exit.Signal = c.exit.Code - 128
 	}
-	c.remove()
+	// Everything in it is dead. What is left of it, nobody need wait for, unless
+	// the engine is far behind.
+	free := func() {}
+	select {
+	case c.backend.removing <- struct{}{}:
+		free = func() { <-c.backend.removing }
+	case <-time.After(killTimeout): // it hangs
+	}
+	c.backend.wg.Go(func() {
+		defer free()
+		c.remove()
+	})
 	// What was printed last is read before the pipes end.
 	for _, k := range c.keepers {
 		_ = k.Close() // only kept open
@@ -337,6 +366,22 @@ func (c *contained) watch() {
 	past := time.Unix(1, 0)
 	_ = errors.Join(c.stdin.SetWriteDeadline(past), c.inlet.SetDeadline(past)) // closed already: as well
 	close(c.done)
+}
+
+// endAlone ends a container whose engine cannot be asked. One that cannot be
+// ended, for the engine is on another machine, is no longer listened to.
+func (c *contained) endAlone() {
+	if c.init != nil && unix.PidfdSendSignal(int(c.init.Fd()), unix.SIGKILL, nil, 0) == nil {
+		p := []unix.PollFd{{Fd: int32(c.init.Fd()), Events: unix.POLLIN}}
+		for end := time.Now().Add(killTimeout); time.Now().Before(end); {
+			n, err := unix.Poll(p, int(time.Until(end).Milliseconds())+1)
+			if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+	}
+	now := time.Now()
+	_ = errors.Join(c.stdout.SetReadDeadline(now), c.stderr.SetReadDeadline(now)) // closed already: as well
 }
 
 // remove removes the container, running or not.
@@ -353,7 +398,7 @@ func (c *contained) remove() {
 
 // close closes and removes the pipes.
 func (c *contained) close() {
-	for _, f := range append([]*os.File{c.work, c.stdin, c.stdout, c.stderr, c.inlet, c.outlet}, c.keepers...) {
+	for _, f := range append([]*os.File{c.work, c.stdin, c.stdout, c.stderr, c.inlet, c.outlet, c.init}, c.keepers...) {
 		if f != nil {
 			_ = f.Close() // may be closed already
 		}
@@ -388,12 +433,15 @@ func (c *contained) Kill() {
 	default:
 	}
 	c.kill.Do(func() {
-		c.backend.wg.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		c.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
 			defer cancel()
 			c.killed.Store(true)
-			// One that has ended cannot be killed, which is as well.
-			_ = c.backend.api.ContainerKill(ctx, c.id, "KILL")
+			// Without the engine, where that can be: it may hang, or be gone. One that
+			// has ended cannot be killed, which is as well.
+			if c.init == nil || unix.PidfdSendSignal(int(c.init.Fd()), unix.SIGKILL, nil, 0) != nil {
+				_ = c.backend.api.ContainerKill(ctx, c.id, "KILL")
+			}
 			select {
 			case <-c.done:
 			case <-ctx.Done():

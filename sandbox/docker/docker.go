@@ -29,10 +29,13 @@ const (
 	// label marks the containers of a node, with the node's name.
 	label = "dev.agenticraft.node"
 
-	callTimeout   = 20 * time.Second // of one call that makes or ends a container
+	callTimeout   = 20 * time.Second // of one call that makes or removes a container
+	killTimeout   = 5 * time.Second  // from a kill to the engine's word of the end
+	maxRemoving   = 8                // ended containers that the engine is removing
 	probeTimeout  = 2 * time.Second
 	importTimeout = 5 * time.Minute
 	probeEvery    = 10 * time.Second
+	suspectFor    = 2 * time.Second // until the next probe, after the engine failed
 	tier          = "container"
 )
 
@@ -50,6 +53,14 @@ type Config struct {
 	Socket   string // of the engine; default [DefaultSocket]
 	Runtimes Runtimes
 	Log      *slog.Logger
+	// Images are those to use instead of the node's own trees: language -> name or
+	// digest, as the engine knows it. It must hold the interpreter, python3 on the
+	// usual path, and is pulled if the engine lacks it.
+	Images map[string]string
+	// Warm is how many complete containers wait for a run, each used once, from the
+	// first run on; default none, at most [MaxWarm]. WarmLimits are their limits.
+	Warm       int
+	WarmLimits sandbox.Limits
 	// Egress connects programs that may reach a network; nil: none may.
 	Egress *egress.Gateway
 }
@@ -60,11 +71,14 @@ type Backend struct {
 	api      *client.Client
 	profiles map[bool]string // of system calls, as JSON, without and with a network
 
-	ctx  context.Context // done when closed
-	stop context.CancelFunc
-	wg   sync.WaitGroup // runs and probes
+	ctx     context.Context // done when closed
+	stop    context.CancelFunc
+	wg      sync.WaitGroup // runs, probes and removals
+	tending sync.WaitGroup // of the pool
 
-	importing sync.Mutex // one image at a time
+	importing sync.Mutex    // one image at a time
+	removing  chan struct{} // holds one for each container that is being removed
+	pool      *pool
 
 	mu      sync.Mutex // guards the rest
 	closed  bool
@@ -84,6 +98,14 @@ func New(cfg Config) (*Backend, error) {
 	var faults []error
 	if cfg.Node == "" || cfg.Dir == "" || cfg.Runtimes == nil {
 		faults = append(faults, errors.New("docker backend: Node, Dir or Runtimes is missing"))
+	}
+	for language := range cfg.Images {
+		if language != process.Python {
+			faults = append(faults, fmt.Errorf("docker backend: no image can be named for %q; this backend speaks %s", language, process.Python))
+		}
+	}
+	if cfg.Warm < 0 || cfg.Warm > MaxWarm {
+		faults = append(faults, fmt.Errorf("docker backend: Warm is not 0 to %d", MaxWarm))
 	}
 	if cfg.Socket == "" {
 		cfg.Socket = DefaultSocket
@@ -114,9 +136,13 @@ func New(cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make engine client: %w", err)
 	}
-	b := &Backend{cfg: cfg, api: api, profiles: profiles}
+	b := &Backend{cfg: cfg, api: api, profiles: profiles, removing: make(chan struct{}, maxRemoving)}
+	b.pool = newPool(b)
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.probe()
+	if cfg.Warm > 0 {
+		b.tending.Go(func() { b.pool.tend(b.ctx) })
+	}
 	return b, nil
 }
 
@@ -134,10 +160,13 @@ func (b *Backend) Describe() sandbox.Description {
 		return d
 	}
 	d.Tier = tier
-	_, digest, _, err := b.cfg.Runtimes.Lookup(process.Python)
-	if err != nil {
-		d.Reason, d.Hint = err.Error(), "agenticraft runtime add python"
-		return d
+	digest := b.cfg.Images[process.Python]
+	if digest == "" {
+		var err error
+		if _, digest, _, err = b.cfg.Runtimes.Lookup(process.Python); err != nil {
+			d.Reason, d.Hint = err.Error(), "agenticraft runtime add python"
+			return d
+		}
 	}
 	d.Available = true
 	d.Egress = b.cfg.Egress != nil && os.Geteuid() == 0 // who else may not enter a container's network
@@ -165,6 +194,16 @@ func (b *Backend) probe() {
 	if sweep {
 		b.sweep()
 	}
+}
+
+// suspect notes that the engine did not do what it was asked: it is unavailable
+// until the next probe, which comes soon, says otherwise.
+func (b *Backend) suspect(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reason = cut("the Docker engine at " + b.cfg.Socket + " does not answer: " + err.Error())
+	b.hint = "it is asked again in a moment"
+	b.probed = time.Now().Add(suspectFor - probeEvery)
 }
 
 // ask returns what of the limits the engine holds.
@@ -253,16 +292,30 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if err != nil {
 		return sandbox.Result{}, err
 	}
-	c, digest, err := b.start(ctx, spec, d.Enforces)
+	c, digest, err := b.obtain(ctx, spec, d.Enforces)
 	if err != nil {
 		if ctx.Err() != nil {
 			return sandbox.Result{Status: sandbox.Cancelled, ExitCode: 130, Message: "cancelled before it started"}, nil
 		}
 		return sandbox.Result{}, err
 	}
+	defer b.pool.kick()
 	res, err := process.Execute(ctx, spec, c, b.cfg.Log, ready)
-	res.Tier, res.Runtime = tier, digest
+	res.Tier, res.Runtime = d.Tier, digest
 	return res, err
+}
+
+// obtain is a container for a run: one that waits, or a new one.
+func (b *Backend) obtain(ctx context.Context, spec sandbox.Spec, enforced map[string]string) (*contained, string, error) {
+	from, err := b.source(ctx, spec.Language)
+	if err != nil {
+		return nil, "", err
+	}
+	if c := b.pool.claim(ctx, from, spec); c != nil {
+		return c, from.digest, nil
+	}
+	c, err := b.start(ctx, spec, from, enforced)
+	return c, from.digest, err
 }
 
 func (b *Backend) enter() error {
@@ -281,6 +334,8 @@ func (b *Backend) Close() error {
 	b.closed = true
 	b.mu.Unlock()
 	b.stop()
+	b.tending.Wait()
+	b.pool.close()
 	b.wg.Wait()
 	if err := b.api.Close(); err != nil {
 		return fmt.Errorf("close engine client: %w", err)

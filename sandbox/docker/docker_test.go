@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,15 +23,35 @@ import (
 // socketEnv names the engine's socket, if it is not the default.
 const socketEnv = "AGENTICRAFT_TEST_DOCKER"
 
+var addPython = sync.OnceValues(func() (*runtime.Store, error) {
+	store, err := runtime.Open(filepath.Join(scratch, "runtimes"))
+	if err != nil {
+		return nil, err
+	}
+	_, err = store.AddPython(context.Background(), runtime.AddConfig{})
+	return store, err
+})
+
+var scratch string // a folder for the whole run
+
+func TestMain(m *testing.M) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "docker-test"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(scratch) // in the temporary folder anyway
+	os.Exit(code)
+}
+
+// python is a store with the host's Python, made once.
 func python(t *testing.T) *runtime.Store {
 	t.Helper()
-	store, err := runtime.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.AddPython(t.Context(), runtime.AddConfig{}); errors.Is(err, sandbox.ErrUnavailable) {
+	store, err := addPython()
+	if errors.Is(err, sandbox.ErrUnavailable) {
 		t.Skipf("no python3 on this machine: %v", err)
-	} else if err != nil {
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return store

@@ -5,18 +5,108 @@ package docker
 import (
 	"archive/tar"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
 
 	"github.com/agenticraft/node/sandbox"
 )
+
+// source is where a container comes from.
+type source struct {
+	image, digest string
+	argv          []string
+	path          string // PATH inside
+}
+
+// source finds the image for a language, and makes or pulls it if need be.
+func (b *Backend) source(ctx context.Context, language string) (source, error) {
+	if name := b.cfg.Images[language]; name != "" {
+		id, err := b.ensureNamed(ctx, name)
+		return source{image: id, digest: id, argv: []string{"python3"}, path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, err
+	}
+	dir, digest, argv, err := b.cfg.Runtimes.Lookup(language)
+	if err != nil {
+		return source{}, fmt.Errorf("find runtime: %w", err)
+	}
+	name, err := b.ensureImage(ctx, dir, digest)
+	return source{image: name, digest: digest, argv: argv, path: "/usr/bin:/bin"}, err
+}
+
+// ensureNamed returns the id of a named image, and pulls it if the engine lacks
+// it. Runs keep to the id: a name may come to mean another image.
+func (b *Backend) ensureNamed(ctx context.Context, name string) (string, error) {
+	b.importing.Lock()
+	defer b.importing.Unlock()
+	id, err := b.imageID(ctx, name)
+	if err == nil || !errdefs.IsNotFound(err) {
+		return id, b.imageError("look for image "+name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, importTimeout)
+	defer cancel()
+	out, err := b.api.ImagePull(ctx, name, image.PullOptions{})
+	if err != nil {
+		return "", b.imageError("pull image "+name, err)
+	}
+	err = b.follow(ctx, "pulling an image", name, out)
+	if err == nil {
+		id, err = b.imageID(ctx, name)
+	}
+	return id, b.imageError("pull image "+name, err)
+}
+
+func (b *Backend) imageID(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	info, err := b.api.ImageInspect(ctx, name)
+	return info.ID, err
+}
+
+func (b *Backend) imageError(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s: %s", sandbox.ErrUnavailable, doing, cut(err.Error()))
+}
+
+// progressEvery is how often those who watch the log hear of a long pull.
+const progressEvery = 2 * time.Second
+
+// follow reads what the engine says of a pull, logs a line now and then, and
+// returns its error.
+func (b *Backend) follow(ctx context.Context, what, name string, out io.ReadCloser) error {
+	defer func() { _ = out.Close() }() // read to its end, or of no more use
+	said := time.Time{}
+	in := json.NewDecoder(io.LimitReader(out, maxPullText))
+	for {
+		var line struct {
+			Status, Progress, Error string
+		}
+		err := in.Decode(&line)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case line.Error != "":
+			return errors.New(line.Error)
+		case time.Since(said) >= progressEvery:
+			said = time.Now()
+			b.cfg.Log.InfoContext(ctx, what, "image", name, "status", cut(line.Status), "progress", cut(line.Progress))
+		}
+	}
+}
+
+// maxPullText bounds what the engine may say of one pull, in bytes.
+const maxPullText = 64 << 20
 
 // ensureImage makes the image of a language tree unless the engine has it, and
 // returns its name, which bears the tree's digest.
@@ -33,7 +123,8 @@ func (b *Backend) ensureImage(ctx context.Context, dir, digest string) (string, 
 	if !errdefs.IsNotFound(err) {
 		return "", fmt.Errorf("%w: look for image: %w", sandbox.ErrUnavailable, err)
 	}
-	b.cfg.Log.InfoContext(ctx, "making the image of a runtime", "image", name)
+	began := time.Now()
+	b.cfg.Log.InfoContext(ctx, "making the image of a runtime, once", "image", name)
 	ctx, cancelImport := context.WithTimeout(ctx, importTimeout)
 	defer cancelImport()
 	r, w := io.Pipe()
@@ -52,6 +143,7 @@ func (b *Backend) ensureImage(ctx context.Context, dir, digest string) (string, 
 	if err != nil {
 		return "", fmt.Errorf("%w: make image: %w", sandbox.ErrUnavailable, err)
 	}
+	b.cfg.Log.InfoContext(ctx, "image of a runtime made", "image", name, "elapsed", time.Since(began))
 	return name, nil
 }
 
