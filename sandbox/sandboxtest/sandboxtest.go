@@ -328,16 +328,5 @@ func (s *suite) sideBySide(t *testing.T) {
 // are what they were at the beginning.
 func (s *suite) nothingLeft(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		left := take(t).beyond(s.before, s.options.Residents)
-		if left == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("left behind: %s", left)
-			return
-		}
-		time.Sleep(10 * time.Millisecond) // nothing tells when a process is gone
-	}
+	Left{s.before}.NothingBeyond(t, s.options.Residents)
 }

@@ -1,0 +1,10 @@
+//go:build !long
+
+package sandboxtest_test
+
+// How much the soak runs.
+const (
+	soakWarmUp = 20
+	soakInARow = 200
+	soakAtOnce = 120
+)
