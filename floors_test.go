@@ -28,7 +28,7 @@ var floors = map[string]string{
 	// A program of the demonstration, a guest in the house.
 	"cmd/demo": "identity",
 	// Figures: what an agent does, and the bare log assembled as a node does.
-	"cmd/bench": "a2a a2a/client audit consensus identity mesh registry",
+	"cmd/bench": "a2a a2a/client a2a/server a2a/taskstore audit consensus identity mesh registry",
 
 	// 4
 	"agent":                "a2a a2a/server audit authz authz/destination authz/mandate identity sandbox", // a2a/server: the types of the Path it walks
@@ -105,7 +105,7 @@ var homes = map[string]string{
 	"github.com/multiformats":              "mesh",
 	"github.com/open-policy-agent":         "authz",
 	"github.com/docker":                    "sandbox/docker",
-	"github.com/a2aproject":                "a2a/... agent bridges/... cmd/node",
+	"github.com/a2aproject":                "a2a/... agent bridges/... cmd/bench cmd/node",
 	"go.starlark.net":                      "cmd/jail",
 	"github.com/tetratelabs":               "cmd/jail",
 	"github.com/nats-io":                   "a2a/natsrpc a2a/natsrpc/natstest bridges/nats",

@@ -30,15 +30,23 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == taskServerArgument {
+		if err := serveTasks(ctx, os.Args[2], os.Args[3], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintf(os.Stderr, "task server: %v\n", err)
+			os.Exit(1)
+		}
+		return
+	}
 	seconds := flag.Float64("seconds", 5, "seconds to measure each row of executions and appends for")
 	starts := flag.Int("n", 5, "how many starts of each kind to measure")
+	only := flag.String("only", "", "measure only the parts whose name holds this, such as \"A2A\"")
 	asJSON := flag.Bool("json", false, "print one JSON document")
 	flag.Parse()
 	if flag.NArg() > 0 || *seconds <= 0 || *starts < 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := bench(ctx, time.Duration(*seconds*float64(time.Second)), *starts, *asJSON); err != nil {
+	if err := bench(ctx, time.Duration(*seconds*float64(time.Second)), *starts, *only, *asJSON); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
@@ -46,7 +54,7 @@ func main() {
 
 // bench measures everything and prints one table. What cannot be measured is
 // named in it; an error is returned at the end all the same.
-func bench(ctx context.Context, each time.Duration, starts int, asJSON bool) (err error) {
+func bench(ctx context.Context, each time.Duration, starts int, only string, asJSON bool) (err error) {
 	l, err := newLab()
 	if err != nil {
 		return err
@@ -77,12 +85,16 @@ func bench(ctx context.Context, each time.Duration, starts int, asJSON bool) (er
 			})
 		}},
 		{"audit appends", func() error { return l.measureAppends(ctx, t, each) }},
+		{"A2A tasks", func() error { return l.measureTasks(ctx, t, each) }},
 		{"one idle node", func() error {
 			return l.onCluster(ctx, 1, func(c *cluster) error { return measureIdle(ctx, c, t, watch) })
 		}},
 		{"starts", func() error { return l.measureReady(ctx, t, starts) }},
 		{"the binary", func() error { return l.binarySize(t) }},
 	} {
+		if !strings.Contains(part.name, only) {
+			continue
+		}
 		fmt.Fprintf(os.Stderr, "bench: %s …\n", part.name)
 		e := part.do()
 		if ctx.Err() != nil {
