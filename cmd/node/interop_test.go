@@ -90,8 +90,8 @@ func officialGo(t *testing.T, c *testCluster) {
 	}
 }
 
-// javaScriptSDK is the version that is tested.
-const javaScriptSDK = "@a2a-js/sdk@1.3.0"
+// javaScriptSDK is what is tested, with what its gRPC binding needs.
+var javaScriptSDK = []string{"@a2a-js/sdk@1.3.0", "@grpc/grpc-js@1.14.7", "@bufbuild/protobuf@2.17.0"}
 
 func officialJavaScript(t *testing.T, c *testCluster) {
 	skip := t.Skipf
@@ -106,7 +106,7 @@ func officialJavaScript(t *testing.T, c *testCluster) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	install := exec.CommandContext(ctx, "npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", dir, javaScriptSDK)
+	install := exec.CommandContext(ctx, "npm", append([]string{"install", "--silent", "--no-audit", "--no-fund", "--prefix", dir}, javaScriptSDK...)...)
 	if out, err := install.CombinedOutput(); err != nil {
 		skip("npm cannot install %s: %v\n%s", javaScriptSDK, err, out)
 	}
@@ -132,7 +132,7 @@ func officialJavaScript(t *testing.T, c *testCluster) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"card verified", "JSONRPC send", "JSONRPC stream", "JSONRPC errors", "HTTP+JSON send", "HTTP+JSON stream", "HTTP+JSON errors"} {
+	for _, want := range []string{"card verified", "JSONRPC send", "JSONRPC stream", "JSONRPC errors", "HTTP+JSON send", "HTTP+JSON stream", "HTTP+JSON errors", "GRPC send", "GRPC stream", "GRPC errors"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("not seen: %s\n%s", want, out)
 		}

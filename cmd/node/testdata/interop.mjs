@@ -1,8 +1,9 @@
-// The official JavaScript SDK against a node, on every binding it has without
-// further packages. Prints one line for each thing that it saw.
+// The official JavaScript SDK against a node, on every binding it has. Prints one line for each thing that it saw.
 import assert from 'node:assert/strict';
+import * as grpc from '@grpc/grpc-js';
 import { Role, TaskState, verifyAgentCardSignature } from '@a2a-js/sdk';
 import { ClientFactory, ClientFactoryOptions, DefaultAgentCardResolver, JsonRpcTransportFactory, RestTransportFactory } from '@a2a-js/sdk/client';
+import { GrpcTransportFactory } from '@a2a-js/sdk/client/grpc';
 
 const { BASE, KEY, JWK, KID } = process.env;
 const fetchImpl = (url, init = {}) => {
@@ -41,9 +42,17 @@ const message = (code) => ({
   },
 });
 
+const proved = (options, next) => new grpc.InterceptingCall(next(options), {
+  start(metadata, listener, go) {
+    metadata.set('authorization', `Bearer ${KEY}`);
+    go(metadata, listener);
+  },
+});
+
 for (const [name, transport] of [
   ['JSONRPC', new JsonRpcTransportFactory({ fetchImpl })],
   ['HTTP+JSON', new RestTransportFactory({ fetchImpl })],
+  ['GRPC', new GrpcTransportFactory({ grpcCallOptions: { interceptors: [proved] } })],
 ]) {
   const factory = new ClientFactory({ ...ClientFactoryOptions.default, transports: [transport], preferredTransports: [name] });
   const client = await factory.createFromUrl(BASE);
