@@ -172,3 +172,61 @@ func TestJoinNeedsACopyOfTheState(t *testing.T) {
 		g.Close()
 	}
 }
+
+// A leader that is cut off while it changes the members changes nothing: the
+// others elect another one, whose word stands when the parts meet again.
+func TestPartitionWhileTheMembersChange(t *testing.T) {
+	c := newCluster(t, 4)
+	first := c.ids[:3]
+	c.adjust = func(cfg *consensus.Config) {
+		cfg.Keepers = first
+		cfg.Members = func() []identity.ID { return c.ids }
+	}
+	for i := range 3 {
+		c.start(i)
+	}
+	old := -1
+	eventually(t, "a leader", func() bool {
+		old = slices.IndexFunc(c.groups, func(g *consensus.Group) bool { return g != nil && g.Lead() })
+		return old >= 0
+	})
+	propose(t, c.groups[old], "before")
+	var others []identity.ID
+	for i, id := range c.ids {
+		if i != old {
+			others = append(others, id)
+		}
+	}
+	c.net.Isolate(c.ids[old], others...)
+	alone := make(chan error, 1)
+	go func() { // it believes that it leads, for a moment
+		_, err := c.groups[old].Arrange(t.Context(), c.ids, nil)
+		alone <- err
+	}()
+	next := -1
+	eventually(t, "another leader", func() bool {
+		next = slices.IndexFunc(c.groups, func(g *consensus.Group) bool { return g != nil && g != c.groups[old] && g.Lead() })
+		return next >= 0
+	})
+	// Among those who are left the members change in another way.
+	rest := slices.Sorted(slices.Values(slices.DeleteFunc(slices.Clone(first), func(id identity.ID) bool { return id == c.ids[old] })))
+	eventually(t, "the cut-off leader to be removed", func() bool {
+		done, err := c.groups[next].Arrange(t.Context(), rest, nil)
+		return err == nil && done
+	})
+	propose(t, c.groups[next], "after")
+	if err := <-alone; err == nil {
+		t.Error("a leader without a quorum changed the members")
+	}
+	c.net.Heal()
+	eventually(t, "the old leader to stand down", func() bool { return !c.groups[old].Lead() })
+	for i, g := range c.groups {
+		if g == nil || i == old {
+			continue
+		}
+		eventually(t, "everybody to know the members", func() bool { return slices.Equal(g.Status().Keepers, rest) })
+		eventually(t, fmt.Sprintf("keeper %d to have both commands and no other", i), func() bool {
+			return slices.Equal(c.machines[i].Commands(), []string{"before", "after"})
+		})
+	}
+}
