@@ -18,6 +18,7 @@ import (
 	"github.com/agenticraft/node/sandbox/process"
 	"github.com/agenticraft/node/sandbox/restricted"
 	"github.com/agenticraft/node/sandbox/runtime"
+	"github.com/agenticraft/node/sandbox/wasm"
 )
 
 // probeView is what `sandbox probe` shows: this machine, as the caller's user.
@@ -185,12 +186,32 @@ func measure(ctx context.Context, s *jail.Spawner, dir string, runs int) (_ []fi
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, starlark.Close()) }()
+	modules, err := wasm.New(wasm.Config{Spawner: s, Dir: filepath.Join(dir, "modules")})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, modules.Close()) }()
 
 	all := []contender{
 		{"python cold", "jail, interpreter, program, and the jail's end", program(cold, process.Python, "")},
 		{"python warm", "in a jail that waited: program, and the jail's end", program(warmed{warm}, process.Python, "")},
 		{"python warm, first output", "from the code's way in to its first line", program(warmed{warm}, process.Python, "print(1, flush=True)\n")},
 		{"starlark", "in a worker that ran this owner's program before", program(starlark, restricted.Language, "")},
+		{"wasm", "a module that does nothing, in a worker that ran it before", func(ctx context.Context) (time.Duration, error) {
+			began := time.Now()
+			r, err := modules.Run(ctx, wasm.Nothing("bench"), nil)
+			if err == nil && r.Status != sandbox.OK {
+				err = fmt.Errorf("it ended as %s: %s", r.Status, r.Message)
+			}
+			return time.Since(began), err
+		}},
+	}
+	for language, add := range map[string]func(context.Context, runtime.AddConfig) (runtime.Runtime, error){
+		process.JavaScript: store.AddNode, process.Shell: store.AddShell,
+	} {
+		if _, err := add(ctx, runtime.AddConfig{}); err == nil { // else this machine has none
+			all = append(all, contender{language + " cold", "jail, interpreter, program, and the jail's end", program(cold, language, "")})
+		}
 	}
 	const python = "/usr/bin/python3" // what the runtime was copied from, not some wrapper earlier in PATH
 	if py, err := exec.LookPath(python); err == nil {
@@ -231,6 +252,9 @@ func program(b sandbox.Backend, language, prints string) func(context.Context) (
 		spec := sandbox.Spec{
 			ID: fmt.Sprintf("bench-%d", serial), Owner: "bench", Language: language,
 			Code: []byte(prints + "result = 6 * 7"), Limits: sandbox.DefaultLimits(),
+		}
+		if language == process.Shell {
+			spec.Code = []byte("expr 6 \\* 7 > result.json")
 		}
 		var entered, first time.Time
 		spec.Output = func(string, int64, []byte) {

@@ -6,14 +6,14 @@ import sys, os, json
 
 def boot(inlet, outlet):
     read, write, getpid, leave = os.read, os.write, os.getpid, os._exit
-    dumps, modules = json.dumps, sys.modules
+    dumps, modules, size = json.dumps, sys.modules, len
     me = getpid()
     name = "main.py"
 
     def send(kind, payload):
         if getpid() != me:
             return
-        data = (len(payload) + 1).to_bytes(4, "big") + kind + payload
+        data = (size(payload) + 1).to_bytes(4, "big") + kind + payload
         while data:
             data = data[write(outlet, data):]
 
@@ -27,7 +27,7 @@ def boot(inlet, outlet):
         return out
 
     def tell(code, text):
-        text = text if len(text) <= 500 else text[:500] + "..."
+        text = text if size(text) <= 500 else text[:500] + "..."
         send(b"E", (code + "\n" + text).encode("utf-8", "replace"))
 
     def encode(value, most):
@@ -48,8 +48,8 @@ def boot(inlet, outlet):
             elif "digits" in why:
                 why = "it has an int of more than 4300 digits"
             return None, "result_not_json", "result cannot be JSON: " + why
-        if len(text) > most:
-            return None, "result_too_large", "result takes %d bytes as JSON, more than %d" % (len(text), most)
+        if size(text) > most:
+            return None, "result_too_large", "result takes %d bytes as JSON, more than %d" % (size(text), most)
         return text.encode("ascii"), "", ""
 
     def show(error, source):

@@ -2,6 +2,7 @@ package sandboxtest_test
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	"github.com/agenticraft/node/sandbox"
@@ -11,35 +12,52 @@ import (
 	"github.com/agenticraft/node/sandbox/sandboxtest"
 )
 
-// The other backends call the suite from their own tests; this one needs a
-// runtime as well, which its package does not know.
+// The other backends call the suite from their own tests; this one needs
+// runtimes as well, which its package does not know.
 func TestProcess(t *testing.T) {
-	sandboxtest.Test(t, open(t, process.Config{}), sandboxtest.Options{})
+	store := runtimes(t)
+	for _, language := range []string{process.Python, process.JavaScript, process.Shell} {
+		t.Run(language, func(t *testing.T) {
+			sandboxtest.Test(t, open(t, process.Config{Runtimes: store}), sandboxtest.Options{Language: language})
+		})
+	}
 }
 
 // The same cases in jails that waited. Those that need what such a jail cannot
 // give run cold here, too.
 func TestProcessWarm(t *testing.T) {
-	b := open(t, process.Config{Warm: 1, WarmLimits: sandboxtest.Limits()})
+	b := open(t, process.Config{Runtimes: runtimes(t), Warm: 1, WarmLimits: sandboxtest.Limits()})
 	if err := b.AwaitWarm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	// A jail that waits has two processes, and so has one that is being made.
-	sandboxtest.Test(t, b, sandboxtest.Options{Residents: 4})
+	sandboxtest.Test(t, b, sandboxtest.Options{Language: process.Python, Residents: 4, Brief: true})
 }
 
-func open(t *testing.T, cfg process.Config) *process.Backend {
+// runtimes are those of the machine's interpreters. In continuous integration
+// none may be missing.
+func runtimes(t *testing.T) *runtime.Store {
 	t.Helper()
 	store, err := runtime.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.AddPython(t.Context(), runtime.AddConfig{}); errors.Is(err, sandbox.ErrUnavailable) {
-		t.Skipf("no python3 on this machine: %v", err)
-	} else if err != nil {
+	_, python := store.AddPython(t.Context(), runtime.AddConfig{})
+	_, node := store.AddNode(t.Context(), runtime.AddConfig{})
+	_, shell := store.AddShell(t.Context(), runtime.AddConfig{})
+	err = errors.Join(python, node, shell)
+	if errors.Is(err, sandbox.ErrUnavailable) && os.Getenv("CI") == "" {
+		t.Skipf("not every interpreter is on this machine: %v", err)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Spawner, cfg.Runtimes = jailtest.Start(t), store
+	return store
+}
+
+func open(t *testing.T, cfg process.Config) *process.Backend {
+	t.Helper()
+	cfg.Spawner = jailtest.Start(t)
 	b, err := process.New(cfg)
 	if err != nil {
 		t.Fatal(err)

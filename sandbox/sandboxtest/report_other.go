@@ -8,11 +8,6 @@ import (
 	"github.com/agenticraft/node/sandbox"
 )
 
-type finding struct {
-	name, must string
-	held       bool
-}
-
 func (c testCase) must() string { return string(c.status) }
 
 // report is for machines with jails.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -28,9 +29,16 @@ type Options struct {
 	// those it has when Test begins.
 	Residents int
 	// Differs gives the result of a case where it rightly differs, with the
-	// reason beside it.
+	// reason beside it; "*" is any.
 	Differs map[string]string
+	// Brief runs what programs are for and the plainest abuse only, unless the
+	// report is being written or [Long] is set: for a backend that is slow and not
+	// the strongest.
+	Brief bool
 }
+
+// Long is set where time does not matter.
+var Long bool
 
 // Test runs every case that b's language can express.
 func Test(t *testing.T, b sandbox.Backend, o Options) {
@@ -42,7 +50,14 @@ func Test(t *testing.T, b sandbox.Backend, o Options) {
 	if o.Language == "" {
 		o.Language = d.Languages[0]
 	}
-	s := &suite{backend: b, options: o, before: take(t)}
+	s := &suite{backend: b, options: o}
+	if o.Language == sandbox.WASM {
+		// A module is compiled when it is first used, which takes seconds.
+		if r, err := b.Run(t.Context(), s.token(t, 0), nil); err != nil || r.Status != sandbox.OK {
+			t.Fatalf("the guest ended as %s, %v: %s", r.Status, err, r.Message)
+		}
+	}
+	s.before = take(t)
 	t.Run("cases", s.cases)
 	t.Run("sequence", s.sequences)
 	t.Run("stories", s.stories)
@@ -60,12 +75,31 @@ type suite struct {
 }
 
 // spec is a run of code with modest limits.
-func (s *suite) spec(code string) sandbox.Spec {
+func (s *suite) spec(t testing.TB, code string) sandbox.Spec {
+	t.Helper()
 	s.serial++
-	return sandbox.Spec{
+	spec := sandbox.Spec{
 		ID: fmt.Sprintf("case-%d", s.serial), Owner: "tester", Language: s.options.Language, Code: []byte(code),
 		Limits: Limits(),
 	}
+	if spec.Language == sandbox.WASM {
+		module(t, &spec, code)
+	}
+	return spec
+}
+
+// token prints "token-I" and has the result I, in any language.
+func (s *suite) token(t testing.TB, i int) sandbox.Spec {
+	t.Helper()
+	return s.spec(t, strings.ReplaceAll(tokens[s.options.Language], "$", fmt.Sprint(i)))
+}
+
+var tokens = map[string]string{
+	"python":     "print('token-$')\nresult = $",
+	"starlark":   "print('token-$')\nresult = $",
+	"javascript": "console.log('token-$'); const result = $",
+	"sh":         "echo token-$; echo $ > result.json",
+	"wasm":       "guest say token-$ value $",
 }
 
 // Limits are those of a case that asks for no others.
@@ -78,19 +112,25 @@ func Limits() sandbox.Limits {
 
 // cases runs the table.
 func (s *suite) cases(t *testing.T) {
-	for _, c := range table {
+	all := Cases()
+	if s.options.Brief && !Long && os.Getenv(ReportEnv) == "" {
+		all = ordinary
+	}
+	for _, c := range all {
 		code, speaks := c.code[s.options.Language]
 		if !speaks {
 			continue
 		}
 		held := t.Run(c.name, func(t *testing.T) {
-			spec := s.spec(code)
+			spec := s.spec(t, code)
+			benign := s.benign(t)
 			if c.prepare != nil {
 				c.prepare(&spec)
 			}
 			start := time.Now()
 			r, err := s.backend.Run(t.Context(), spec, nil)
 			elapsed := time.Since(start)
+			benign()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +141,7 @@ func (s *suite) cases(t *testing.T) {
 			if other, differs := s.options.Differs[c.name]; differs {
 				want = other
 			}
-			if got := string(r.Value); got != want {
+			if got := string(r.Value); got != want && want != anything {
 				t.Errorf("result is %.200q, want %.200q", got, want)
 			}
 			if got := string(r.Stdout); c.stdout != anything && got != c.stdout {
@@ -120,7 +160,26 @@ func (s *suite) cases(t *testing.T) {
 			}
 			s.nothingLeft(t)
 		})
-		s.findings = append(s.findings, finding{c.name, c.must(), held})
+		s.findings = append(s.findings, finding{c.name, c.proves, c.must(), held})
+	}
+}
+
+// benign starts a well-behaved run of another owner beside a case and returns a
+// function that waits for it: whatever the case does, it must not be hurt.
+func (s *suite) benign(t *testing.T) (wait func()) {
+	t.Helper()
+	spec := s.token(t, 7)
+	spec.Owner = "neighbour"
+	var result sandbox.Result
+	var err error
+	var wg sync.WaitGroup
+	wg.Go(func() { result, err = s.backend.Run(t.Context(), spec, nil) })
+	return func() {
+		t.Helper()
+		wg.Wait()
+		if err != nil || result.Status != sandbox.OK || string(result.Value) != "7" || string(result.Stdout) != "token-7\n" {
+			t.Errorf("the run beside it ended as %s, value %s, stdout %q, %v: %s", result.Status, result.Value, result.Stdout, err, result.Message)
+		}
 	}
 }
 
@@ -133,7 +192,7 @@ func (s *suite) sequences(t *testing.T) {
 	for name, programs := range sequences[s.options.Language] {
 		t.Run(name, func(t *testing.T) {
 			for i, p := range programs {
-				r, err := s.backend.Run(t.Context(), s.spec(p.code), nil)
+				r, err := s.backend.Run(t.Context(), s.spec(t, p.code), nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -177,7 +236,7 @@ func (s *suite) codeWaitsForReady(t *testing.T) {
 			order = append(order, what)
 		}
 	}
-	spec := s.spec("print('here')\nresult = 1")
+	spec := s.token(t, 1)
 	spec.Output = func(string, int64, []byte) { note("output") }
 	r, err := s.backend.Run(t.Context(), spec, func(context.Context) error { note("ready"); return nil })
 	if err != nil || r.Status != sandbox.OK {
@@ -190,7 +249,7 @@ func (s *suite) codeWaitsForReady(t *testing.T) {
 
 func (s *suite) readyError(t *testing.T) {
 	want := errors.New("no quorum")
-	spec := s.spec("print('here')")
+	spec := s.token(t, 1)
 	spec.Output = func(string, int64, []byte) { t.Error("the code ran") }
 	r, err := s.backend.Run(t.Context(), spec, func(context.Context) error { return want })
 	if !errors.Is(err, want) {
@@ -201,7 +260,7 @@ func (s *suite) readyError(t *testing.T) {
 func (s *suite) cancelledBefore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	spec := s.spec("print('here')")
+	spec := s.token(t, 1)
 	spec.Output = func(string, int64, []byte) { t.Error("the code ran") }
 	r, err := s.backend.Run(ctx, spec, nil)
 	if err != nil || r.Status != sandbox.Cancelled || r.ExitCode != 130 {
@@ -212,7 +271,7 @@ func (s *suite) cancelledBefore(t *testing.T) {
 func (s *suite) cancelledInReady(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	spec := s.spec("print('here')")
+	spec := s.token(t, 1)
 	spec.Output = func(string, int64, []byte) { t.Error("the code ran") }
 	r, err := s.backend.Run(ctx, spec, func(context.Context) error { cancel(); return nil })
 	if err != nil || r.Status != sandbox.Cancelled || r.ExitCode != 130 {
@@ -223,7 +282,7 @@ func (s *suite) cancelledInReady(t *testing.T) {
 func (s *suite) cancelledDuring(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	spec := s.spec(started[s.options.Language])
+	spec := s.spec(t, started[s.options.Language])
 	spec.Output = func(string, int64, []byte) { cancel() }
 	start := time.Now()
 	r, err := s.backend.Run(ctx, spec, nil)
@@ -236,7 +295,7 @@ func (s *suite) cancelledDuring(t *testing.T) {
 }
 
 func (s *suite) unenforceable(t *testing.T) {
-	spec := s.spec("print('here')")
+	spec := s.token(t, 1)
 	spec.Required = []string{sandbox.LimitWall, "gravity"}
 	spec.Output = func(string, int64, []byte) { t.Error("the code ran") }
 	ready := func(context.Context) error { t.Error("ready was called"); return nil }
@@ -247,7 +306,7 @@ func (s *suite) unenforceable(t *testing.T) {
 }
 
 func (s *suite) required(t *testing.T) {
-	spec := s.spec("result = 1")
+	spec := s.token(t, 1)
 	for limit := range s.backend.Describe().Enforces {
 		spec.Required = append(spec.Required, limit)
 	}
@@ -264,7 +323,7 @@ func (s *suite) required(t *testing.T) {
 }
 
 func (s *suite) unknownLanguage(t *testing.T) {
-	spec := s.spec("x")
+	spec := s.token(t, 1)
 	spec.Language = "cobol"
 	if r, err := s.backend.Run(t.Context(), spec, nil); !errors.Is(err, sandbox.ErrUnavailable) {
 		t.Errorf("Run = %v, %v, want ErrUnavailable", r.Status, err)
@@ -274,7 +333,7 @@ func (s *suite) unknownLanguage(t *testing.T) {
 func (s *suite) streams(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	spec := s.spec(started[s.options.Language])
+	spec := s.spec(t, started[s.options.Language])
 	spec.Limits.Wall = 20 * time.Second
 	first := make(chan string, 1)
 	spec.Output = func(stream string, offset int64, data []byte) {
@@ -305,7 +364,7 @@ func (s *suite) sideBySide(t *testing.T) {
 	const runs = 6
 	specs := make([]sandbox.Spec, runs)
 	for i := range specs {
-		specs[i] = s.spec(fmt.Sprintf("print('token-%d')\nresult = %d", i, i))
+		specs[i] = s.token(t, i)
 		specs[i].Owner = fmt.Sprintf("owner-%d", i%3)
 	}
 	var wg sync.WaitGroup

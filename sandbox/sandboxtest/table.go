@@ -1,6 +1,7 @@
 package sandboxtest
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 // must end.
 type testCase struct {
 	name      string
+	proves    string            // what holding it shows, for the report
 	code      map[string]string // by language
 	prepare   func(*sandbox.Spec)
 	status    sandbox.Status
@@ -32,8 +34,11 @@ func python(code string) map[string]string { return map[string]string{"python": 
 
 // started prints a line at once and then runs for ever.
 var started = map[string]string{
-	"python":   "print('started', flush=True)\nwhile True: pass",
-	"starlark": "print('started')\nwhile True: pass",
+	"python":     "print('started', flush=True)\nwhile True: pass",
+	"starlark":   "print('started')\nwhile True: pass",
+	"javascript": "console.log('started'); while (true);",
+	"sh":         "echo started; while :; do :; done",
+	"wasm":       "guest say started loop",
 }
 
 func stderrHas(texts ...string) func(*testing.T, sandbox.Result) {
@@ -56,7 +61,13 @@ func tight(s *sandbox.Spec) {
 	s.Limits.Memory, s.Limits.Wall = 64<<20, 4*time.Second
 }
 
-var table = []testCase{
+// Cases are all cases of the suite, in the order of their groups.
+func Cases() []testCase {
+	return slices.Concat(ordinary, files, secrets, kernel, processes, resources, answers, others)
+}
+
+// ordinary are what programs are for, their own faults, and the plainest abuse.
+var ordinary = []testCase{
 	// What programs are for.
 	{name: "the original's example", code: both("def calculate(a, b):\n    return a + b\nresult = calculate(10, 20)"), status: sandbox.OK, value: "30"},
 	{name: "echo", code: both("print('hello', 1)\nprint('ü')"), status: sandbox.OK, stdout: "hello 1\nü\n"},

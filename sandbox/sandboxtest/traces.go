@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // traces are what runs might leave behind.
@@ -38,7 +39,13 @@ func take(t *testing.T) traces {
 		}
 	}
 	if data, err := os.ReadFile("/proc/self/mounts"); err == nil {
-		s.mounts = strings.Split(string(data), "\n")
+		for line := range strings.Lines(string(data)) {
+			// Those of container engines beside us come and go. A mount of a jail that
+			// got out would be, or lie below, a tmpfs.
+			if fields := strings.Fields(line); len(fields) > 2 && (fields[2] == "tmpfs" || fields[2] == "proc") {
+				s.mounts = append(s.mounts, line)
+			}
+		}
 	}
 	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
 		s.descriptors = len(fds)
@@ -111,4 +118,23 @@ func descendants(t *testing.T) []string {
 	}
 	slices.Sort(below)
 	return below
+}
+
+// NothingLeft waits until no process below this one is in a jail, and no control
+// group of this process's spawners is there.
+func NothingLeft(t *testing.T) {
+	t.Helper()
+	const spawner = 1 // the process that makes jails stays
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		now := take(t)
+		if len(now.processes) <= spawner && len(now.cgroups) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("left behind: %v, %v", now.processes, now.cgroups)
+			return
+		}
+		time.Sleep(10 * time.Millisecond) // nothing tells when a process is gone
+	}
 }

@@ -204,3 +204,9 @@ func BenchmarkSmallModule(b *testing.B) {
 		}
 	}
 }
+
+func TestConformance(t *testing.T) {
+	b := open(t, wasm.Config{MaxIdle: 2})
+	// Two workers wait for their owners, each with its jail's init.
+	sandboxtest.Test(t, b, sandboxtest.Options{Language: wasm.Language, Residents: 4})
+}
