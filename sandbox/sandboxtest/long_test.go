@@ -98,11 +98,12 @@ func attack(t *testing.T, b *process.Backend, name, runtime, code string, wall t
 
 func TestStress(t *testing.T) {
 	b := open(t, process.Config{Runtimes: tree(t, "stress-ng")})
+	before := sandboxtest.Before(t)
 	for _, s := range stressors {
 		t.Run(s, func(t *testing.T) {
 			r := attack(t, b, "stress-"+s, "stress-ng", "cd /work && stress-ng --"+s+" 4 --timeout 2 --temp-path /work 2>&1 | tail -n 3", 15*time.Second)
 			t.Logf("%s, exit code %d: %.300s", r.Status, r.ExitCode, r.Stdout)
-			sandboxtest.NothingLeft(t)
+			before.NothingBeyond(t, 0)
 		})
 	}
 }
@@ -110,7 +111,8 @@ func TestStress(t *testing.T) {
 // A fuzzer of system calls, as the jailed program.
 func TestTrinity(t *testing.T) {
 	b := open(t, process.Config{Runtimes: tree(t, "trinity")})
+	before := sandboxtest.Before(t)
 	r := attack(t, b, "trinity", "trinity", "cd /work && trinity -C 4 -N 2000000 -q -l off 2>&1 | tail -n 3", 5*time.Minute)
 	t.Logf("%s, exit code %d: %.300s", r.Status, r.ExitCode, r.Stdout)
-	sandboxtest.NothingLeft(t)
+	before.NothingBeyond(t, 0)
 }

@@ -26,7 +26,7 @@ func TestProcess(t *testing.T) {
 // The same cases in jails that waited. Those that need what such a jail cannot
 // give run cold here, too.
 func TestProcessWarm(t *testing.T) {
-	b := open(t, process.Config{Runtimes: runtimes(t), Warm: 1, WarmLimits: sandboxtest.Limits()})
+	b := open(t, process.Config{Warm: 1, WarmLimits: sandboxtest.Limits()})
 	if err := b.AwaitWarm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +57,9 @@ func runtimes(t *testing.T) *runtime.Store {
 
 func open(t *testing.T, cfg process.Config) *process.Backend {
 	t.Helper()
+	if cfg.Runtimes == nil {
+		cfg.Runtimes = runtimes(t)
+	}
 	cfg.Spawner = jailtest.Start(t)
 	b, err := process.New(cfg)
 	if err != nil {

@@ -5,6 +5,6 @@ package sandboxtest_test
 // How much the soak runs.
 const (
 	soakWarmUp = 20
-	soakInARow = 200
+	soakInARow = 500
 	soakAtOnce = 120
 )

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // traces are what runs might leave behind.
@@ -118,23 +117,4 @@ func descendants(t *testing.T) []string {
 	}
 	slices.Sort(below)
 	return below
-}
-
-// NothingLeft waits until no process below this one is in a jail, and no control
-// group of this process's spawners is there.
-func NothingLeft(t *testing.T) {
-	t.Helper()
-	const spawner = 1 // the process that makes jails stays
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		now := take(t)
-		if len(now.processes) <= spawner && len(now.cgroups) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("left behind: %v, %v", now.processes, now.cgroups)
-			return
-		}
-		time.Sleep(10 * time.Millisecond) // nothing tells when a process is gone
-	}
 }
