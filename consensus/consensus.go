@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -124,7 +123,7 @@ type Config struct {
 	// is no keeper asks for the leader: the keepers of now and those about to
 	// become one. Default: Keepers.
 	Members func() []identity.ID
-	// Dir holds raft.db. Required of keepers.
+	// Dir holds the folder of raft's log and vote. Required of keepers.
 	Dir string
 	// AllowForward says which nodes, other than keepers, may propose through
 	// this one. Default: none.
@@ -289,7 +288,7 @@ func (g *Group) openKeeper(m StateMachine) error {
 	}
 	var err error
 	g.store, err = openStore(storeConfig{
-		Path:    filepath.Join(g.cfg.Dir, raftFile),
+		Dir:     g.cfg.Dir,
 		Keepers: g.cfg.Keepers,
 		Join:    g.cfg.Join,
 		Durable: m.Applied,

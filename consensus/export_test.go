@@ -1,40 +1,32 @@
 package consensus
 
-import (
-	"bytes"
-	"testing"
-
-	"go.etcd.io/bbolt"
-)
+import "testing"
 
 // FirstIndex is the first entry of the raft log.
 func (g *Group) FirstIndex() (uint64, error) { return g.store.FirstIndex() }
 
-// HoldDisk lets no write to raft.db finish until release is called.
+// HoldDisk lets no write to the raft log finish until release is called.
 func (g *Group) HoldDisk(t testing.TB) (release func()) {
 	t.Helper()
-	tx, err := g.store.db.Begin(true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		if err := tx.Rollback(); err != nil {
-			t.Error(err)
-		}
-	}
+	g.store.disk.Lock()
+	return g.store.disk.Unlock
 }
 
 // Corrupt spoils one entry of the raft log where it lies.
 func (g *Group) Corrupt(t testing.TB, index uint64) {
 	t.Helper()
-	err := g.store.db.Update(func(tx *bbolt.Tx) error {
-		log := tx.Bucket(bucketLog)
-		value := bytes.Clone(log.Get(indexKey(index)))
-		value[len(value)-1] ^= 1
-		return log.Put(indexKey(index), value)
-	})
-	if err != nil {
-		t.Fatal(err)
+	for _, seg := range g.store.log.files {
+		if index < seg.first || index > seg.last() {
+			continue
+		}
+		at := seg.offsets[index-seg.first] + recordHeader + entryHead
+		var b [1]byte
+		if _, err := seg.file.ReadAt(b[:], at); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := seg.file.WriteAt([]byte{b[0] ^ 1}, at); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

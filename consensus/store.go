@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,37 +15,27 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/internal/durable"
 )
 
-// raft.db has three buckets. "meta" says the format's version, the keepers that
-// the log was begun with and the mark of the last restore. "log" holds raft's
-// entries, "stable" its term and vote. Each record of the latter two begins
-// with a CRC-32C over its key and what follows.
-var (
-	bucketMeta   = []byte("meta")
-	bucketLog    = []byte("log")
-	bucketStable = []byte("stable")
-
-	keyFormat   = []byte("format")
-	keyKeepers  = []byte("keepers")
-	keyRestored = []byte("restored")
-
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
-
+// The raft folder holds the entries of raft's log as segments, and the stable
+// file, which holds raft's term and vote, the format's version, the keepers that
+// the log was begun with, the mark of the last restore and that of a removal of
+// entries that is under way.
 const (
-	storeFormat  byte = 1
-	raftFile          = "raft.db"
-	lockTimeout       = 2 * time.Second
-	logCache          = 64       // entries kept in memory for followers
-	mmapBytes         = 64 << 20 // address space, not memory
-	deleteAtOnce      = 4096     // entries in one transaction, so that writes are not held up
-	recordHead        = 4        // bytes of checksum
-	entryHead         = recordHead + 1 + 8 + 8
+	raftFolder  = "raft"
+	keyFormat   = "format"
+	keyKeepers  = "keepers"
+	keyRestored = "restored"
+	keyCutting  = "cutting"
+	raftPrefix  = "raft." // of raft's own values
+
+	storeFormat byte = 2
+	lockTimeout      = 2 * time.Second
+	logCache         = 64 // entries kept in memory for followers
+	entryHead        = 1 + 8 + 8
 )
 
 var (
@@ -53,30 +44,34 @@ var (
 )
 
 type storeConfig struct {
-	Path    string
+	Dir     string // in which the raft folder is
 	Keepers []identity.ID
 	Join    bool                        // a new file may go on from where the state machine stands
 	Durable func() (index, term uint64) // of the state machine
 	Timeout time.Duration               // of a write to the log
+	Segment int64                       // bytes of a file; 0: segmentBytes
 	Fail    func(error)
 	Metrics *metrics
 }
 
-// store is raft's LogStore and StableStore in one bbolt file.
+// store is raft's LogStore and StableStore.
 //
 // raft panics where it cannot read its log or write its vote. Once live, the
 // store reports such an error instead and parks raft's goroutine until the
 // group closes, by which time the process is about to stop.
 type store struct {
-	cfg   storeConfig
-	db    *bbolt.DB
-	fresh bool        // the file was not begun with a configuration yet
-	live  atomic.Bool // raft runs
+	cfg    storeConfig
+	log    *segments
+	values *stable
+	fresh  bool        // the folder was not begun with a configuration yet
+	live   atomic.Bool // raft runs
 
 	writes  chan storeWrite
 	stopped chan struct{}
 	once    sync.Once
 	work    sync.WaitGroup
+
+	disk sync.Mutex // held while the log is changed
 
 	mu          sync.Mutex
 	first, last uint64 // of the log; 0 if it is empty
@@ -84,13 +79,8 @@ type store struct {
 }
 
 type storeWrite struct {
-	records []storeRecord
+	records []record
 	done    chan error
-}
-
-type storeRecord struct {
-	index uint64
-	value []byte
 }
 
 var (
@@ -98,25 +88,56 @@ var (
 	_ raft.StableStore = (*store)(nil)
 )
 
-func openStore(cfg storeConfig) (*store, error) {
-	db, err := bbolt.Open(cfg.Path, 0o600, &bbolt.Options{
-		Timeout:         lockTimeout,
-		NoFreelistSync:  true, // rebuilt at start; else it is written with every commit
-		FreelistType:    bbolt.FreelistMapType,
-		InitialMmapSize: mmapBytes,
-	})
-	if err != nil {
-		if errors.Is(err, bolterrors.ErrTimeout) {
-			err = fmt.Errorf("%w: another process holds it", err)
+// HasLog reports whether a folder holds the raft log and vote of a keeper, or of
+// one that was about to begin.
+func HasLog(dir string) (bool, error) {
+	for _, name := range []string{filepath.Join(raftFolder, stableName), oldFile} {
+		switch _, err := os.Stat(filepath.Join(dir, name)); {
+		case err == nil:
+			return true, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return false, fmt.Errorf("look for raft's log: %w", err)
 		}
-		return nil, fmt.Errorf("open %s: %w", cfg.Path, err)
 	}
-	s := &store{cfg: cfg, db: db, writes: make(chan storeWrite), stopped: make(chan struct{})}
-	if err := s.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", cfg.Path, err), db.Close())
+	return false, nil
+}
+
+func openStore(cfg storeConfig) (*store, error) {
+	s := &store{cfg: cfg, writes: make(chan storeWrite), stopped: make(chan struct{})}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open raft's log in %s: %w", cfg.Dir, err), s.closeFiles())
 	}
 	s.work.Go(s.write)
 	return s, nil
+}
+
+func (s *store) open() error {
+	if err := moveOld(s.cfg.Dir); err != nil {
+		return err
+	}
+	dir := filepath.Join(s.cfg.Dir, raftFolder)
+	err := durable.Mkdir(dir, 0o700)
+	if err != nil {
+		return err
+	}
+	if s.values, err = openStable(filepath.Join(dir, stableName)); err != nil {
+		return err
+	}
+	if s.log, err = openSegments(dir, orDefault(s.cfg.Segment, segmentBytes)); err != nil {
+		return err
+	}
+	return s.load()
+}
+
+func (s *store) closeFiles() error {
+	var faults []error
+	if s.log != nil {
+		faults = append(faults, s.log.close())
+	}
+	if s.values != nil {
+		faults = append(faults, s.values.close())
+	}
+	return errors.Join(faults...)
 }
 
 func keeperList(ids []identity.ID) string {
@@ -127,87 +148,86 @@ func keeperList(ids []identity.ID) string {
 	return strings.Join(names, " ")
 }
 
-// load checks that the file, the configuration and the state machine belong
-// together, and every record that raft is going to replay.
+// load checks that the files, the configuration and the state machine belong
+// together, and every entry that raft is going to replay.
 func (s *store) load() error {
 	applied, _ := s.cfg.Durable()
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketLog, bucketStable} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return fmt.Errorf("make bucket: %w", err)
-			}
-		}
-		meta, log := tx.Bucket(bucketMeta), tx.Bucket(bucketLog)
-		switch format := meta.Get(keyFormat); {
-		case format == nil:
-			s.fresh = true
-		case len(format) != 1 || format[0] != storeFormat:
-			return fmt.Errorf("format %x is not known, want %d", format, storeFormat)
-		case string(meta.Get(keyKeepers)) != keeperList(s.cfg.Keepers):
-			return fmt.Errorf("the log was begun with the keepers %s, now they are %s", meta.Get(keyKeepers), keeperList(s.cfg.Keepers))
-		}
-		if s.fresh {
-			if s.cfg.Join && applied == 0 {
-				return errors.New("a keeper that joins needs a copy of the state first")
-			}
-			if applied > 0 && !s.cfg.Join {
-				return fmt.Errorf("raft's log and vote are missing, although entry %d is applied: a keeper must not vote without them", applied)
-			}
-			// A crash came before the first configuration was noted.
-			return errors.Join(empty(tx, bucketLog), empty(tx, bucketStable))
-		}
-		if mark := meta.Get(keyRestored); len(mark) == 8 {
-			s.restored = binary.BigEndian.Uint64(mark)
-		}
-		cursor := log.Cursor()
-		if k, _ := cursor.First(); k != nil {
-			s.first = binary.BigEndian.Uint64(k)
-			k, _ = cursor.Last()
-			s.last = binary.BigEndian.Uint64(k)
-		}
-		switch {
-		case s.last < applied && s.restored < applied:
-			return fmt.Errorf("the raft log ends at entry %d, although entry %d is applied: it is an older copy, and votes are lost with it", s.last, applied)
-		case s.last < applied:
-			// A crash came after a restore and before the first entry behind it.
-			s.first, s.last = 0, 0
-			return empty(tx, bucketLog)
-		case s.first > applied+1:
-			return fmt.Errorf("the raft log begins at entry %d, although only entry %d is applied: the state is an older copy", s.first, applied)
-		}
-		return s.check(log, max(applied+1, s.first))
-	})
-}
-
-func empty(tx *bbolt.Tx, bucket []byte) error {
-	if err := tx.DeleteBucket(bucket); err != nil {
-		return fmt.Errorf("empty bucket: %w", err)
+	switch format := s.values.get(keyFormat); {
+	case format == nil:
+		s.fresh = true
+	case len(format) != 1 || format[0] != storeFormat:
+		return fmt.Errorf("format %x is not known, want %d", format, storeFormat)
+	case string(s.values.get(keyKeepers)) != keeperList(s.cfg.Keepers):
+		return fmt.Errorf("the log was begun with the keepers %s, now they are %s", s.values.get(keyKeepers), keeperList(s.cfg.Keepers))
 	}
-	if _, err := tx.CreateBucket(bucket); err != nil {
-		return fmt.Errorf("empty bucket: %w", err)
+	if s.fresh {
+		if s.cfg.Join && applied == 0 {
+			return errors.New("a keeper that joins needs a copy of the state first")
+		}
+		if applied > 0 && !s.cfg.Join {
+			return fmt.Errorf("raft's log and vote are missing, although entry %d is applied: a keeper must not vote without them", applied)
+		}
+		// A crash came before the first configuration was noted.
+		changes := map[string][]byte{}
+		for _, key := range s.values.names(raftPrefix) {
+			changes[key] = nil
+		}
+		return errors.Join(s.log.clear(), s.values.set(changes))
 	}
-	return nil
-}
-
-// check reads the entries from the given one to the last.
-func (s *store) check(log *bbolt.Bucket, from uint64) error {
-	for index := from; index <= s.last; index++ {
-		var entry raft.Log
-		if err := decodeEntry(index, log.Get(indexKey(index)), &entry); err != nil {
+	if mark := s.values.get(keyRestored); len(mark) == 8 {
+		s.restored = binary.BigEndian.Uint64(mark)
+	}
+	if mark := s.values.get(keyCutting); len(mark) == 8 {
+		if err := s.cut(binary.BigEndian.Uint64(mark)); err != nil {
+			return err
+		}
+	}
+	s.first, s.last = s.log.span()
+	switch {
+	case s.last < applied && s.restored < applied:
+		return fmt.Errorf("the raft log ends at entry %d, although entry %d is applied: it is an older copy, and votes are lost with it", s.last, applied)
+	case s.last < applied:
+		// A crash came after a restore and before the first entry behind it.
+		s.first, s.last = 0, 0
+		return s.log.clear()
+	case s.first > applied+1:
+		return fmt.Errorf("the raft log begins at entry %d, although only entry %d is applied: the state is an older copy", s.first, applied)
+	}
+	for index := max(applied+1, s.first); index <= s.last; index++ {
+		if err := s.read(index, new(raft.Log)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// cut removes the entries from the given one on. If we were to crash on the way,
+// the mark has it done at the next start.
+func (s *store) cut(from uint64) error {
+	if err := s.values.set(map[string][]byte{keyCutting: indexKey(from)}); err != nil {
+		return err
+	}
+	if err := s.log.cut(from); err != nil {
+		return err
+	}
+	return s.values.set(map[string][]byte{keyCutting: nil})
+}
+
+// read reads and checks one entry.
+func (s *store) read(index uint64, entry *raft.Log) error {
+	body, err := s.log.read(index)
+	switch {
+	case err != nil:
+		return err
+	case body == nil:
+		return raft.ErrLogNotFound
+	}
+	return decodeEntry(index, body, entry)
+}
+
 // begun notes that the first configuration is in the log.
 func (s *store) begun() error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
-		return errors.Join(
-			meta.Put(keyKeepers, []byte(keeperList(s.cfg.Keepers))),
-			meta.Put(keyFormat, []byte{storeFormat}))
-	})
+	return s.values.set(map[string][]byte{keyKeepers: []byte(keeperList(s.cfg.Keepers)), keyFormat: {storeFormat}})
 }
 
 // joins begins the file of a keeper that has no log yet, but the state that the
@@ -223,32 +243,35 @@ func (s *store) joins() error {
 // MarkRestored notes in a stopped keeper's folder that its state machine was
 // given the state up to a raft entry from elsewhere, which may lie past the end
 // of its raft log. Term and vote stay as they are.
-func MarkRestored(dir string, index uint64) error {
-	name := filepath.Join(dir, raftFile)
-	if _, err := os.Stat(name); err != nil {
+func MarkRestored(dir string, index uint64) (err error) {
+	begun, err := HasLog(dir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("note restore: %w", err)
+	case !begun:
+		return fmt.Errorf("note restore: %s holds no raft log", dir)
+	}
+	if err := moveOld(dir); err != nil {
 		return fmt.Errorf("note restore: %w", err)
 	}
-	db, err := bbolt.Open(name, 0o600, &bbolt.Options{Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+	values, err := openStable(filepath.Join(dir, raftFolder, stableName))
 	if err != nil {
-		return fmt.Errorf("note restore: open %s: %w", name, err)
+		return fmt.Errorf("note restore: %w", err)
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
-		if meta == nil {
-			return nil // nothing was begun, so nothing is to be noted
-		}
-		return meta.Put(keyRestored, indexKey(index))
-	})
-	return errors.Join(err, db.Close())
+	defer func() { err = errors.Join(err, values.close()) }()
+	if values.get(keyFormat) == nil {
+		return nil // nothing was begun, so nothing is to be noted
+	}
+	if err := values.set(map[string][]byte{keyRestored: indexKey(index)}); err != nil {
+		return fmt.Errorf("note restore: %w", err)
+	}
+	return nil
 }
 
 // restoring notes that the state machine is about to move to index, past the
 // end of the log.
 func (s *store) restoring(index uint64) error {
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketMeta).Put(keyRestored, indexKey(index))
-	})
-	if err != nil {
+	if err := s.values.set(map[string][]byte{keyRestored: indexKey(index)}); err != nil {
 		return fmt.Errorf("note restore: %w", err)
 	}
 	s.mu.Lock()
@@ -272,13 +295,13 @@ func (s *store) LastIndex() (uint64, error) {
 // GetLog reads one entry and checks it. A corrupt one is never served: not to
 // the state machine, not to another keeper.
 func (s *store) GetLog(index uint64, entry *raft.Log) error {
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		value := tx.Bucket(bucketLog).Get(indexKey(index))
-		if value == nil {
-			return raft.ErrLogNotFound
-		}
-		return decodeEntry(index, value, entry)
-	})
+	s.mu.Lock()
+	in := s.first > 0 && index >= s.first && index <= s.last
+	s.mu.Unlock()
+	if !in {
+		return raft.ErrLogNotFound
+	}
+	err := s.read(index, entry)
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
 		return s.broken(err)
 	}
@@ -287,7 +310,7 @@ func (s *store) GetLog(index uint64, entry *raft.Log) error {
 
 func (s *store) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft.Log{entry}) }
 
-// StoreLogs writes the entries in one transaction, durable when it returns nil.
+// StoreLogs writes the entries with one flush, durable when it returns nil.
 // If the disk has not finished after the time-out it returns an error, upon
 // which a leader steps down; the write may still land. Entries that lie behind
 // the written ones are removed: only such a late write can have left them.
@@ -297,7 +320,7 @@ func (s *store) StoreLogs(entries []*raft.Log) error {
 		if i > 0 && entry.Index != entries[i-1].Index+1 {
 			return fmt.Errorf("internal error: entry %d follows %d", entry.Index, entries[i-1].Index)
 		}
-		write.records = append(write.records, storeRecord{entry.Index, encodeEntry(entry)})
+		write.records = append(write.records, record{index: entry.Index, body: encodeEntry(entry)})
 	}
 	if len(write.records) == 0 {
 		return nil
@@ -334,7 +357,9 @@ func (s *store) write() {
 	}
 }
 
-func (s *store) put(records []storeRecord) error {
+func (s *store) put(records []record) error {
+	s.disk.Lock() // over the write: it is what it guards
+	defer s.disk.Unlock()
 	from, to := records[0].index, records[len(records)-1].index
 	s.mu.Lock()
 	first, last, restored := s.first, s.last, s.restored
@@ -343,34 +368,38 @@ func (s *store) put(records []storeRecord) error {
 	if gap && from != restored+1 {
 		return fmt.Errorf("internal error: entry %d follows %d", from, last)
 	}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		if gap { // all that is there lies below the restored state
-			if err := empty(tx, bucketLog); err != nil {
-				return err
-			}
-		}
-		log := tx.Bucket(bucketLog)
-		log.FillPercent = 0.95 // keys only grow
-		for _, r := range records {
-			if err := log.Put(indexKey(r.index), r.value); err != nil {
-				return err
-			}
-		}
-		if last > to && !gap {
-			return deleteEntries(log, to+1, last)
-		}
-		return nil
-	})
+	var err error
+	switch {
+	case gap, last == 0, from < first: // all that is there lies below the restored state
+		err = s.log.clear()
+		first = 0
+	case from <= last:
+		err = s.cut(from)
+	}
+	if err == nil {
+		err = s.log.append(records)
+	}
 	if err != nil {
+		s.settle()
 		return fmt.Errorf("write raft log: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if first == 0 || gap {
+	if s.first = first; first == 0 {
 		s.first = from
 	}
-	s.first, s.last = min(s.first, from), to
+	s.last = to
 	return nil
+}
+
+// settle takes over what is in the log after a change that failed half-way.
+func (s *store) settle() {
+	first, last := s.log.span()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first, s.last = max(s.first, first), last; last < s.first {
+		s.first, s.last = first, last
+	}
 }
 
 // DeleteRange removes a range at the front of the log, of which it keeps
@@ -390,76 +419,50 @@ func (s *store) DeleteRange(lowest, highest uint64) error {
 		// INVARIANT: I7 an acknowledged entry is never lost.
 		return s.broken(fmt.Errorf("%w: entries %d to %d, applied is %d", errTruncation, lowest, last, applied))
 	}
-	err := s.db.Update(func(tx *bbolt.Tx) error { return deleteEntries(tx.Bucket(bucketLog), lowest, last) })
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	err := s.cut(lowest)
+	if lowest <= first {
+		first = 0
+	}
 	if err != nil {
+		s.settle()
+		if errors.Is(err, ErrCorrupt) {
+			return s.broken(err)
+		}
 		return fmt.Errorf("truncate raft log: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.last = lowest - 1; s.last < s.first {
-		s.first, s.last = 0, 0
+	if s.first, s.last = first, lowest-1; first == 0 {
+		s.last = 0
 	}
 	return nil
 }
 
+// deleteFront forgets entries; their files go when nothing else is in them.
 func (s *store) deleteFront(highest uint64) error {
-	for {
-		s.mu.Lock()
-		from := s.first
-		s.mu.Unlock()
-		if from > highest {
-			return nil
-		}
-		to := min(highest, from+deleteAtOnce-1)
-		err := s.db.Update(func(tx *bbolt.Tx) error { return deleteEntries(tx.Bucket(bucketLog), from, to) })
-		if err != nil {
-			return fmt.Errorf("shorten raft log: %w", err)
-		}
-		s.mu.Lock()
-		s.first = to + 1
-		s.mu.Unlock()
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	if err := s.log.dropFront(highest); err != nil {
+		return fmt.Errorf("shorten raft log: %w", err)
 	}
-}
-
-func deleteEntries(log *bbolt.Bucket, from, to uint64) error {
-	for index := from; index <= to; index++ {
-		if err := log.Delete(indexKey(index)); err != nil {
-			return err
-		}
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.first = max(s.first, highest+1)
 	return nil
 }
 
 // Set makes a value of raft's durable.
 func (s *store) Set(key, value []byte) error {
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketStable).Put(key, seal(key, value))
-	})
-	if err != nil {
+	if err := s.values.set(map[string][]byte{raftPrefix + string(key): append([]byte{}, value...)}); err != nil {
 		return s.broken(fmt.Errorf("write raft's %s: %w", key, err))
 	}
 	return nil
 }
 
 // Get returns a value, nil if it was never set.
-func (s *store) Get(key []byte) (value []byte, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		record := tx.Bucket(bucketStable).Get(key)
-		if record == nil {
-			return nil
-		}
-		body, ok := unseal(key, record)
-		if !ok {
-			return fmt.Errorf("raft's %s: %w", key, ErrCorrupt)
-		}
-		value = append([]byte{}, body...)
-		return nil
-	})
-	if err != nil {
-		return nil, s.broken(err)
-	}
-	return value, nil
-}
+func (s *store) Get(key []byte) ([]byte, error) { return s.values.get(raftPrefix + string(key)), nil }
 
 func (s *store) SetUint64(key []byte, value uint64) error { return s.Set(key, indexKey(value)) }
 
@@ -494,31 +497,16 @@ func (s *store) stop() { s.once.Do(func() { close(s.stopped) }) }
 func (s *store) close() error {
 	s.stop()
 	s.work.Wait()
-	return s.db.Close()
+	return s.closeFiles()
 }
 
 func indexKey(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
-
-func seal(key, body []byte) []byte {
-	out := make([]byte, recordHead, recordHead+len(body))
-	out = append(out, body...)
-	binary.BigEndian.PutUint32(out, checksum(key, body))
-	return out
-}
-
-func unseal(key, record []byte) (body []byte, ok bool) {
-	if len(record) < recordHead {
-		return nil, false
-	}
-	body = record[recordHead:]
-	return body, binary.BigEndian.Uint32(record) == checksum(key, body)
-}
 
 func checksum(key, body []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body)
 }
 
-// encodeEntry: checksum, type (1 byte), term, time of append (Unix
+// encodeEntry: type (1 byte), term, time of append (Unix
 // nanoseconds), length of extensions (uvarint), extensions, data.
 func encodeEntry(entry *raft.Log) []byte {
 	body := make([]byte, 0, entryHead+binary.MaxVarintLen32+len(entry.Extensions)+len(entry.Data))
@@ -531,14 +519,13 @@ func encodeEntry(entry *raft.Log) []byte {
 	body = binary.BigEndian.AppendUint64(body, uint64(at))
 	body = binary.AppendUvarint(body, uint64(len(entry.Extensions)))
 	body = append(body, entry.Extensions...)
-	return seal(indexKey(entry.Index), append(body, entry.Data...))
+	return append(body, entry.Data...)
 }
 
-// decodeEntry copies the entry out of the record, which belongs to bbolt.
-func decodeEntry(index uint64, record []byte, entry *raft.Log) error {
+// decodeEntry takes the body of a record apart, which it keeps.
+func decodeEntry(index uint64, body []byte, entry *raft.Log) error {
 	corrupt := fmt.Errorf("raft log entry %d: %w", index, ErrCorrupt)
-	body, ok := unseal(indexKey(index), record)
-	if !ok || len(body) < entryHead-recordHead {
+	if len(body) < entryHead {
 		return corrupt
 	}
 	*entry = raft.Log{Index: index, Type: raft.LogType(body[0]), Term: binary.BigEndian.Uint64(body[1:])}
@@ -554,6 +541,6 @@ func decodeEntry(index uint64, record []byte, entry *raft.Log) error {
 	if size > 0 {
 		entry.Extensions = append([]byte{}, rest[:size]...)
 	}
-	entry.Data = append([]byte{}, rest[size:]...)
+	entry.Data = rest[size:]
 	return nil
 }

@@ -2,8 +2,11 @@ package consensus
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,14 +19,18 @@ import (
 	"github.com/agenticraft/node/identity"
 )
 
+// testSegment is small, so that opening a store costs little.
+const testSegment = 64 << 10
+
 // testStore opens a store on path whose machine stands at *applied.
 func testStore(t *testing.T, path string, applied *uint64) (*store, error) {
 	t.Helper()
 	s, err := openStore(storeConfig{
-		Path:    path,
+		Dir:     path,
 		Keepers: []identity.ID{"k"},
 		Durable: func() (uint64, uint64) { return *applied, 1 },
-		Timeout: 100 * time.Millisecond,
+		Timeout: time.Minute,
+		Segment: testSegment,
 		Fail:    func(error) {},
 		Metrics: newMetrics(),
 	})
@@ -35,7 +42,7 @@ func testStore(t *testing.T, path string, applied *uint64) (*store, error) {
 
 func newStore(t *testing.T, applied *uint64) (s *store, path string) {
 	t.Helper()
-	path = filepath.Join(t.TempDir(), "raft.db")
+	path = t.TempDir()
 	later := *applied
 	*applied = 0
 	s, err := testStore(t, path, applied)
@@ -113,67 +120,114 @@ func TestStoreKeepsEntriesAndVotes(t *testing.T) {
 	}
 }
 
-// edit changes raft.db as a failing disk or a meddler would.
-func edit(t *testing.T, path string, fn func(tx *bbolt.Tx) error) {
+// edit changes a file of the raft folder as a failing disk or a meddler would.
+func edit(t *testing.T, path, name string, change func(data []byte) []byte) {
 	t.Helper()
-	db, err := bbolt.Open(path, 0o600, nil)
+	name = filepath.Join(path, raftFolder, name)
+	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(db.Update(fn), db.Close()); err != nil {
+	if err := os.WriteFile(name, change(data), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestCorruptRecordsAreRefused(t *testing.T) {
-	flip := func(bucket, key []byte, at int) func(tx *bbolt.Tx) error {
-		return func(tx *bbolt.Tx) error {
-			b := tx.Bucket(bucket)
-			value := bytes.Clone(b.Get(key))
-			value[at%len(value)] ^= 1
-			return b.Put(key, value)
-		}
+// offsets says where the records of a segment begin; the last is its end.
+func offsets(data []byte) []int64 {
+	found := scanSegment(data, 1, true)
+	return append(found.offsets, found.end)
+}
+
+// flip changes a bit of entry n, at a byte of its record.
+func flip(n, at int) func(data []byte) []byte {
+	return func(data []byte) []byte {
+		data[offsets(data)[n-1]+int64(at)] ^= 1
+		return data
 	}
+}
+
+func TestCorruptRecordsAreRefused(t *testing.T) {
+	segment := segmentName(1)
 	for name, c := range map[string]struct {
-		change func(tx *bbolt.Tx) error
-		want   string
+		file, want string
+		change     func(data []byte) []byte
 	}{
-		"data":     {flip(bucketLog, indexKey(5), 30), "entry 5"},
-		"checksum": {flip(bucketLog, indexKey(5), 0), "entry 5"},
-		"term":     {flip(bucketLog, indexKey(5), 6), "entry 5"},
-		"cut":      {func(tx *bbolt.Tx) error { return tx.Bucket(bucketLog).Put(indexKey(5), []byte{1, 2}) }, "entry 5"},
-		"missing":  {func(tx *bbolt.Tx) error { return tx.Bucket(bucketLog).Delete(indexKey(5)) }, "entry 5"},
-		"swapped": {func(tx *bbolt.Tx) error {
-			b := tx.Bucket(bucketLog)
-			return b.Put(indexKey(5), bytes.Clone(b.Get(indexKey(6))))
-		}, "entry 5"},
-		"format": {func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyFormat, []byte{9}) }, "format"},
+		"data":     {segment, "entry 5", flip(5, recordHeader+20)},
+		"checksum": {segment, "entry 5", flip(5, 8)},
+		"term":     {segment, "entry 5", flip(5, recordHeader+1)},
+		"magic":    {segment, "entry 5", flip(5, 0)},
+		"length":   {segment, "entry 5", flip(5, 4)},
+		"index":    {segment, "entry 5", flip(5, 16)},
+		"missing": {segment, "entry 5", func(data []byte) []byte {
+			at := offsets(data)
+			clear(data[at[4]:at[5]])
+			return data
+		}},
+		"swapped": {segment, "entry 5", func(data []byte) []byte {
+			at := offsets(data)
+			copy(data[at[4]:], data[at[5]:at[6]])
+			return data
+		}},
+		"head":      {segment, "head", func(data []byte) []byte { data[32] ^= 1; return data }},
+		"cut short": {segment, "bytes", func(data []byte) []byte { return data[:1<<10] }},
+		"both votes": {stableName, "vote", func(data []byte) []byte {
+			data[stableHead] ^= 1
+			data[stableSlot+stableHead] ^= 1
+			return data
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			applied := uint64(0)
 			s, path := newStore(t, &applied)
-			fill(t, s, 1, 1, 9)
+			for i := uint64(1); i <= 9; i++ {
+				fill(t, s, 1, i, i) // each an append of its own, all of them finished
+			}
 			if err := s.close(); err != nil {
 				t.Fatal(err)
 			}
-			edit(t, path, c.change)
-			if _, err := testStore(t, path, &applied); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("open = %v, want it to name %q", err, c.want)
+			edit(t, path, c.file, c.change)
+			if _, err := testStore(t, path, &applied); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("open = %v, want ErrCorrupt that names %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestOneDamagedVoteCostsNothing(t *testing.T) {
+	for slot := range 2 {
+		applied := uint64(0)
+		s, path := newStore(t, &applied)
+		if err := s.SetUint64([]byte("CurrentTerm"), 7); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, path, stableName, func(data []byte) []byte {
+			data[slot*stableSlot+20] ^= 1
+			return data
+		})
+		s, err := testStore(t, path, &applied)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if term, err := s.GetUint64([]byte("CurrentTerm")); err != nil || term != 7 {
+			t.Errorf("term = %d, %v", term, err)
+		}
 	}
 }
 
 func TestACorruptEntryIsNotServed(t *testing.T) {
 	applied := uint64(9) // so that it is not looked at before
 	s, path := newStore(t, &applied)
-	fill(t, s, 1, 1, 9)
+	for i := uint64(1); i <= 9; i++ {
+		fill(t, s, 1, i, i)
+	}
 	if err := s.close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, path, func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketLog).Put(indexKey(5), []byte("garbage, long enough to be one"))
-	})
+	edit(t, path, segmentName(1), flip(5, recordHeader+3))
 	s, err := testStore(t, path, &applied)
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +236,215 @@ func TestACorruptEntryIsNotServed(t *testing.T) {
 	if err := s.GetLog(5, &got); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "entry 5") || got.Data != nil {
 		t.Errorf("GetLog(5) = %v, %v, want ErrCorrupt", got, err)
 	}
+	for _, index := range []uint64{4, 6, 9} {
+		if err := s.GetLog(index, &got); err != nil {
+			t.Errorf("GetLog(%d) = %v", index, err)
+		}
+	}
+}
+
+// Wherever a power loss cuts the last append, and whichever parts of it reached
+// the disk, all that was finished before is there, and the log goes on.
+//
+// INVARIANT: I7 an acknowledged entry is never lost.
+func TestI7ATornAppendIsForgotten(t *testing.T) {
+	applied := uint64(0)
+	s, path := newStore(t, &applied)
+	fill(t, s, 1, 1, 3)
+	fill(t, s, 1, 4, 8) // the last append
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(path, raftFolder, segmentName(1))
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := offsets(whole)
+	begin, end := at[3], at[8]
+	for n := begin; n <= end; n += 3 {
+		for _, lost := range [][2]int64{{n, end}, {begin, n}, {n, min(n+40, end)}} {
+			data := bytes.Clone(whole)
+			clear(data[lost[0]:lost[1]])
+			if err := os.WriteFile(name, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := testStore(t, path, &applied)
+			if err != nil {
+				t.Fatalf("bytes %d to %d lost: %v", lost[0], lost[1], err)
+			}
+			last, _ := s.LastIndex()
+			if last < 3 || last > 8 {
+				t.Fatalf("bytes %d to %d lost: the log ends at %d", lost[0], lost[1], last)
+			}
+			span(t, s, 1, last)
+			fill(t, s, 2, last+1, last+4)
+			if err := s.close(); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = testStore(t, path, &applied); err != nil {
+				t.Fatalf("bytes %d to %d lost, then appended: %v", lost[0], lost[1], err)
+			}
+			span(t, s, 1, last+4)
+			if err := s.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// What is removed and written again stays so, whatever lay there before.
+func TestReplacedEntriesDoNotComeBack(t *testing.T) {
+	applied := uint64(0)
+	s, path := newStore(t, &applied)
+	fill(t, s, 1, 1, 9)
+	fill(t, s, 2, 5, 5) // as long as the one before it
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := testStore(t, path, &applied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	span(t, s, 1, 5)
+	// A crash came while entries were being removed.
+	if err := s.values.set(map[string][]byte{keyCutting: indexKey(3)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, path, segmentName(1), func(data []byte) []byte {
+		at := offsets(data)
+		clear(data[at[2] : at[3]-8])
+		return data
+	})
+	if s, err = testStore(t, path, &applied); err != nil {
+		t.Fatal(err)
+	}
+	span(t, s, 1, 2)
+}
+
+// A log of many files is read, shortened from both ends, and opened again.
+func TestTheLogSpansFiles(t *testing.T) {
+	applied := uint64(0)
+	s, path := newStore(t, &applied)
+	big := func(from, to uint64) {
+		var entries []*raft.Log
+		for i := from; i <= to; i++ {
+			entries = append(entries, &raft.Log{Index: i, Term: 1, Data: bytes.Repeat([]byte{byte(i)}, testSegment/4-100)})
+		}
+		if err := s.StoreLogs(entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	big(1, 8)
+	big(9, 9)
+	big(10, 13)
+	span(t, s, 1, 13)
+	applied = 6
+	if err := s.DeleteRange(1, 6); err != nil {
+		t.Fatal(err)
+	}
+	span(t, s, 7, 13)
+	if err := s.DeleteRange(8, 13); err != nil {
+		t.Fatal(err)
+	}
+	span(t, s, 7, 7)
+	big(8, 12)
+	for range 2 {
+		span(t, s, 7, 12)
+		var got raft.Log
+		if err := s.GetLog(12, &got); err != nil || !bytes.Equal(got.Data, bytes.Repeat([]byte{12}, testSegment/4-100)) {
+			t.Errorf("GetLog(12) = %d bytes, %v", len(got.Data), err)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if s, err = testStore(t, path, &applied); err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		s.first = max(s.first, 7) // older ones in the same file are there again
+		s.mu.Unlock()
+	}
+}
+
+// A raft.db of before is taken over, votes and all.
+func TestTheOldFileIsTakenOver(t *testing.T) {
+	dir := t.TempDir()
+	db, err := bbolt.Open(filepath.Join(dir, oldFile), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seal := func(key, body []byte) []byte {
+		return append(binary.BigEndian.AppendUint32(nil, checksum(key, body)), body...)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		var buckets []*bbolt.Bucket
+		for _, name := range []string{"meta", "log", "stable"} {
+			b, err := tx.CreateBucket([]byte(name))
+			if err != nil {
+				return err
+			}
+			buckets = append(buckets, b)
+		}
+		faults := []error{
+			buckets[0].Put([]byte("format"), []byte{1}), buckets[0].Put([]byte("keepers"), []byte("k")),
+			buckets[2].Put([]byte("CurrentTerm"), seal([]byte("CurrentTerm"), indexKey(9))),
+		}
+		for i := uint64(3); i < 3000; i++ {
+			faults = append(faults, buckets[1].Put(indexKey(i), seal(indexKey(i), encodeEntry(entry(i, 8, fmt.Sprint("data ", i))))))
+		}
+		return errors.Join(faults...)
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	applied := uint64(5)
+	s, err := testStore(t, dir, &applied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	span(t, s, 3, 2999)
+	var got raft.Log
+	if err := s.GetLog(2999, &got); err != nil || cmp.Diff(entry(2999, 8, "data 2999"), &got) != "" {
+		t.Errorf("GetLog = %+v, %v", got, err)
+	}
+	if term, err := s.GetUint64([]byte("CurrentTerm")); err != nil || term != 9 {
+		t.Errorf("term %d, %v", term, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, oldFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the old file is still there: %v", err)
+	}
+}
+
+// Whatever a segment holds, reading it ends, and what is read was written so.
+func FuzzScanSegment(f *testing.F) {
+	whole := encodeSegmentHead(1, 4096)
+	for i := uint64(1); i < 6; i++ {
+		whole = appendRecord(whole, record{index: i, first: i%2 == 1, body: []byte("body")})
+	}
+	f.Add(append(whole, make([]byte, 64)...), true)
+	f.Add(whole[:len(whole)-3], false)
+	f.Fuzz(func(t *testing.T, data []byte, last bool) {
+		if len(data) < segmentHead {
+			return
+		}
+		found := scanSegment(data, 1, last)
+		for i, at := range found.offsets {
+			if at == corruptAt {
+				continue
+			}
+			if r, ok := readRecord(data[at:]); !ok || r.index != uint64(i+1) {
+				t.Fatalf("entry %d is not at %d", i+1, at)
+			}
+		}
+		if found.end < segmentHead || found.end > int64(len(data)) {
+			t.Fatalf("it ends at %d of %d", found.end, len(data))
+		}
+	})
 }
 
 func TestOpenRefusesFilesThatDoNotBelongTogether(t *testing.T) {
@@ -197,7 +460,11 @@ func TestOpenRefusesFilesThatDoNotBelongTogether(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			applied := uint64(9)
 			s, path := newStore(t, &applied)
-			fill(t, s, 1, 1, c.last)
+			for i := uint64(1); i <= c.last; i++ { // four in a file
+				if err := s.StoreLog(entry(i, 1, strings.Repeat("x", testSegment/4-100))); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if c.first > 1 {
 				if err := s.DeleteRange(1, c.first-1); err != nil {
 					t.Fatal(err)
@@ -253,19 +520,6 @@ func TestI7AnAcknowledgedEntryIsNeverLost(t *testing.T) {
 	span(t, s, 0, 0)
 }
 
-func TestShorteningGoesInSteps(t *testing.T) {
-	applied := uint64(deleteAtOnce*2 + 10)
-	s, _ := newStore(t, &applied)
-	fill(t, s, 1, 1, applied+5)
-	if err := s.DeleteRange(1, applied); err != nil {
-		t.Fatal(err)
-	}
-	first, _ := s.FirstIndex()
-	if first != applied+1 {
-		t.Errorf("the log begins at %d, want %d", first, applied+1)
-	}
-}
-
 func TestEntriesFollowEachOther(t *testing.T) {
 	applied := uint64(0)
 	s, _ := newStore(t, &applied)
@@ -291,10 +545,8 @@ func TestAHungDiskIsToldInTime(t *testing.T) {
 	applied := uint64(0)
 	s, _ := newStore(t, &applied)
 	fill(t, s, 1, 1, 3)
-	tx, err := s.db.Begin(true) // no write gets past it
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.cfg.Timeout = 100 * time.Millisecond
+	s.disk.Lock() // no write gets past it
 	begin := time.Now()
 	if err := s.StoreLogs([]*raft.Log{entry(4, 1, "late"), entry(5, 1, "late"), entry(6, 1, "late")}); !errors.Is(err, errStalled) {
 		t.Errorf("write to a hung disk = %v", err)
@@ -305,9 +557,8 @@ func TestAHungDiskIsToldInTime(t *testing.T) {
 	if took := time.Since(begin); took > 2*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	if err := tx.Rollback(); err != nil {
-		t.Fatal(err)
-	}
+	s.disk.Unlock()
+	s.cfg.Timeout = time.Minute
 	// The late write lands, and the next leader's entry replaces all of it.
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		if last, _ := s.LastIndex(); last == 6 {

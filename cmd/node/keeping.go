@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -64,7 +60,11 @@ func openConsensus(ctx context.Context, cfg *config, self identity.ID, role stri
 	}
 	if !conf.Aside && role == registry.Keeper && !slices.Contains(who.first, self) {
 		conf.Join = true
-		if _, err := os.Stat(filepath.Join(cfg.Data, "raft.db")); errors.Is(err, fs.ErrNotExist) {
+		begun, err := consensus.HasLog(cfg.Data)
+		if err != nil {
+			return nil, err
+		}
+		if !begun {
 			if who.votes(self) {
 				return nil, lostVote(self)
 			}
@@ -82,7 +82,7 @@ func openConsensus(ctx context.Context, cfg *config, self identity.ID, role stri
 
 func lostVote(self identity.ID) error {
 	return &a2a.Error{
-		Code: "failed", Message: fmt.Sprintf("this keeper, %s, votes, but its raft.db is gone and its vote with it", self),
+		Code: "failed", Message: fmt.Sprintf("this keeper, %s, votes, but its folder raft is gone and its vote with it", self),
 		Hint: "agenticraft leave NODE at another keeper, then invite and join with a new folder",
 	}
 }

@@ -48,12 +48,16 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	hidden("the audit log", []byte(entries), inCode, inStdin, inResult, secret)
 	hidden("an error", []byte(refused.stdout+refused.stderr), secret)
 	for _, n := range c.Nodes {
-		for _, name := range []string{"node.log", "audit.db", "raft.db"} {
-			text, err := os.ReadFile(filepath.Join(n.Data, name))
+		files, err := filepath.Glob(filepath.Join(n.Data, "raft", "*"))
+		if err != nil || len(files) < 2 {
+			t.Fatalf("raft's folder holds %v, %v", files, err)
+		}
+		for _, name := range append(files, filepath.Join(n.Data, "node.log"), filepath.Join(n.Data, "audit.db"), filepath.Join(n.Data, "index.db")) {
+			text, err := os.ReadFile(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			hidden(filepath.Join(filepath.Base(n.Data), name), text, inCode, inStdin, inResult, secret)
+			hidden(name, text, inCode, inStdin, inResult, secret)
 		}
 	}
 	text, err := os.ReadFile(receipt)
