@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/agenticraft/node/identity"
@@ -29,8 +31,65 @@ type appender struct {
 	last answer
 }
 
-// measureAppends measures acknowledged entries on three keepers, against
-// appending one as large to a file and waiting for the disk.
+// peers are the stores that the log is measured beside; nil where there is none.
+type peers struct {
+	etcd *etcd
+	nats *natsTrio
+}
+
+// startPeers starts what can be started, and says what could not.
+func (l *lab) startPeers(ctx context.Context, t *Table) (p peers, stop func() error) {
+	var stops []func() error
+	etcd, err := l.startEtcd(ctx)
+	if err != nil {
+		t.Problems = append(t.Problems, "beside etcd: "+err.Error())
+	} else {
+		p.etcd, stops = etcd, append(stops, etcd.stop)
+	}
+	nats, err := l.startNATS(ctx)
+	if err != nil {
+		t.Problems = append(t.Problems, "beside NATS: "+err.Error())
+	} else {
+		p.nats, stops = nats, append(stops, nats.stop)
+	}
+	return p, func() error {
+		var faults []error
+		for _, stop := range stops {
+			faults = append(faults, stop())
+		}
+		return errors.Join(faults...)
+	}
+}
+
+// contenders are the peers with so many writers.
+func (p peers) contenders(writers, size int) (out []*contender) {
+	// Text, as entries are: etcd and NATS store it as it is.
+	value := bytes.Repeat([]byte("x"), size)
+	add := func(name string, put func(context.Context, []byte) error) {
+		out = append(out, &contender{name: name + ", writers: " + strconv.Itoa(writers), run: appendingCrowd(writers, value, put)})
+	}
+	if p.etcd != nil {
+		add(etcdName, p.etcd.put)
+	}
+	if p.nats != nil {
+		add(natsName, p.nats.put)
+	}
+	return out
+}
+
+const (
+	etcdName = "etcd, three members"
+	natsName = "NATS JetStream R3, sync always"
+)
+
+// appendGoals are the least rates over a peer's, by writers.
+var appendGoals = map[int]map[string]float64{
+	1: {etcdName: 1}, 64: {etcdName: 1.2, natsName: 0.9}, 512: {etcdName: 1.8},
+}
+
+// measureAppends measures acknowledged entries on three keepers, against etcd
+// and NATS, each of which has them on two disks too, and against appending one
+// as large to a file and waiting for the disk.
 func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) (err error) {
 	trio, err := l.startKeepers(ctx)
 	defer func() {
@@ -63,6 +122,8 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 		return err
 	}
 	from := leader.last.Size
+	beside, stopPeers := l.startPeers(ctx, t)
+	defer func() { err = errors.Join(err, stopPeers()) }()
 	g := Group{Name: fmt.Sprintf("acknowledged appends of %d bytes, three keepers", size)}
 	for _, writers := range []int{1, 64, 512} {
 		bare := &contender{name: "append + fsync, one file", run: appends(file, size)}
@@ -77,14 +138,21 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 		}
 		first, second := at("at the leader", leader), at("at a follower", follower)
 		// Four longer turns: a crowd of writers takes a moment to form.
-		if err := interleave(ctx, rounds/2, 2*each/rounds, []*contender{first, second, bare}); err != nil {
+		others := beside.contenders(writers, size)
+		if err := interleave(ctx, rounds/2, 2*each/rounds, append([]*contender{first, second, bare}, others...)); err != nil {
 			return err
 		}
 		for _, c := range []*contender{first, second} {
 			row := c.row()
-			row.Peers = []Ratio{{Peer: bare.name, Times: rates(c, bare), Of: "rate"}}
+			for _, peer := range append(others, bare) {
+				row.Peers = append(row.Peers, Ratio{Peer: peer.name, Times: rates(c, peer), Of: "rate"})
+			}
 			g.Rows = append(g.Rows, row)
 		}
+		for _, peer := range others {
+			g.Rows = append(g.Rows, peer.row())
+		}
+		t.Targets = append(t.Targets, appendTargets(first, others, writers)...)
 		if writers == 1 {
 			g.Rows = append(g.Rows, bare.row())
 		}
@@ -106,6 +174,25 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 	g.Rows = append(g.Rows, r)
 	t.Sections = append(t.Sections, g)
 	return nil
+}
+
+// appendTargets are the goals for so many writers at the leader, where the
+// peers' writers are, too.
+func appendTargets(ours *contender, others []*contender, writers int) (out []Target) {
+	for _, name := range []string{etcdName, natsName} {
+		least, ok := appendGoals[writers][name]
+		if !ok {
+			continue
+		}
+		goal := Target{Name: fmt.Sprintf("appends per second over %s, writers: %d", name, writers), Unit: "x", Least: least, Got: percentile(nil, 50)}
+		for _, peer := range others {
+			if strings.HasPrefix(peer.name, name) {
+				goal.Got = rates(ours, peer)
+			}
+		}
+		out = append(out, goal)
+	}
+	return out
 }
 
 // appends is one writer that appends to a file and waits for the disk.

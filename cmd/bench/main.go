@@ -37,6 +37,13 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == natsArgument {
+		if err := serveNATS(ctx, os.Args[2]); err != nil {
+			fmt.Fprintf(os.Stderr, "nats: %v\n", err)
+			os.Exit(1)
+		}
+		return
+	}
 	seconds := flag.Float64("seconds", 5, "seconds to measure each row of executions and appends for")
 	starts := flag.Int("n", 5, "how many starts of each kind to measure")
 	only := flag.String("only", "", "measure only the parts whose name holds this, such as \"A2A\"")

@@ -46,10 +46,11 @@ type Ratio struct {
 
 // Target is a goal that a figure is compared with; missing it fails nothing.
 type Target struct {
-	Name string  `json:"name"`
-	Unit string  `json:"unit"`
-	Most float64 `json:"most"`
-	Got  float64 `json:"got"` // NaN: not measured
+	Name  string  `json:"name"`
+	Unit  string  `json:"unit"`
+	Most  float64 `json:"most,omitempty"`  // the goal is at most this,
+	Least float64 `json:"least,omitempty"` // or, if Most is 0, at least this
+	Got   float64 `json:"got"`             // NaN: not measured
 }
 
 // Verdict says whether the goal was reached.
@@ -57,15 +58,24 @@ func (t Target) Verdict() string {
 	switch {
 	case math.IsNaN(t.Got):
 		return "not measured"
-	case t.Got <= t.Most:
+	case t.Most > 0 && t.Got <= t.Most, t.Most == 0 && t.Got >= t.Least:
 		return "met"
 	}
 	return "missed"
 }
 
+func (t Target) goal() string {
+	if t.Most > 0 {
+		return "at most " + number(t.Most)
+	}
+	return "at least " + number(t.Least)
+}
+
 // MarshalJSON leaves out what is not a number, which JSON does not have.
 func (t Target) MarshalJSON() ([]byte, error) {
-	m := map[string]any{"name": t.Name, "unit": t.Unit, "most": t.Most, "verdict": t.Verdict()}
+	m := map[string]any{"name": t.Name, "unit": t.Unit, "verdict": t.Verdict()}
+	putNumber(m, "most", t.Most)
+	putNumber(m, "least", t.Least)
 	putNumber(m, "got", t.Got)
 	return json.Marshal(m)
 }
@@ -116,9 +126,9 @@ func (t *Table) printText(out io.Writer) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, count(r.N), number(r.P50), number(r.P99), r.Unit, number(r.Rate), r.remarks())
 		}
 	}
-	fmt.Fprintf(w, "%sFIRST TARGETS\t\tmeasured\tat most\tunit\t\t\n", blank)
+	fmt.Fprintf(w, "%sFIRST TARGETS\t\tmeasured\tgoal\tunit\t\t\n", blank)
 	for _, g := range t.Targets {
-		fmt.Fprintf(w, "%s\t\t%s\t%s\t%s\t%s\t\n", g.Name, number(g.Got), number(g.Most), g.Unit, g.Verdict())
+		fmt.Fprintf(w, "%s\t\t%s\t%s\t%s\t%s\t\n", g.Name, number(g.Got), g.goal(), g.Unit, g.Verdict())
 	}
 	for _, p := range t.Problems {
 		fmt.Fprintf(w, "\nnot measured: %s\n", p)
