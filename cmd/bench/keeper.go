@@ -125,6 +125,7 @@ func keep(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	}
 	checkpoints, err := audit.NewCheckpointer(audit.CheckpointerConfig{
 		Store: k.store, Key: k.key, Trust: func() audit.Trust { return trust }, Client: peers.to, Lead: k.group.Lead,
+		Spacing: checkpointSpacing,
 	})
 	if err != nil {
 		return err
@@ -226,6 +227,9 @@ func denial(author identity.ID) (audit.Entry, int, error) {
 	leaf, err := whole.Encode()
 	return e, len(leaf), err
 }
+
+// checkpointSpacing is that of a node (cmd/node/keeping.go).
+const checkpointSpacing = 200 * time.Millisecond
 
 const logProtocol = "log"
 
