@@ -153,7 +153,7 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() // all at once, so that no port is found twice
+		defer func() { _ = l.Close() }() // all at once, so that no port is found twice
 		_, text, err := net.SplitHostPort(l.Addr().String())
 		if err != nil {
 			return nil, err

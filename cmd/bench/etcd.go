@@ -97,7 +97,7 @@ func etcdLeads(ctx context.Context, addr string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // it has answered
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var answer []byte
@@ -169,8 +169,8 @@ func bytesField(msg []byte, field protowire.Number) []byte {
 		}
 		msg = msg[n:]
 		if number == field && kind == protowire.BytesType {
-			value, n := protowire.ConsumeBytes(msg)
-			if n < 0 {
+			value, size := protowire.ConsumeBytes(msg)
+			if size < 0 {
 				return nil
 			}
 			return value
@@ -192,8 +192,8 @@ func numberField(msg []byte, field protowire.Number) (uint64, error) {
 		}
 		msg = msg[n:]
 		if number == field && kind == protowire.VarintType {
-			value, n := protowire.ConsumeVarint(msg)
-			return value, protowire.ParseError(min(n, 0))
+			value, size := protowire.ConsumeVarint(msg)
+			return value, protowire.ParseError(min(size, 0))
 		}
 		if n = protowire.ConsumeFieldValue(number, kind, msg); n < 0 {
 			return 0, protowire.ParseError(n)
