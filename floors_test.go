@@ -108,7 +108,7 @@ var homes = map[string]string{
 	"github.com/a2aproject":                "a2a/... agent bridges/... cmd/bench cmd/node",
 	"go.starlark.net":                      "cmd/jail",
 	"github.com/tetratelabs":               "cmd/jail",
-	"github.com/nats-io":                   "a2a/natsrpc a2a/natsrpc/natstest bridges/nats",
+	"github.com/nats-io":                   "a2a/natsrpc a2a/natsrpc/natstest bridges/nats cmd/bench",
 	"github.com/modelcontextprotocol":      "bridges/mcp",
 	"github.com/spf13":                     "cmd/node cmd/demo",
 	"golang.org/x/mod/sumdb":               "audit",
