@@ -36,3 +36,18 @@ func ForgetPause(o *OIDC) {
 	defer o.mu.Unlock()
 	o.asked = time.Time{}
 }
+
+// PolicyAlone is what the policy's rules answer, before anything that Go holds.
+func PolicyAlone(tb testing.TB, p *Policy, q Query) any {
+	tb.Helper()
+	b := p.active.Load().base
+	value, err := b.evaluate(tb.Context(), b.decision, newInput(q).value())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	plain, err := ast.JSON(value)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return plain
+}

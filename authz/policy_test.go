@@ -47,7 +47,8 @@ type facts struct {
 	CodeBytes                  int `yaml:"code_bytes"`
 }
 
-func TestGoldenDecisions(t *testing.T) {
+func goldenRows(t *testing.T) []row {
+	t.Helper()
 	text, err := os.ReadFile("testdata/decisions.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -61,6 +62,11 @@ func TestGoldenDecisions(t *testing.T) {
 	if len(rows) < 300 {
 		t.Errorf("%d golden rows, want at least 300", len(rows))
 	}
+	return rows
+}
+
+func TestGoldenDecisions(t *testing.T) {
+	rows := goldenRows(t)
 	p := newPolicy(t, authz.Config{})
 	for _, r := range rows {
 		t.Run(r.Name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package mandate_test
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -38,6 +39,41 @@ func Example() {
 	// Output:
 	// true [starlark] 10 2
 	// mandate does not cover this: language "python" is not one of [starlark]
+}
+
+// A root lets another agent run Starlark for an hour, ten times, and hand nothing on.
+func ExampleGrant() {
+	owner, worker := newKey(), newKey()
+	text, err := mandate.Grant(owner, mandate.Root{
+		Cluster: "agenticraft:dev", Tenant: "acme", To: worker.ID(),
+		Terms: mandate.Terms{
+			Actions: []string{"exec.run"}, Languages: []string{"starlark"}, Network: []string{"api.example.org:443"},
+			Budget: mandate.Budget{Runs: 10}, NotAfter: time.Now().Add(time.Hour),
+		},
+	})
+	fmt.Println(text[:5], err)
+	// Output: acm1. <nil>
+}
+
+// Whoever is shown a mandate checks all of it offline: for this cluster, shown by
+// its holder.
+func ExampleVerify() {
+	owner, worker, thief := newKey(), newKey(), newKey()
+	text, err := mandate.Grant(owner, mandate.Root{
+		Cluster: "agenticraft:dev", Tenant: "acme", To: worker.ID(),
+		Terms: mandate.Terms{Actions: []string{"exec.run"}, Languages: []string{"starlark"}, NotAfter: time.Now().Add(time.Hour)},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	v, err := mandate.Verify(text, mandate.Options{Cluster: "agenticraft:dev", Holder: worker.ID()})
+	fmt.Println(v.Root == owner.ID(), v.Terms.Languages, err)
+	_, err = mandate.Verify(text, mandate.Options{Cluster: "agenticraft:dev", Holder: thief.ID()})
+	fmt.Println(errors.Is(err, mandate.ErrAudience))
+	// Output:
+	// true [starlark] <nil>
+	// true
 }
 
 // A holder cannot hand on more than he was given.
