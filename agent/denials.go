@@ -9,6 +9,8 @@ import (
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz"
+	"github.com/agenticraft/node/identity"
 )
 
 // denials writes refusals to the log without any request waiting for it, and
@@ -65,6 +67,20 @@ func (a *Agent) noteRefused(err error) {
 		code = known.Code
 	}
 	a.denials.count(count{actor: unknownCaller, code: code}, 1)
+}
+
+// NoteDenial notes an act that runs no code and that a door refused: by policy, or
+// with a decision that is zero, by the keepers, whose code says why.
+func (a *Agent) NoteDenial(p identity.Principal, action, code string, d authz.Decision) {
+	text, err := audit.MarshalBody(audit.DenialBody{Code: code, Door: a.cfg.Key.ID(), Action: action})
+	if err != nil {
+		panic("internal error: audit body does not marshal: " + err.Error())
+	}
+	e := audit.Entry{ID: a2a.NewJTI(), Kind: audit.KindDenial, Actor: p.String(), Tenant: p.Tenant, Body: text}
+	if d.Policy != "" {
+		e.Decision = decisionRecord(d, a.cfg.Key.ID())
+	}
+	a.denials.note(e, code)
 }
 
 // NoteUnauthenticated counts a caller whom a door turned away.

@@ -64,6 +64,10 @@ type ConnectionBody struct {
 
 // DenialBody says why something was refused.
 type DenialBody struct {
+	// Action is what was asked, of acts that run no code: "key.create", …; of a
+	// change that the keepers refused, its kind.
+	Action string `json:"action,omitempty"`
+
 	Code  string      `json:"code"`            // snake_case
 	Count int         `json:"count,omitempty"` // how many alike this entry stands for; 0 means 1
 	Door  identity.ID `json:"door,omitempty"`

@@ -23,6 +23,7 @@ type admin struct {
 	policy   *authz.Policy
 	policies *policies
 	used     *keyUse
+	denied   func(p identity.Principal, action, code string, d authz.Decision)
 }
 
 const adminWait = 4 * time.Second
@@ -150,15 +151,19 @@ func record[B registry.MemberBody | registry.AgentBody | registry.KeyBody | regi
 	if err != nil {
 		return recordError(err)
 	}
-	return m.write(ctx, entry)
+	return m.write(ctx, by, entry)
 }
 
-func (m *admin) write(ctx context.Context, entry audit.Entry) error {
+// write commits a change. What the keepers refuse is noted, too.
+func (m *admin) write(ctx context.Context, by identity.Principal, entry audit.Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, adminWait)
 	defer cancel()
 	_, err := m.recorder.Record(ctx, entry)
 	if err == nil {
 		m.recorder.horizon.reach(ctx) // whoever is told that it is done may rely on it here
+	}
+	if refusal := new(audit.Refusal); errors.As(err, &refusal) {
+		m.denied(by, string(entry.Kind), refusal.Code, authz.Decision{})
 	}
 	return recordError(err)
 }

@@ -188,6 +188,20 @@ func TestTenantCeilings(t *testing.T) {
 		t.Errorf("beyond the ceiling under a wide policy: exit %d, %+v", r.code, rep.Error)
 	}
 
+	// What was refused is on record, with the reasons' codes for auditors.
+	c.try(exitDenied, "needs one of the roles", "tenant", "create", "mine", "--agent-key", ann)
+	c.await("the refusal to be on record", func() bool {
+		var page struct{ Entries []struct{ Entry audit.Entry } }
+		c.json(&page, "audit", "list", "--kind", "denial", "--limit", "50")
+		for _, e := range page.Entries {
+			if strings.Contains(string(e.Entry.Body), `"tenant.create"`) {
+				d := e.Entry.Decision
+				return d != nil && strings.Join(d.Reasons, " ") == "role_missing" && len(d.Policy) == 64 && len(d.Input) == 64
+			}
+		}
+		return false
+	})
+
 	// Nor do the operators' additions, which can open what the base closes.
 	op := c.keyFile("op", "--role", "operator")
 	narrow := filepath.Join(c.dir, "narrow")

@@ -59,13 +59,13 @@ func (m *admin) Change(ctx context.Context, by identity.Principal, req httpdoor.
 	}
 	out := changed{Kind: req.Kind}
 	if entry.Kind == audit.KindPolicy {
-		out.Policy, err = m.policies.write(ctx, entry)
+		out.Policy, err = m.policies.write(ctx, by, entry)
 		return out, err
 	}
 	if err := m.sensible(entry); err != nil {
 		return nil, err
 	}
-	return out, m.write(ctx, entry)
+	return out, m.write(ctx, by, entry)
 }
 
 // sensible refuses names that mean nothing here, which the log would take.

@@ -163,11 +163,11 @@ func (p *policies) Apply(ctx context.Context, by identity.Principal, req httpdoo
 	if err != nil {
 		return nil, recordError(err)
 	}
-	return p.write(ctx, entry)
+	return p.write(ctx, by, entry)
 }
 
 // write tests a policy and writes it to the log, from which every node takes it.
-func (p *policies) write(ctx context.Context, entry audit.Entry) (*policyChange, error) {
+func (p *policies) write(ctx context.Context, by identity.Principal, entry audit.Entry) (*policyChange, error) {
 	var body registry.PolicyBody
 	if err := audit.DecodeBody(entry.Body, &body); err != nil {
 		return nil, recordError(err)
@@ -193,7 +193,7 @@ func (p *policies) write(ctx context.Context, entry audit.Entry) (*policyChange,
 	if change.Digest == change.Before && body.Before == "" {
 		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "this policy is in force already")
 	}
-	if err := p.admin.write(ctx, entry); err != nil {
+	if err := p.admin.write(ctx, by, entry); err != nil {
 		return nil, err
 	}
 	p.activate(ctx)

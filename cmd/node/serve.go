@@ -242,6 +242,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Reported: seen.note, Catchup: seen.reach,
 		Lead: group.Lead, Defaults: cfg.limits(), NoRun: cfg.NoRun, Closed: closedTo(auditor, odd), Logger: log,
 	})
+	rules.admin.denied = path.NoteDenial
 	node.SetAdvert(path.Advert)
 	tasks, err := taskstore.Open(taskstore.Config{Dir: cfg.Data})
 	if err != nil {
@@ -309,7 +310,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		A2A:   rpc, REST: server.REST(server.HTTPConfig{Handler: handler, Log: log}), GRPC: rpcGRPC, Tasks: handler, Card: card, Tiles: audit.PublicHandler(store),
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		Authenticator: known,
-		Gate:          &gate{policy, members, server.DoorHTTP, odd},
+		Gate:          &gate{policy, members, server.DoorHTTP, odd, path.NoteDenial},
 		Log:           currentLog{store, seen}, Cluster: status, Reads: reads, Stopping: ctx,
 		Admin:    rules.admin,
 		Members:  gates,
@@ -317,7 +318,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Logger:   log,
 	}
 	door := httpdoor.New(doors)
-	doors.Door, doors.Gate = server.DoorNATS, &gate{policy, members, server.DoorNATS, odd}
+	doors.Door, doors.Gate = server.DoorNATS, &gate{policy, members, server.DoorNATS, odd, path.NoteDenial}
 	overNATS, err := cfg.NATS.open(natsdoor.Config{
 		Node: key.ID(), Cluster: begin.Cluster, Handler: httpdoor.New(doors), Tasks: handler, Logger: log,
 	})
