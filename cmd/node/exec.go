@@ -121,6 +121,12 @@ func (a *app) execution(f execFlags, args []string) (a2a.Execution, error) {
 			return e, err
 		}
 		if e.Language == "wasm" {
+			if len(text) > a2a.MaxFilesBytes {
+				return e, &a2a.Error{
+					Code: a2a.CodeTooLarge, Message: fmt.Sprintf("%s has %d bytes, and the files of a request have at most %d", args[0], len(text), a2a.MaxFilesBytes),
+					Hint: "the node's operator can add it: agenticraft runtime add " + args[0] + "; then run: exec --lang wasm -c sha256:DIGEST",
+				}
+			}
 			name := moduleName(args[0])
 			e.Files, text = []a2a.File{{Path: name, Content: text}}, []byte(name)
 		}
