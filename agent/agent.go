@@ -90,6 +90,10 @@ type Peers interface {
 	Pushes(at identity.ID) (server.Pushes, error)
 	// Receipt fetches the receipt of a task from the node that ran it.
 	Receipt(ctx context.Context, at identity.ID, task string) ([]byte, error)
+	// Evidence fetches what the node that ran a task keeps of it, and
+	// EraseEvidence has it erased for a principal; see [Agent.OwnEvidence].
+	Evidence(ctx context.Context, at identity.ID, task string, by identity.Principal) ([]byte, error)
+	EraseEvidence(ctx context.Context, at identity.ID, task string, by identity.Principal) (uint64, error)
 	// Connected reports whether the node can be reached right now.
 	Connected(id identity.ID) bool
 	// Adverts are what the connected members say of themselves.
@@ -127,6 +131,10 @@ type Config struct {
 	Lead func() bool
 	// Defaults are the limits of a run that asked for none and met no ceiling.
 	Defaults sandbox.Limits
+	// Retention is how long a tenant's evidence is kept; nil: [DefaultRetention].
+	Retention func(tenant string) time.Duration
+	// EvidenceBytes is how much evidence is kept in all; 0: [DefaultEvidenceBytes].
+	EvidenceBytes int64
 	// NoRun forbids executions on this node; it still delegates.
 	NoRun bool
 	// Closed says why this node takes no requests at all, not even to pass
@@ -171,6 +179,12 @@ func New(cfg Config) *Agent {
 	if cfg.Reported == nil {
 		cfg.Reported = func(uint64) {}
 	}
+	if cfg.Retention == nil {
+		cfg.Retention = func(string) time.Duration { return DefaultRetention }
+	}
+	if cfg.EvidenceBytes == 0 {
+		cfg.EvidenceBytes = DefaultEvidenceBytes
+	}
 	if cfg.Closed == nil {
 		cfg.Closed = func() error { return nil }
 	}
@@ -197,6 +211,7 @@ func (a *Agent) Run(ctx context.Context, tasks Tasks) error {
 	var work sync.WaitGroup
 	work.Go(func() { a.denials.run(ctx) })
 	work.Go(func() { a.sweep(ctx, tasks) })
+	work.Go(func() { a.retain(ctx) })
 	work.Wait()
 	return nil
 }

@@ -29,17 +29,20 @@ import (
 // world is a cluster's log with real entries, admission and policy, and an
 // agent on it whose recorder, runner and peers can be made to fail.
 type world struct {
-	t      *testing.T
-	node   *identity.Key // the agent under test
-	peer   *identity.Key // another member
-	caller *identity.Key // a registered agent that may run
-	viewer *identity.Key // a registered agent that may not
-	log    *audittest.Log
-	record *recorder
-	runner *runner
-	peers  *peers
-	policy agent.Authorizer
-	agent  *agent.Agent
+	evidence  string // folder
+	retention time.Duration
+	space     int64
+	t         *testing.T
+	node      *identity.Key // the agent under test
+	peer      *identity.Key // another member
+	caller    *identity.Key // a registered agent that may run
+	viewer    *identity.Key // a registered agent that may not
+	log       *audittest.Log
+	record    *recorder
+	runner    *runner
+	peers     *peers
+	policy    agent.Authorizer
+	agent     *agent.Agent
 }
 
 const clusterName = "test"
@@ -83,7 +86,11 @@ const serviceID = "aaaaaaaaaa"
 
 func (w *world) build() {
 	w.t.Helper()
-	evidence, err := agent.OpenEvidence(w.t.TempDir())
+	if w.retention == 0 {
+		w.retention = agent.DefaultRetention
+	}
+	w.evidence = w.t.TempDir()
+	evidence, err := agent.OpenEvidence(w.evidence)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -96,7 +103,7 @@ func (w *world) build() {
 		},
 		Lead:       func() bool { return true },
 		Defaults:   sandbox.DefaultLimits(),
-		QuorumWait: 200 * time.Millisecond,
+		QuorumWait: 200 * time.Millisecond, Retention: func(string) time.Duration { return w.retention }, EvidenceBytes: w.space,
 	})
 }
 
@@ -327,6 +334,14 @@ func (p *peers) List(context.Context, identity.ID, server.Query) (server.Page, e
 }
 
 func (p *peers) Pushes(identity.ID) (server.Pushes, error) { return nil, errors.New("no answer") }
+
+func (p *peers) Evidence(context.Context, identity.ID, string, identity.Principal) ([]byte, error) {
+	return nil, errors.New("no answer")
+}
+
+func (p *peers) EraseEvidence(context.Context, identity.ID, string, identity.Principal) (uint64, error) {
+	return 0, errors.New("no answer")
+}
 
 func (p *peers) Receipt(context.Context, identity.ID, string) ([]byte, error) {
 	return nil, errors.New("no answer")

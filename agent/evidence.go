@@ -39,7 +39,8 @@ type evidence struct {
 const (
 	evidenceVersion = 1
 	evidencePerm    = 0o600
-	maxEvidence     = 64 << 20 // bytes
+	// MaxEvidence is the most that is kept of one task, in bytes.
+	MaxEvidence = 64 << 20
 )
 
 var taskName = regexp.MustCompile(`^[0-9a-f]{32}$`)
@@ -89,6 +90,9 @@ func (e *Evidence) Put(task string, ev *evidence) error {
 	if err != nil {
 		return fmt.Errorf("keep evidence: %w", err)
 	}
+	if len(text) > MaxEvidence {
+		return fmt.Errorf("keep evidence: it has %d bytes, more than %d are not kept", len(text), MaxEvidence)
+	}
 	name, err := e.name(task)
 	if err != nil {
 		return err
@@ -101,6 +105,15 @@ func (e *Evidence) Put(task string, ev *evidence) error {
 
 // get reads a task's evidence; [fs.ErrNotExist] if this node holds none.
 func (e *Evidence) get(task string) (*evidence, error) {
+	text, err := e.read(task)
+	if err != nil {
+		return nil, err
+	}
+	return decodeEvidence(text)
+}
+
+// read reads a task's file.
+func (e *Evidence) read(task string) ([]byte, error) {
 	name, err := e.name(task)
 	if err != nil {
 		return nil, err
@@ -109,23 +122,35 @@ func (e *Evidence) get(task string) (*evidence, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read evidence: %w", err)
 	}
-	if info.Size() > maxEvidence {
+	if info.Size() > MaxEvidence {
 		return nil, fmt.Errorf("read evidence: %s has %d bytes", name, info.Size())
 	}
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("read evidence: %w", err)
 	}
+	return text, nil
+}
+
+func decodeEvidence(text []byte) (*evidence, error) {
 	ev := new(evidence)
 	if err := json.Unmarshal(text, ev); err != nil {
-		return nil, fmt.Errorf("read evidence %s: %w", name, err)
+		return nil, fmt.Errorf("read evidence: %w", err)
+	}
+	if ev.Version != evidenceVersion {
+		return nil, fmt.Errorf("read evidence: version %d is not known", ev.Version)
 	}
 	return ev, nil
+}
+
+// committed is the commitment to a digest with the salt that is kept under name.
+func (ev *evidence) committed(name, digest string) string {
+	return audit.Commit(ev.Salts[name], []byte(digest))
 }
 
 func (e *Evidence) name(task string) (string, error) {
 	if !taskName.MatchString(task) {
 		return "", errors.Join(fs.ErrNotExist, fmt.Errorf("%q is no task id", task))
 	}
-	return filepath.Join(e.dir, task+".json"), nil
+	return filepath.Join(e.dir, task+evidenceExt), nil
 }

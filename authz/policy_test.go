@@ -94,7 +94,7 @@ func TestGoldenDecisions(t *testing.T) {
 func TestGoldenMatrix(t *testing.T) {
 	p := newPolicy(t, authz.Config{})
 	actions := []string{
-		authz.ExecRun, authz.ExecCancel, authz.ExecDelegate, authz.MandateEnd, authz.TaskRead, authz.TaskList, authz.AuditRead, authz.LogRead, authz.TrustRead,
+		authz.ExecRun, authz.ExecCancel, authz.ExecDelegate, authz.MandateEnd, authz.TaskRead, authz.TaskList, authz.AuditRead, authz.LogRead, authz.EvidenceRead, authz.EvidenceErase, authz.TrustRead,
 		authz.KeyCreate, authz.KeyList, authz.KeyRevoke, authz.AgentAdd, authz.AgentList, authz.AgentRevoke, authz.RoleGrant, authz.RoleList, authz.RoleRevoke,
 		authz.TenantCreate, authz.TenantList, authz.TenantSet,
 		authz.NodeList, authz.NodeInvite, authz.NodeRemove, authz.StatusRead, authz.PolicyRead, authz.PolicyAsk, authz.PolicyReplay, authz.PolicyApply, authz.PolicyAdd, authz.SandboxList,

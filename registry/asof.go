@@ -28,7 +28,7 @@ type State struct {
 func changes() []audit.Kind {
 	happened := []audit.Kind{
 		audit.KindIntent, audit.KindOutcome, audit.KindLate, audit.KindDenial, audit.KindGap,
-		audit.KindRead, audit.KindErasure, audit.KindAlert,
+		audit.KindRead, audit.KindErasure, audit.KindAlert, audit.KindConnection,
 	}
 	return slices.DeleteFunc(audit.Kinds(), func(k audit.Kind) bool { return slices.Contains(happened, k) })
 }

@@ -40,6 +40,7 @@ const (
 	Grant   = "grant"   // role
 	Apply   = "apply"   // policy
 	Limit   = "limit"   // tenant: its ceiling, and who vouches for it
+	Retain  = "retain"  // tenant: how long its evidence is kept
 	Suspend = "suspend" // agent
 	Resume  = "resume"  // agent
 	Used    = "used"    // key: a node saw it
@@ -55,14 +56,15 @@ const (
 const NoVoucher = "none"
 
 const (
-	maxName   = 64  // bytes of names of tenants, roles, members, agents, keys
-	maxAddr   = 256 // bytes of a multiaddr
-	maxAddrs  = 32
-	maxRoles  = 32
-	maxLabels = 32
-	maxBundle = 48 << 10 // bytes of a packed policy
-	maxBlock  = 16 << 10 // bytes of a mandate's block
-	maxFirst  = 256      // rows of each table in entry 0
+	maxName          = 64  // bytes of names of tenants, roles, members, agents, keys
+	maxAddr          = 256 // bytes of a multiaddr
+	maxAddrs         = 32
+	maxRoles         = 32
+	maxLabels        = 32
+	maxBundle        = 48 << 10 // bytes of a packed policy
+	maxBlock         = 16 << 10 // bytes of a mandate's block
+	maxEvidenceHours = 100 * 366 * 24
+	maxFirst         = 256 // rows of each table in entry 0
 )
 
 // AgentBody registers an agent, revokes or suspends it, lets it work again, or
@@ -97,7 +99,9 @@ type KeyBody struct {
 // TenantBody creates a tenant, suspends it or lets it work again ([Set]), or
 // gives it another ceiling ([Limit]).
 type TenantBody struct {
-	Action    string   `json:"action"` // [Create], [Set] or [Limit]
+	Action        string `json:"action"`                   // [Create], [Set], [Limit] or [Retain]
+	EvidenceHours int    `json:"evidence_hours,omitempty"` // of [Retain]; 0: the nodes' default
+
 	Name      string   `json:"name"`
 	Suspended bool     `json:"suspended,omitempty"`
 	Ceiling   *Ceiling `json:"ceiling,omitempty"`  // of [Create] and [Limit]; nil: none
@@ -228,7 +232,14 @@ func (b KeyBody) check() error {
 }
 
 func (b TenantBody) check() error {
+	if b.Action != Retain && b.EvidenceHours != 0 {
+		return refuse("malformed", "only retain says how long evidence is kept")
+	}
 	switch b.Action {
+	case Retain:
+		return fault(checkName("name", b.Name), b.Signed.check(),
+			when(b.EvidenceHours < 0 || b.EvidenceHours > maxEvidenceHours, "hours are out of range"),
+			when(b.Suspended || b.Ceiling != nil || len(b.Vouchers) > 0, "a retention changes nothing else"))
 	case Create:
 		return fault(checkName("name", b.Name), b.Ceiling.check(), checkVouchers(b.Vouchers), b.Signed.check())
 	case Set:

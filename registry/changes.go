@@ -203,6 +203,8 @@ func (c *change) setTenant(b TenantBody) error {
 		return refuse("not_found", "no such tenant")
 	case b.Action == Create:
 		old = Tenant{Name: b.Name, Since: c.index, Suspended: b.Suspended, Ceiling: b.Ceiling, Vouchers: b.Vouchers}
+	case b.Action == Retain:
+		old.EvidenceHours = b.EvidenceHours
 	case b.Action == Limit:
 		old.Ceiling, old.Vouchers = b.Ceiling, b.Vouchers
 	default:

@@ -141,6 +141,9 @@ type Tenant struct {
 	Since     uint64   `json:"since"`
 	Ceiling   *Ceiling `json:"ceiling,omitempty"`  // nil: as the zero Ceiling
 	Vouchers  []string `json:"vouchers,omitempty"` // peer IDs, or [NoVoucher]; empty: any node
+	// EvidenceHours is how long nodes keep evidence of its tasks; 0: as long as
+	// they do by default.
+	EvidenceHours int `json:"evidence_hours,omitempty"`
 }
 
 // vouchedBy reports whether a node may speak for the tenant's people, as far as

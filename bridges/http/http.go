@@ -191,6 +191,8 @@ type TenantRequest struct {
 	Name      string         `json:"name,omitempty"`
 	Suspended *bool          `json:"suspended,omitempty"`
 	Ceiling   *authz.Ceiling `json:"ceiling,omitempty"` // takes the place of the one before
+	// EvidenceHours is how long evidence of its tasks is kept; 0: the default.
+	EvidenceHours *int `json:"evidence_hours,omitempty"`
 }
 
 // Config of the door. Every field is needed but Login, Door and Logger.
@@ -208,6 +210,7 @@ type Config struct {
 	Gate          Gate
 	Log           Log
 	Reads         Reads
+	Evidence      Evidence
 	Stopping      context.Context // done when streams of the log are to end
 	Cluster       Cluster
 	Admin         Admin

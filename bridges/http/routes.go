@@ -56,6 +56,8 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/audit/entries/{index}": {"audit.read", d.entry},
 		"GET /v1/audit/proof/{index}":   {"audit.read", d.proof},
 		"GET /v1/audit/tasks/{id}":      {"audit.read", d.story},
+		"GET /v1/evidence/{id}":         {"evidence.read", d.showEvidence},
+		"DELETE /v1/evidence/{id}":      {"evidence.erase", d.eraseEvidence},
 		"GET /v1/audit/state":           {"audit.read", d.state},
 		"GET /v1/keys":                  {"key.list", d.keys},
 		"POST /v1/keys":                 {"key.create", d.createKey},
@@ -74,8 +76,9 @@ func (d *door) routes(mux *http.ServeMux) {
 	} {
 		mux.Handle(pattern, d.perform(route.action, route.do))
 	}
-	mux.Handle("GET /v1/audit/follow", d.streams(d.follow))
-	mux.Handle("GET /v1/audit/export", d.streams(d.export))
+	mux.Handle("GET /v1/audit/follow", d.streams("audit.read", d.follow))
+	mux.Handle("GET /v1/audit/export", d.streams("audit.read", d.export))
+	mux.Handle("GET /v1/evidence/{id}/part", d.streams("evidence.read", d.evidencePart))
 	mux.Handle("GET /log/", d.permitted("log.read", http.StripPrefix("/log", d.cfg.Tiles)))
 	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

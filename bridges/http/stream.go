@@ -46,10 +46,10 @@ const (
 
 var errManyStreams = &a2a.Error{Code: a2a.CodeBusy, Message: "too many readers stream the log from this node", Hint: "ask another node", RetryAfter: 5 * time.Second}
 
-// streams guards a handler that sends the log as a stream.
-func (d *door) streams(do func(w http.ResponseWriter, r *http.Request, caller identity.Principal) error) http.Handler {
+// streams guards a handler that sends the log, or evidence, as a stream.
+func (d *door) streams(action string, do func(w http.ResponseWriter, r *http.Request, caller identity.Principal) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		caller, err := d.permit(r, "audit.read")
+		caller, err := d.permit(r, action)
 		if err != nil {
 			d.fail(w, r, err)
 			return

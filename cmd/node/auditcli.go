@@ -90,7 +90,7 @@ func (a *app) auditCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return a.auditVerify(cmd.Context(), args[0], trust) },
 	}
 	verify.Flags().StringVar(&trust, "trust", "", "trust file: also check the keepers' cosignatures")
-	return group("audit", "Read and check the replicated log", list, show, state, a.auditThreatsCommand(),
+	return group("audit", "Read and check the replicated log", list, show, state, a.auditThreatsCommand(), a.auditEvidenceCommand(),
 		a.auditFollowCommand(), a.auditExportCommand(), prove, checkpoint, verify, a.auditRepairCommand())
 }
 

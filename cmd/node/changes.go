@@ -25,7 +25,7 @@ var actions = map[string]string{
 	"agent/revoke": authz.AgentRevoke, "agent/suspend": authz.AgentRevoke, "agent/resume": authz.AgentRevoke,
 	"key/create": authz.KeyCreate, "key/rotate": authz.KeyCreate, "key/revoke": authz.KeyRevoke,
 	"role/grant": authz.RoleGrant, "role/revoke": authz.RoleRevoke,
-	"tenant/create": authz.TenantCreate, "tenant/set": authz.TenantSet, "tenant/limit": authz.TenantSet,
+	"tenant/create": authz.TenantCreate, "tenant/set": authz.TenantSet, "tenant/limit": authz.TenantSet, "tenant/retain": authz.TenantSet,
 	"policy/apply": authz.PolicyApply, "mandate/revoke": authz.MandateEnd,
 }
 

@@ -38,6 +38,7 @@ type config struct {
 	Push          bool          // tell web hooks about tasks
 	PushAllow     []string      // networks that may be told besides public addresses
 	TaskRetention time.Duration // how long ended tasks are kept
+	EvidenceBytes int64         // how much evidence is kept in all
 	TaskLimit     int           // how many tasks are kept; ended ones beyond it are forgotten
 
 	OIDCIssuer   string            // URL of the OpenID provider whose users may ask; empty: none
@@ -133,6 +134,14 @@ func settingsTable() []setting {
 			return nil
 		}, func(c *config) string { return c.TaskRetention.String() })("task_retention", "AGENTICRAFT_TASK_RETENTION", "720h", "how long ended tasks are kept"),
 		of(num(func(c *config) *int { return &c.TaskLimit }, 1))("task_limit", "AGENTICRAFT_TASK_LIMIT", "100000", "how many tasks are kept; the oldest ended ones beyond it are forgotten"),
+		of(func(c *config, s string) error {
+			n, err := strconv.ParseInt(s, 10, 32)
+			if err != nil || n < 1 {
+				return fmt.Errorf("%q is not a number of MiB from 1 on", s)
+			}
+			c.EvidenceBytes = n << 20
+			return nil
+		}, func(c *config) string { return strconv.FormatInt(c.EvidenceBytes>>20, 10) })("evidence_max_mb", "AGENTICRAFT_EVIDENCE_MAX_MB", "4096", "how much evidence (code, inputs, outputs) is kept in all, in MiB; the oldest is erased beyond it"),
 		of(str(func(c *config) *string { return &c.OIDCIssuer }))("oidc_issuer", "AGENTICRAFT_OIDC_ISSUER", "", "URL of the OpenID provider whose users may ask"),
 		of(str(func(c *config) *string { return &c.OIDCAudience }))("oidc_audience", "AGENTICRAFT_OIDC_AUDIENCE", "", "audience that their tokens must name"),
 		of(str(func(c *config) *string { return &c.OIDCClient }))("oidc_client", "AGENTICRAFT_OIDC_CLIENT", "", "client ID that agenticraft login uses there (default: oidc_audience)"),

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/agent"
 	"github.com/agenticraft/node/authz"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/registry"
@@ -31,6 +32,15 @@ func (d directory) Ceiling(tenant string) authz.Ceiling {
 		return authz.Ceiling{}
 	}
 	return authz.Ceiling(*t.Ceiling)
+}
+
+// retention is how long a tenant's evidence is kept.
+func (d directory) retention(tenant string) time.Duration {
+	t, err := d.Tenant(tenant)
+	if err != nil || t.EvidenceHours == 0 {
+		return agent.DefaultRetention
+	}
+	return time.Duration(t.EvidenceHours) * time.Hour
 }
 
 func (d directory) apiKey(id string) (authz.KeyRecord, bool) {

@@ -210,9 +210,10 @@ func (p *meshPeers) Adverts() map[identity.ID][]byte {
 
 // serveMesh answers A2A requests of other nodes. The connection proves who they
 // are: as members they look after the tasks that they placed here.
-func serveMesh(ctx context.Context, node *mesh.Node, rpc http.Handler, handler *server.Handler, path *agent.Agent, log *slog.Logger) error {
+func serveMesh(ctx context.Context, node *mesh.Node, rpc http.Handler, handler *server.Handler, path *agent.Agent, gate *gate, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.Handle("POST /tasks", listTasks(handler, log))
+	evidenceRoutes(mux, path, gate, log)
 	mux.Handle("POST /", rpc)
 	mux.HandleFunc("GET /receipt/{task}", func(w http.ResponseWriter, r *http.Request) {
 		text, err := path.OwnReceipt(r.Context(), r.PathValue("task"))

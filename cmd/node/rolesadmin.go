@@ -108,8 +108,13 @@ func (m *admin) CreateTenant(ctx context.Context, by identity.Principal, name st
 }
 
 func (m *admin) SetTenant(ctx context.Context, by identity.Principal, name string, req httpdoor.TenantRequest) (any, error) {
-	if req.Suspended == nil && req.Ceiling == nil {
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "nothing to change: give suspended or ceiling")
+	if req.Suspended == nil && req.Ceiling == nil && req.EvidenceHours == nil {
+		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "nothing to change: give suspended, ceiling or evidence_hours")
+	}
+	if req.EvidenceHours != nil {
+		if err := record(ctx, m, by, registry.TenantBody{Action: registry.Retain, Name: name, EvidenceHours: *req.EvidenceHours}); err != nil {
+			return nil, err
+		}
 	}
 	if req.Ceiling != nil {
 		t, err := m.registry.Tenant(name)

@@ -239,7 +239,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		BuildReceipt: func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error) {
 			return audit.BuildReceipt(ctx, store, task, extra)
 		},
-		Reported: seen.note, Catchup: seen.reach,
+		Reported: seen.note, Catchup: seen.reach, Retention: members.retention, EvidenceBytes: cfg.EvidenceBytes,
 		Lead: group.Lead, Defaults: cfg.limits(), NoRun: cfg.NoRun, Closed: closedTo(auditor, odd), Logger: log,
 	})
 	rules.admin.denied = path.NoteDenial
@@ -311,7 +311,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Metrics:       promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
 		Authenticator: known,
 		Gate:          &gate{policy, members, server.DoorHTTP, odd, path.NoteDenial},
-		Log:           currentLog{store, seen}, Cluster: status, Reads: reads, Stopping: ctx,
+		Log:           currentLog{store, seen}, Cluster: status, Reads: reads, Stopping: ctx, Evidence: keptEvidence{path},
 		Admin:    rules.admin,
 		Members:  gates,
 		Policies: rules,
@@ -342,7 +342,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 	work.Go(func() error { return watch(ctx, store, who, node, path, rules) })
 	if odd.err() == nil {
-		work.Go(func() error { return serveMesh(ctx, node, rpc, handler, path, log) })
+		work.Go(func() error {
+			return serveMesh(ctx, node, rpc, handler, path, &gate{policy, members, server.DoorMesh, odd, path.NoteDenial}, log)
+		})
 		work.Go(func() error { return path.Run(ctx, handler) })
 		work.Go(func() error { return gates.serve(ctx) })
 		work.Go(func() error { return leaving.run(ctx) })

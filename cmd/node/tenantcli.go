@@ -142,13 +142,18 @@ func (a *app) tenantCreateCommand() *cobra.Command {
 
 func (a *app) tenantSetCommand() *cobra.Command {
 	var suspend, resume bool
+	var keep string
 	var f ceilingFlags
 	set := &cobra.Command{
 		Use: "set NAME (--suspend | --resume | ceilings…)", Short: "Suspend a tenant, let it work again, or set the most it may be allowed", Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			limit := f.given(cmd.Flags())
-			if suspend && resume || !suspend && !resume && !limit {
-				return usage("tenant set needs --suspend, --resume or a ceiling, such as --network or --memory")
+			if suspend && resume || !suspend && !resume && !limit && keep == "" {
+				return usage("tenant set needs --suspend, --resume, --keep-evidence or a ceiling, such as --network or --memory")
+			}
+			hours, err := evidenceHours(keep)
+			if err != nil {
+				return err
 			}
 			p, err := a.proposer(cmd.Context())
 			if err != nil {
@@ -167,6 +172,11 @@ func (a *app) tenantSetCommand() *cobra.Command {
 					return err
 				}
 			}
+			if keep != "" {
+				if _, err := propose(cmd.Context(), p, audit.KindTenant, registry.TenantBody{Action: registry.Retain, Name: args[0], EvidenceHours: hours}); err != nil {
+					return err
+				}
+			}
 			if suspend || resume {
 				if _, err := propose(cmd.Context(), p, audit.KindTenant, registry.TenantBody{Action: registry.Set, Name: args[0], Suspended: suspend}); err != nil {
 					return err
@@ -177,8 +187,21 @@ func (a *app) tenantSetCommand() *cobra.Command {
 	}
 	set.Flags().BoolVar(&suspend, "suspend", false, "refuse its people and cancel what it runs, on every node")
 	set.Flags().BoolVar(&resume, "resume", false, "lift the suspension")
+	set.Flags().StringVar(&keep, "keep-evidence", "", "how long nodes keep code, inputs and outputs of its tasks, such as 720h; 0: as they do by default")
 	f.define(set.Flags())
 	return set
+}
+
+// evidenceHours reads a time in whole hours; "" and "0" are none.
+func evidenceHours(text string) (int, error) {
+	if text == "" || text == "0" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < time.Hour || d%time.Hour != 0 {
+		return 0, usage("--keep-evidence %q is not a number of whole hours, such as 720h", text)
+	}
+	return int(d.Hours()), nil
 }
 
 func (p *proposer) tenantRow(ctx context.Context, name string) (registry.Tenant, error) {
