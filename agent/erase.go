@@ -52,6 +52,9 @@ func (a *Agent) EraseEvidence(ctx context.Context, task string, by identity.Prin
 		a.log.WarnContext(ctx, "evidence not erased", "task", task, "executor", executor, "err", err)
 		return 0, a2a.Errorf(a2a.CodeUnavailable, "the node that ran the task, %s, cannot be reached", executor)
 	}
+	if err == nil {
+		a.cfg.Reported(index) // who is told of it finds it here
+	}
 	return index, err
 }
 
