@@ -47,7 +47,7 @@ func ParseTLogProof(text []byte) (TLogProof, error) {
 		return bad("not one of version 1")
 	}
 	lines = lines[1:]
-	if extra, ok := strings.CutPrefix(lines[0], "extra "); ok && len(lines) > 1 {
+	if extra, has := strings.CutPrefix(lines[0], "extra "); has && len(lines) > 1 {
 		if _, err := base64.StdEncoding.Strict().DecodeString(extra); err != nil {
 			return bad("extra data is no base64")
 		}

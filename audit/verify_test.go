@@ -365,11 +365,11 @@ func TestVerifyDirOfWhatIsNone(t *testing.T) {
 	}
 	inside := func(do func(name string) error) string {
 		t.Helper()
-		dir := t.TempDir()
-		if err := do(filepath.Join(dir, "audit.db")); err != nil {
+		folder := t.TempDir()
+		if err := do(filepath.Join(folder, "audit.db")); err != nil {
 			t.Fatal(err)
 		}
-		return dir
+		return folder
 	}
 	for name, where := range map[string]string{
 		"a folder as file": inside(func(name string) error { return os.Mkdir(name, 0o700) }),

@@ -107,7 +107,8 @@ func (d *Detector) oddHours(index uint64, at time.Time, e audit.Entry) *Alert {
 	if d.cfg.HoursFrom > d.cfg.HoursUntil { // over midnight
 		working = there.Hour() >= d.cfg.HoursFrom || there.Hour() < d.cfg.HoursUntil
 	}
-	if working && !(weekend && d.cfg.WeekendIsOff) {
+	off := weekend && d.cfg.WeekendIsOff
+	if working && !off {
 		return nil
 	}
 	return &Alert{

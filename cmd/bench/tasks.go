@@ -137,7 +137,7 @@ func (l *lab) measureTasks(ctx context.Context, t *Table, each time.Duration) (e
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
-		cmd := exec.Command(self, taskServerArgument, which, dir)
+		cmd := exec.CommandContext(context.WithoutCancel(ctx), self, taskServerArgument, which, dir)
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return err

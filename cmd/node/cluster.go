@@ -205,7 +205,8 @@ func (c *cluster) Prove(ctx context.Context, index uint64) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return entryProof{Index: index, Entry: leaf, Size: at.Size, Proof: proof, Checkpoint: string(note),
+	return entryProof{
+		Index: index, Entry: leaf, Size: at.Size, Proof: proof, Checkpoint: string(note),
 		TLogProof: string(audit.TLogProof{Index: index, Proof: proof, Checkpoint: note}.Text()),
 	}, nil
 }

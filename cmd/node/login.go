@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -211,8 +212,8 @@ func endpoint(text string) (string, error) {
 	if err != nil || u.Host == "" || u.User != nil {
 		return "", errors.New("not a URL")
 	}
-	local := u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1" || u.Hostname() == "::1"
-	if u.Scheme != "https" && !(u.Scheme == "http" && local) {
+	local := slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, u.Hostname())
+	if u.Scheme != "https" && (u.Scheme != "http" || !local) {
 		return "", errors.New("not an https:// URL")
 	}
 	return u.String(), nil

@@ -56,7 +56,7 @@ func (b *Backend) ensureNamed(ctx context.Context, name string) (string, error) 
 	if err != nil {
 		return "", b.imageError("pull image "+name, err)
 	}
-	err = b.follow(ctx, "pulling an image", name, out)
+	err = b.follow(ctx, name, out)
 	if err == nil {
 		id, err = b.imageID(ctx, name)
 	}
@@ -82,7 +82,7 @@ const progressEvery = 2 * time.Second
 
 // follow reads what the engine says of a pull, logs a line now and then, and
 // returns its error.
-func (b *Backend) follow(ctx context.Context, what, name string, out io.ReadCloser) error {
+func (b *Backend) follow(ctx context.Context, name string, out io.ReadCloser) error {
 	defer func() { _ = out.Close() }() // read to its end, or of no more use
 	said := time.Time{}
 	in := json.NewDecoder(io.LimitReader(out, maxPullText))
@@ -100,7 +100,7 @@ func (b *Backend) follow(ctx context.Context, what, name string, out io.ReadClos
 			return errors.New(line.Error)
 		case time.Since(said) >= progressEvery:
 			said = time.Now()
-			b.cfg.Log.InfoContext(ctx, what, "image", name, "status", cut(line.Status), "progress", cut(line.Progress))
+			b.cfg.Log.InfoContext(ctx, "pulling an image", "image", name, "status", cut(line.Status), "progress", cut(line.Progress))
 		}
 	}
 }

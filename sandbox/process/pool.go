@@ -313,10 +313,10 @@ func (b *Backend) makeWarm(ctx context.Context, language string) (*warm, error) 
 	if err != nil {
 		return nil, fmt.Errorf("find runtime: %w", err)
 	}
-	dialect, _ := dialectOf(language) // pools are of known ones
+	speaks, _ := dialectOf(language) // pools are of known ones
 	k := b.key(language, digest)
 	spec := sandbox.Spec{ID: fmt.Sprintf("warm-%d", b.serial.Add(1)), Language: language, Limits: k.limits}
-	j, err := b.cfg.Spawner.Start(ctx, dialect.profile(spec, dir, argv))
+	j, err := b.cfg.Spawner.Start(ctx, speaks.profile(spec, dir, argv))
 	if err != nil {
 		return nil, err
 	}

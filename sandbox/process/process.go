@@ -192,7 +192,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(b.ctx, cancel)()
-	dialect, known := dialectOf(spec.Language)
+	speaks, known := dialectOf(spec.Language)
 	if !known {
 		return sandbox.Result{}, fmt.Errorf("%w: the process backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
 	}
@@ -203,7 +203,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if err != nil {
 		return sandbox.Result{}, err
 	}
-	if err := dialect.check(spec.Limits); err != nil {
+	if err := speaks.check(spec.Limits); err != nil {
 		return sandbox.Result{}, err
 	}
 	dir, digest, argv, err := b.cfg.Runtimes.Select(spec.Language, spec.Runtime)
@@ -220,14 +220,14 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	pool := b.pools[spec.Language]
 	if w := pool.claim(ctx, b.key(spec.Language, digest), spec); w != nil {
 		defer pool.kick()
-		r := &run{dialect: dialect, spec: spec, jail: jailed{w.jail}, log: b.cfg.Log, greeted: true}
+		r := &run{dialect: speaks, spec: spec, jail: jailed{w.jail}, log: b.cfg.Log, greeted: true}
 		res, err := r.do(ctx, ready)
 		if !errors.Is(err, errWarmLost) {
 			return finish(res, err)
 		}
 		ready = nil // said yes already
 	}
-	j, err := b.cfg.Spawner.Start(ctx, dialect.profile(spec, dir, argv))
+	j, err := b.cfg.Spawner.Start(ctx, speaks.profile(spec, dir, argv))
 	if err != nil {
 		if ctx.Err() != nil {
 			return finish(cancelled(), nil)
@@ -242,7 +242,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		}
 		defer proxy.Close() // the jail is dead by then
 	}
-	r := &run{dialect: dialect, spec: spec, jail: jailed{j}, log: b.cfg.Log}
+	r := &run{dialect: speaks, spec: spec, jail: jailed{j}, log: b.cfg.Log}
 	return finish(r.do(ctx, ready))
 }
 
