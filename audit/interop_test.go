@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,10 +75,11 @@ func TestOtherPeoplesToolsVerifyTheLog(t *testing.T) {
 	if _, _, err := c.stores[0].WaitCheckpoint(deadline(t), 600); err != nil {
 		t.Fatal(err)
 	}
-	spoil := ""
+	var spoil atomic.Value // path of a tile to spoil
+	spoil.Store("")
 	handler := audit.PublicHandler(c.stores[0])
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if spoil == "" || r.URL.Path != spoil {
+		if r.URL.Path != spoil.Load() {
 			handler.ServeHTTP(w, r)
 			return
 		}
@@ -107,12 +109,13 @@ func TestOtherPeoplesToolsVerifyTheLog(t *testing.T) {
 		if err := check(vkey); err != nil {
 			t.Errorf("fsck: %v", err)
 		}
-		for _, spoil = range []string{"/tile/entries/001", "/tile/0/000", "/tile/1/000.p/2"} {
+		for _, tile := range []string{"/tile/entries/001", "/tile/0/000", "/tile/1/000.p/2"} {
+			spoil.Store(tile)
 			if check(vkey) == nil {
-				t.Errorf("fsck does not notice a flipped bit in %s", spoil)
+				t.Errorf("fsck does not notice a flipped bit in %s", tile)
 			}
 		}
-		spoil = ""
+		spoil.Store("")
 	}
 	// What is not in the tree is not there.
 	if _, err := fetcher.ReadTile(deadline(t), 0, 3, 0); !errors.Is(err, os.ErrNotExist) {

@@ -98,6 +98,7 @@ func TestReadsDoNotFloodTheLog(t *testing.T) {
 			l.Note(audit.Reading{By: reader, Action: audit.ReadList, Filter: audit.Filter{Task: fmt.Sprintf("%032x", i)}, Entries: 1})
 		}
 		time.Sleep(2 * audit.ReadWindow)
+		synctest.Wait() // nobody looks at it now
 		down = nil
 	})
 	reads := 0
