@@ -120,6 +120,11 @@ func (d *Door) Run(ctx context.Context) error {
 		conn.Close()
 		return fmt.Errorf("nats: %w", err)
 	}
+	if conn.IsConnected() {
+		// Who sees the door connected is heard. A server that does not answer
+		// now gets the subscriptions with the next connection.
+		_ = conn.FlushTimeout(time.Second)
+	}
 	d.mu.Lock()
 	d.conn = conn
 	d.mu.Unlock()

@@ -193,6 +193,11 @@ func openDoors(t *testing.T) map[string]*a2aclient.Client {
 		t.Fatal(err)
 	}
 	start(func() error { return overNATS.Run(ctx) })
+	for end := time.Now().Add(10 * time.Second); !overNATS.Status().Connected; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the NATS door did not open: %+v", overNATS.Status())
+		}
+	}
 	overBroker := &natsrpc.Transport{Conn: broker.Connect()}
 
 	lines := newLinks()
@@ -336,7 +341,9 @@ func doorRequests(t *testing.T, key *identity.Key, c *a2aclient.Client) []doorRe
 	return []doorRequest{
 		{"send", func(ctx context.Context) string {
 			v, err := c.SendMessage(ctx, sign(plain("hello"), nil))
-			done, _ = v.(*sdk.Task)
+			if done, _ = v.(*sdk.Task); done == nil {
+				t.Fatalf("no task but %T, %v", v, err)
+			}
 			return outcome(v, err)
 		}},
 		{"send without history", send(func() *sdk.SendMessageRequest {
@@ -344,7 +351,9 @@ func doorRequests(t *testing.T, key *identity.Key, c *a2aclient.Client) []doorRe
 		})},
 		{"send at once", func(ctx context.Context) string {
 			v, err := c.SendMessage(ctx, configured("wait", sdk.SendMessageConfig{ReturnImmediately: true}))
-			running, _ = v.(*sdk.Task)
+			if running, _ = v.(*sdk.Task); running == nil {
+				t.Fatalf("no task but %T, %v", v, err)
+			}
 			return outcome(v, err)
 		}},
 		{"stream", func(ctx context.Context) string {
