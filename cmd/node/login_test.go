@@ -75,10 +75,8 @@ func newLoginProvider(t *testing.T) *loginProvider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var handler http.Handler
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
-	t.Cleanup(server.Close)
-	p := &loginProvider{url: server.URL, key: key, refresh: map[string]*op.DeviceAuthorizationState{}, life: time.Hour}
+	server := httptest.NewUnstartedServer(nil) // it has its address already
+	p := &loginProvider{url: "http://" + server.Listener.Addr().String(), key: key, refresh: map[string]*op.DeviceAuthorizationState{}, life: time.Hour}
 	p.Storage = storage.NewStorageWithClients(storage.NewUserStore(p.url), map[string]*storage.Client{"agenticraft": storage.NativeClient("agenticraft")})
 	config := &op.Config{
 		GrantTypeRefreshToken: true,
@@ -86,10 +84,12 @@ func newLoginProvider(t *testing.T) *loginProvider {
 			Lifetime: time.Minute, PollInterval: time.Second, UserFormPath: "/device", UserCode: op.UserCodeBase20,
 		},
 	}
-	handler, err = op.NewProvider(config, p, op.StaticIssuer(p.url), op.WithAllowInsecure(), op.WithLogger(slog.New(slog.DiscardHandler)))
+	server.Config.Handler, err = op.NewProvider(config, p, op.StaticIssuer(p.url), op.WithAllowInsecure(), op.WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	server.Start()
+	t.Cleanup(server.Close)
 	return p
 }
 

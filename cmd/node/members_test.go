@@ -233,8 +233,10 @@ func TestKeepersChangeUnderLoad(t *testing.T) {
 	var work sync.WaitGroup
 	end := sync.OnceFunc(func() { close(stop); work.Wait() })
 	t.Cleanup(end) // before the cluster ends, whatever comes
+	before := *c   // the nodes that the load knows stay the same
+	before.Nodes = slices.Clone(c.Nodes)
 	for door := range 2 {
-		work.Go(func() { c.load(door, stop, acked) })
+		work.Go(func() { before.load(door, stop, acked) })
 	}
 	var receipts []string
 	receipt := func(node int) {

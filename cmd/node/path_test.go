@@ -116,7 +116,15 @@ func TestHostilePrograms(t *testing.T) {
 	if rep, r := c.exec(0, "-c", "result = 1"); r.code != exitOK {
 		t.Fatalf("a benign run: %+v", rep)
 	}
-	jails, memory := len(jailProcesses(t, c.Nodes[0].PID)), rss(t, c.Nodes[0].PID)
+	// Another jail is made in place of the one just used: count when it waits.
+	jails := 0
+	c.await("a jail to wait", func() bool {
+		before := jails
+		jails = len(jailProcesses(t, c.Nodes[0].PID))
+		time.Sleep(500 * time.Millisecond)
+		return jails > 1 && jails == before
+	})
+	memory := rss(t, c.Nodes[0].PID)
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			rep, r := c.exec(0, append([]string{"-c", tc.code}, tc.args...)...)
