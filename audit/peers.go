@@ -62,6 +62,17 @@ func LogHandler(store *Store, c *Checkpointer) http.Handler {
 	})
 }
 
+// ForkedHandler answers in place of [LogHandler] on a node whose own log is
+// known to contradict what a quorum signed: who asks for its signature is told
+// of that, so that the others raise the alarm even if they were not asked while
+// the node found out; to all else it is unavailable, with why as the reason.
+func ForkedHandler(why string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /cosign", func(w http.ResponseWriter, _ *http.Request) { refuse(w, fmt.Errorf("%w: %s", ErrFork, why)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { refuse(w, fmt.Errorf("%w: %s", ErrUnavailable, why)) })
+	return mux
+}
+
 func (c *Checkpointer) serveCosign(w http.ResponseWriter, r *http.Request) {
 	keepers, _, err := c.keepers()
 	if err != nil || !contains(keepers, r.RemoteAddr) {

@@ -159,3 +159,26 @@ func TestLogHandlerRefuses(t *testing.T) {
 		}
 	}
 }
+
+// A node that knows its log to be the odd one says so to who wants its
+// signature, and is unavailable to all else.
+func TestForkedHandler(t *testing.T) {
+	handler := audit.ForkedHandler("its log is another one")
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{
+		{"POST", "/cosign", http.StatusPreconditionFailed},
+		{"POST", "/epoch", http.StatusServiceUnavailable},
+		{"POST", "/checkpoint", http.StatusServiceUnavailable},
+		{"GET", "/checkpoint", http.StatusServiceUnavailable},
+		{"GET", "/head?size=1&wait_ms=1", http.StatusServiceUnavailable},
+		{"GET", "/cosign", http.StatusServiceUnavailable},
+	} {
+		rec := httptest.NewRecorder()
+		handler.ServeHTTP(rec, httptest.NewRequest(c.method, c.path, nil))
+		if rec.Code != c.status || !strings.Contains(rec.Body.String(), "another one") {
+			t.Errorf("%s %s: %d %s, want %d", c.method, c.path, rec.Code, rec.Body, c.status)
+		}
+	}
+}

@@ -66,12 +66,11 @@ func (q *quarantine) contradicted(at audit.Checkpoint, text []byte) {
 	})
 }
 
-// guard refuses the requests of other nodes while the node is quarantined.
+// guard refuses the requests of other nodes for the log while the node is
+// quarantined.
 func (q *quarantine) guard(h http.Handler) http.Handler {
 	if q.why == nil {
 		return h
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, q.why.Message, http.StatusServiceUnavailable)
-	})
+	return audit.ForkedHandler(q.why.Message)
 }
