@@ -187,8 +187,9 @@ func element(page []byte, branch bool, count, i int) (e boltElem, err error) {
 
 // boltBucketRef is where a bucket is: a page, or inline.
 type boltBucketRef struct {
-	root   uint64
-	inline []byte
+	root     uint64
+	sequence uint64 // what bbolt's NextSequence gave last
+	inline   []byte
 }
 
 // buckets lists the buckets of the file by name.
@@ -198,7 +199,7 @@ func (f *boltFile) buckets() (map[string]boltBucketRef, error) {
 		if !e.bucket || len(e.value) < boltHeader {
 			return fmt.Errorf("%w: bucket list", errDamaged)
 		}
-		ref := boltBucketRef{root: byteOrder.Uint64(e.value)}
+		ref := boltBucketRef{root: byteOrder.Uint64(e.value), sequence: byteOrder.Uint64(e.value[8:])}
 		if ref.root == 0 {
 			ref.inline = e.value[boltHeader:]
 		}

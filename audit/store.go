@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
@@ -35,7 +36,7 @@ const (
 
 // The buckets of audit.db. Integers in keys are 8 bytes, big-endian.
 var (
-	bucketMeta    = []byte("meta")        // "schema"; "genesis" -> leaf; "applied" -> raft index, term, size
+	bucketMeta    = []byte("meta")        // "schema"; "genesis" -> leaf; "applied" -> raft index, term, size, checksum
 	bucketEntries = []byte("entries")     // index -> leaf
 	bucketTree    = []byte("tree")        // tlog stored-hash index -> hash
 	bucketBatches = []byte("batches")     // index of the first admitted entry -> attestation
@@ -510,14 +511,24 @@ func (s *Store) advance(to applied) {
 	}
 }
 
+// encode writes the three numbers and their CRC-32C: nothing else in the file
+// tells what raft had applied, and a wrong number would have commands skipped or
+// applied twice.
 func (a applied) encode() []byte {
 	out := binary.BigEndian.AppendUint64(nil, a.index)
 	out = binary.BigEndian.AppendUint64(out, a.term)
-	return binary.BigEndian.AppendUint64(out, a.size)
+	out = binary.BigEndian.AppendUint64(out, a.size)
+	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
 }
 
+// appliedBytes are the numbers alone: all there was before the checksum.
+const appliedBytes = 24
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 func decodeApplied(raw []byte) (applied, error) {
-	if len(raw) != 24 {
+	if len(raw) != appliedBytes &&
+		(len(raw) != appliedBytes+4 || binary.BigEndian.Uint32(raw[appliedBytes:]) != crc32.Checksum(raw[:appliedBytes], castagnoli)) {
 		return applied{}, fmt.Errorf("%w: store state is damaged", ErrInvalid)
 	}
 	return applied{

@@ -176,6 +176,9 @@ func (v *dirCheck) start(f *os.File, size int64, cosigned string) (err error) {
 		}
 		v.notes[binary.BigEndian.Uint64(e.key)] = bytes.Clone(e.value)
 	}
+	if put := v.buckets[string(bucketNotes)].sequence; uint64(len(v.notes)) != min(put, keptNotes) {
+		return bad(0, fmt.Sprintf("checkpoints: %d are there of %d that were put in", len(v.notes), put))
+	}
 	if v.pledge, err = readPledge(cosigned); err != nil {
 		return bad(0, err.Error())
 	}
