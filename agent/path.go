@@ -263,7 +263,12 @@ func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Repo
 //
 // INVARIANT: I8, at most one run per (issuer, jti, attempt).
 func (a *Agent) intend(ctx context.Context, req *request, ev *evidence) error {
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.QuorumWait)
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // nothing was proposed
+	}
+	// Once proposed it is awaited, although the caller goes meanwhile: who gave
+	// up here would leave an intent without knowing that it stands.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.QuorumWait)
 	defer cancel()
 	entry := a.intentEntry(req, ev)
 	ack, err := a.cfg.Recorder.Record(ctx, entry)

@@ -337,6 +337,31 @@ func TestCancelBeforeItBegins(t *testing.T) {
 	}
 }
 
+// A caller who cancels while the intent is on its way to a quorum is told what
+// the log says: the intent stands, so its outcome is "cancelled".
+func TestCancelWhileTheIntentIsWritten(t *testing.T) {
+	w := newWorld(t)
+	adm, err := w.submit(w.signed(w.caller, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.record.failing(func(e audit.Entry) (before, after error) {
+		if e.Kind == audit.KindIntent {
+			if err := w.agent.Cancel(t.Context(), adm.Task); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil, nil
+	})
+	rep := adm.Run(t.Context(), quiet{})
+	if rep.Status != a2a.Cancelled || rep.Intent == nil || rep.Outcome == nil {
+		t.Errorf("report %+v", rep)
+	}
+	if i, o := len(w.entries(audit.KindIntent)), len(w.entries(audit.KindOutcome)); i != 1 || o != 1 {
+		t.Errorf("%d intents, %d outcomes", i, o)
+	}
+}
+
 // A flood of refusals does not become a flood of entries, and none is lost.
 func TestDenialsAreCounted(t *testing.T) {
 	w := newWorld(t)

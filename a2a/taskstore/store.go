@@ -81,6 +81,7 @@ type Store struct {
 	mu         sync.Mutex // guards what follows; see write
 	waiting    []job
 	committing bool
+	closed     bool
 }
 
 // Change is what comes with a new state of a task, in the same moment.
@@ -117,9 +118,12 @@ func prepare(tx *bbolt.Tx) error {
 	return nil
 }
 
-// Close closes the file when the writes under way are on disk. It may be called
-// twice.
+// Close closes the file when the writes under way are on disk; later ones are
+// refused. It may be called twice.
 func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.commits.Wait()
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("close task store: %w", err)

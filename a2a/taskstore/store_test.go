@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,6 +66,43 @@ func TestTaskSurvivesReopening(t *testing.T) {
 	}
 	if ids, err := s.Unfinished(); err != nil || len(ids) != 1 || ids[0] != "task-002" {
 		t.Errorf("Unfinished = %v, %v", ids, err)
+	}
+}
+
+// A node that stops closes the store under writers that still come.
+func TestCloseUnderWriters(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	const writers = 8
+	written := make([]int, writers)
+	var work sync.WaitGroup
+	began := make(chan struct{}, writers)
+	for w := range writers {
+		work.Go(func() {
+			for ; ; written[w]++ {
+				if _, err := s.Create(task(w*10_000+written[w], sdk.TaskStateWorking), "anna", time.Now()); err != nil {
+					return
+				}
+				if written[w] == 2 {
+					began <- struct{}{}
+				}
+			}
+		})
+	}
+	for range writers {
+		<-began
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	work.Wait()
+	s = open(t, dir)
+	for w, n := range written {
+		for i := range n {
+			if _, err := s.Get(task(w*10_000+i, sdk.TaskStateWorking).ID); err != nil {
+				t.Errorf("acknowledged, and gone: %v", err)
+			}
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // maxBatch bounds how many writes share one commit, and so how long a reader's
@@ -23,6 +24,10 @@ type job struct {
 func (s *Store) write(do func(tx *bbolt.Tx) error) error {
 	j := job{do, make(chan error, 1)}
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return bolterrors.ErrDatabaseNotOpen
+	}
 	s.waiting = append(s.waiting, j)
 	if !s.committing {
 		s.committing = true
