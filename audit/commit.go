@@ -287,26 +287,6 @@ func (s *Store) Release() {
 	s.recovered.Broadcast()
 }
 
-// durably waits until more than size entries are durable.
-func (s *Store) durably(ctx context.Context, size uint64) error {
-	for {
-		s.mu.Lock()
-		now, settled, closed := s.durable.size, s.settled, s.closed
-		s.mu.Unlock()
-		switch {
-		case now > size:
-			return nil
-		case closed:
-			return ErrClosed
-		}
-		select {
-		case <-settled:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
 // durableSize is how many entries are durable.
 func (s *Store) durableSize() uint64 {
 	s.mu.Lock()

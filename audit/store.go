@@ -355,18 +355,30 @@ func (s *Store) Applied() (index, term uint64) {
 
 // Changed waits until the log has more than size entries.
 func (s *Store) Changed(ctx context.Context, size uint64) error {
+	return s.await(ctx, size, func() (uint64, <-chan struct{}) { return s.applied.size, s.grown })
+}
+
+// durably waits until more than size entries are durable.
+func (s *Store) durably(ctx context.Context, size uint64) error {
+	return s.await(ctx, size, func() (uint64, <-chan struct{}) { return s.durable.size, s.settled })
+}
+
+// await waits until what now gives is more than size. now is called under mu and
+// also gives a channel that is closed at the next change.
+func (s *Store) await(ctx context.Context, size uint64, now func() (uint64, <-chan struct{})) error {
 	for {
 		s.mu.Lock()
-		now, grown, closed := s.applied.size, s.grown, s.closed
+		is, changed := now()
+		closed := s.closed
 		s.mu.Unlock()
 		switch {
-		case now > size:
+		case is > size:
 			return nil
 		case closed:
 			return ErrClosed
 		}
 		select {
-		case <-grown:
+		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -39,26 +40,18 @@ func MaxLimits() Limits {
 // MinMemory, in bytes, is the least that starts an interpreter.
 const MinMemory = 16 << 20
 
-// or replaces zero fields by those of d.
-func (l Limits) or(d Limits) Limits {
+// Or replaces zero fields by those of d.
+func (l Limits) Or(d Limits) Limits {
 	return Limits{
-		Memory:     orZero(l.Memory, d.Memory),
-		CPUPercent: orZero(l.CPUPercent, d.CPUPercent),
-		Wall:       orZero(l.Wall, d.Wall),
-		Output:     orZero(l.Output, d.Output),
-		FileSize:   orZero(l.FileSize, d.FileSize),
-		Files:      orZero(l.Files, d.Files),
-		Processes:  orZero(l.Processes, d.Processes),
-		Result:     orZero(l.Result, d.Result),
+		Memory:     cmp.Or(l.Memory, d.Memory),
+		CPUPercent: cmp.Or(l.CPUPercent, d.CPUPercent),
+		Wall:       cmp.Or(l.Wall, d.Wall),
+		Output:     cmp.Or(l.Output, d.Output),
+		FileSize:   cmp.Or(l.FileSize, d.FileSize),
+		Files:      cmp.Or(l.Files, d.Files),
+		Processes:  cmp.Or(l.Processes, d.Processes),
+		Result:     cmp.Or(l.Result, d.Result),
 	}
-}
-
-func orZero[T comparable](v, d T) T {
-	var zero T
-	if v == zero {
-		return d
-	}
-	return v
 }
 
 // clamp lowers every field that exceeds m's.

@@ -108,8 +108,8 @@ func NewManager(cfg ManagerConfig) (*Manager, error) {
 	if cfg.Default != "" && cfg.Backends[cfg.Default] == nil {
 		faults = append(faults, fmt.Errorf("default sandbox %q does not exist: there is %s", cfg.Default, listed(slices.Sorted(maps.Keys(cfg.Backends)))))
 	}
-	cfg.Defaults = cfg.Defaults.or(DefaultLimits())
-	cfg.Max = cfg.Max.or(MaxLimits())
+	cfg.Defaults = cfg.Defaults.Or(DefaultLimits())
+	cfg.Max = cfg.Max.Or(MaxLimits())
 	if err := errors.Join(cfg.Defaults.check("default"), cfg.Max.check("maximum")); err != nil {
 		faults = append(faults, err)
 	}
@@ -305,7 +305,7 @@ func (m *Manager) complete(spec Spec) (Spec, error) {
 	if err := spec.Validate(); err != nil {
 		return Spec{}, err
 	}
-	spec.Limits = spec.Limits.or(m.cfg.Defaults).clamp(m.cfg.Max)
+	spec.Limits = spec.Limits.Or(m.cfg.Defaults).clamp(m.cfg.Max)
 	if err := spec.checkLimits(); err != nil {
 		return Spec{}, err
 	}

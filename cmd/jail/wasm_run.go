@@ -26,9 +26,6 @@ import (
 // variables to look at.
 const resultFile = "result.json"
 
-// maxNesting of arrays and objects in a result.
-const maxNesting = 64
-
 // What of a run's files is kept, like those of any other sandbox.
 const (
 	maxLeft      = 256
@@ -170,8 +167,8 @@ func checkResult(content []byte, limit int64) (value []byte, code, why string) {
 	if int64(len(content)) > limit {
 		return nil, "result_too_large", fmt.Sprintf("%s has more than %d bytes", resultFile, limit)
 	}
-	if nesting(content) > maxNesting {
-		return nil, "result_not_json", fmt.Sprintf("%s is nested deeper than %d levels", resultFile, maxNesting)
+	if nesting(content) > maxDepth {
+		return nil, "result_not_json", fmt.Sprintf("%s is nested deeper than %d levels", resultFile, maxDepth)
 	}
 	var out bytes.Buffer
 	if err := json.Compact(&out, content); err != nil {

@@ -55,25 +55,11 @@ func (a *app) repair(ctx context.Context, cfg *config) error {
 		return err
 	}
 	defer unlock()
-	key, err := identity.Load(filepath.Join(cfg.Data, nodeKeyFile))
-	if err != nil {
-		return startHint(err)
-	}
-	genesis, err := readSmall(cfg.Genesis, audit.MaxLeaf)
-	if err != nil {
-		return startHint(err)
-	}
-	begin, err := registry.ReadGenesis(genesis)
-	if err != nil {
-		return failed("%s: %v", cfg.Genesis, err)
-	}
-	peers, err := cfg.peers()
-	if err == nil {
-		peers, err = readPeers(cfg.Data, peers)
-	}
+	self, err := readSelf(cfg)
 	if err != nil {
 		return err
 	}
+	key, genesis, begin, peers := self.key, self.genesis, self.begin, self.peers
 	for _, m := range begin.Members {
 		if _, named := peers[m.ID]; !named && len(m.Addrs) > 0 {
 			peers[m.ID] = m.Addrs

@@ -122,27 +122,13 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 
 	// Who we are, and which cluster this is.
-	key, err := identity.Load(filepath.Join(cfg.Data, nodeKeyFile))
-	if err != nil {
-		return startHint(err)
-	}
-	genesis, err := readSmall(cfg.Genesis, audit.MaxLeaf)
-	if err != nil {
-		return startHint(err)
-	}
-	begin, err := registry.ReadGenesis(genesis)
-	if err != nil {
-		return failed("%s: %v", cfg.Genesis, err)
-	}
-	peers, err := cfg.peers()
-	if err == nil {
-		peers, err = readPeers(cfg.Data, peers)
-	}
+	self, err := readSelf(cfg)
 	if err != nil {
 		return err
 	}
+	key, genesis, begin := self.key, self.genesis, self.begin
 	origin := audit.OriginOf(genesis)
-	who := &membership{self: key.ID(), origin: origin, first: keepersOf(begin), known: peers, log: log}
+	who := &membership{self: key.ID(), origin: origin, first: keepersOf(begin), known: self.peers, log: log}
 
 	// The log, which is also the registry's and raft's memory.
 	links := newLinks()
@@ -221,7 +207,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 
 	// Sandboxes.
-	manager, err := openSandboxes(cfg, key.ID(), nodeAddresses(node, peers), log)
+	manager, err := openSandboxes(cfg, key.ID(), nodeAddresses(node, self.peers), log)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@
 package restricted
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,9 +87,9 @@ func newBackend(cfg Config, probe jail.Probe, launch func(context.Context, strin
 	if cfg.MaxRuns < 0 || cfg.Idle < 0 || cfg.MaxIdle < 0 {
 		return nil, errors.New("restricted sandbox: MaxRuns, Idle and MaxIdle must not be negative")
 	}
-	cfg.MaxRuns = orDefault(cfg.MaxRuns, 100)
-	cfg.Idle = orDefault(cfg.Idle, 10*time.Second)
-	cfg.MaxIdle = orDefault(cfg.MaxIdle, 8)
+	cfg.MaxRuns = cmp.Or(cfg.MaxRuns, 100)
+	cfg.Idle = cmp.Or(cfg.Idle, 10*time.Second)
+	cfg.MaxIdle = cmp.Or(cfg.MaxIdle, 8)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -140,7 +141,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	defer cancel()
 	defer context.AfterFunc(b.stop, cancel)()
 
-	spec.Limits = withDefaults(spec.Limits)
+	spec.Limits = spec.Limits.Or(sandbox.DefaultLimits())
 	if ctx.Err() != nil {
 		return cancelled(), nil
 	}
@@ -222,28 +223,6 @@ func cancelled() sandbox.Result {
 }
 
 func classOf(l sandbox.Limits) worker.Class { return worker.Class{Memory: l.Memory, CPU: l.CPUPercent} }
-
-func withDefaults(l sandbox.Limits) sandbox.Limits {
-	d := sandbox.DefaultLimits()
-	return sandbox.Limits{
-		Memory:     orDefault(l.Memory, d.Memory),
-		CPUPercent: orDefault(l.CPUPercent, d.CPUPercent),
-		Wall:       orDefault(l.Wall, d.Wall),
-		Output:     orDefault(l.Output, d.Output),
-		FileSize:   orDefault(l.FileSize, d.FileSize),
-		Files:      orDefault(l.Files, d.Files),
-		Processes:  orDefault(l.Processes, d.Processes),
-		Result:     orDefault(l.Result, d.Result),
-	}
-}
-
-func orDefault[T comparable](v, d T) T {
-	var zero T
-	if v == zero {
-		return d
-	}
-	return v
-}
 
 // enforces adds to what the jail holds what the language and this backend do.
 func enforces(jailed map[string]string) map[string]string {

@@ -10,6 +10,7 @@
 package wasm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,10 +95,10 @@ func New(cfg Config) (*Backend, error) {
 	if cfg.CacheBytes < 0 || cfg.MaxRuns < 0 || cfg.Idle < 0 || cfg.MaxIdle < 0 {
 		return nil, errors.New("wasm sandbox: CacheBytes, MaxRuns, Idle and MaxIdle must not be negative")
 	}
-	cfg.CacheBytes = orDefault(cfg.CacheBytes, 1<<30)
-	cfg.MaxRuns = orDefault(cfg.MaxRuns, 100)
-	cfg.Idle = orDefault(cfg.Idle, 10*time.Second)
-	cfg.MaxIdle = orDefault(cfg.MaxIdle, 4)
+	cfg.CacheBytes = cmp.Or(cfg.CacheBytes, 1<<30)
+	cfg.MaxRuns = cmp.Or(cfg.MaxRuns, 100)
+	cfg.Idle = cmp.Or(cfg.Idle, 10*time.Second)
+	cfg.MaxIdle = cmp.Or(cfg.MaxIdle, 4)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -191,7 +192,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if err != nil {
 		return sandbox.Result{}, err
 	}
-	spec.Limits = withDefaults(spec.Limits)
+	spec.Limits = spec.Limits.Or(sandbox.DefaultLimits())
 	finish := func(res sandbox.Result) (sandbox.Result, error) {
 		res.Tier, res.Runtime = b.description.Tier, "sha256:"+m.digest
 		if res.Enforced == nil {
@@ -362,28 +363,6 @@ func cancelled() sandbox.Result {
 
 func classOf(l sandbox.Limits, digest string) worker.Class {
 	return worker.Class{Memory: l.Memory, CPU: l.CPUPercent, Program: digest}
-}
-
-func withDefaults(l sandbox.Limits) sandbox.Limits {
-	d := sandbox.DefaultLimits()
-	return sandbox.Limits{
-		Memory:     orDefault(l.Memory, d.Memory),
-		CPUPercent: orDefault(l.CPUPercent, d.CPUPercent),
-		Wall:       orDefault(l.Wall, d.Wall),
-		Output:     orDefault(l.Output, d.Output),
-		FileSize:   orDefault(l.FileSize, d.FileSize),
-		Files:      orDefault(l.Files, d.Files),
-		Processes:  orDefault(l.Processes, d.Processes),
-		Result:     orDefault(l.Result, d.Result),
-	}
-}
-
-func orDefault[T comparable](v, d T) T {
-	var zero T
-	if v == zero {
-		return d
-	}
-	return v
 }
 
 // enforces adds to what the jail holds what the engine and this backend do.
