@@ -51,8 +51,8 @@ var floors = map[string]string{
 	"a2a/taskstore":           "a2a identity",
 	"a2a/push":                "a2a a2a/taskstore identity", // delivers what the task store queues
 	"a2a/conformance":         "a2a a2a/push a2a/server a2a/taskstore identity",
-	"authz":                   "identity authz/destination",
-	"authz/mandate":           "identity authz/destination",
+	"authz":                   "identity authz/destination internal/recent",
+	"authz/mandate":           "identity authz/destination internal/recent",
 	"authz/destination":       "", // HOST:PORT and its patterns, which policy and mandates share
 	"audit":                   "identity",
 	"audit/audittest":         "audit identity",
@@ -78,6 +78,7 @@ var floors = map[string]string{
 	// 1
 	"sandbox":          "",
 	"internal/durable": "",
+	"internal/recent":  "", // what was computed lately, in bounded memory
 	// For tests alone.
 	"internal/leaktest": "",
 }

@@ -71,6 +71,7 @@ type bundle struct {
 	store    storage.Store
 	txn      storage.Transaction // reads; nothing ever writes
 	document document
+	timed    bool // a rule looks at the time of a query
 	decision rego.PreparedEvalQuery
 	reasons  rego.PreparedEvalQuery
 }
@@ -91,7 +92,7 @@ func compile(ctx context.Context, modules map[string]string) (*bundle, error) {
 	if compiler.Compile(parsed); compiler.Failed() {
 		return nil, fmt.Errorf("%w: %w", ErrPolicy, compiler.Errors)
 	}
-	b := &bundle{modules: modules, digest: digest(modules), roles: roleNames(data), compiler: compiler}
+	b := &bundle{modules: modules, digest: digest(modules), roles: roleNames(data), compiler: compiler, timed: looksAtTime(compiler.Modules)}
 	b.store = inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
 	if b.txn, err = b.store.NewTransaction(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)

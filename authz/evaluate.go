@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
@@ -63,4 +64,47 @@ func (b *bundle) evaluate(ctx context.Context, query rego.PreparedEvalQuery, val
 	}
 	result, _ := results[0].Expressions[0].Value.(ast.Value)
 	return result, nil
+}
+
+// roomy grows the goroutine's stack at once. OPA recurses deeply, and on a fresh
+// stack an evaluation would pay for each time that it doubles.
+//
+//go:noinline
+func roomy() byte {
+	var room [roomBytes]byte
+	return room[time.Now().Nanosecond()%roomBytes]
+}
+
+const roomBytes = 24 << 10
+
+// looksAtTime reports whether a rule may look at the time of a query: at
+// input.now, or at input in a way that does not say what it looks at.
+func looksAtTime(modules map[string]*ast.Module) bool {
+	found := false
+	var look func(*ast.Term) bool
+	look = func(t *ast.Term) bool {
+		switch v := t.Value.(type) {
+		case ast.Var:
+			found = found || t.Equal(ast.InputRootDocument)
+		case ast.Ref:
+			if !v[0].Equal(ast.InputRootDocument) {
+				return found
+			}
+			if len(v) < 2 {
+				found = true
+				return true
+			}
+			fact, ok := v[1].Value.(ast.String)
+			found = found || !ok || fact == "now"
+			for _, rest := range v[1:] {
+				ast.WalkTerms(rest, look)
+			}
+			return true
+		}
+		return found
+	}
+	for _, module := range modules {
+		ast.WalkTerms(module, look)
+	}
+	return found
 }

@@ -40,7 +40,7 @@ func (p *Policy) Explain(ctx context.Context, q Query) (Explanation, error) {
 	defer cancel()
 	f := p.active.Load()
 	b := f.base
-	d, err := f.decide(ctx, q, p.log)
+	d, err := f.ask(ctx, q, p.log)
 	if err != nil {
 		return Explanation{}, fmt.Errorf("explain %s: %w", q.Action, err)
 	}
@@ -88,7 +88,7 @@ func (f *inForce) ways(ctx context.Context, q Query, log *slog.Logger) ([][]stri
 				}
 				continue
 			}
-			d, err := f.decide(ctx, changed, log)
+			d, err := f.ask(ctx, changed, log)
 			if err != nil {
 				return err
 			}

@@ -23,18 +23,28 @@ var ErrInput = errors.New("query too large")
 // input is the document that the policy sees; docs/policy.md describes it. Its
 // JSON is hashed, its AST is evaluated, and a test holds the two equal.
 type input struct {
-	Action    string            `json:"action"`
-	Principal inputPrincipal    `json:"principal"`
-	Tenant    string            `json:"tenant"`
-	Suspended bool              `json:"suspended"`
-	Ceiling   *Ceiling          `json:"ceiling,omitempty"` // of the tenant, if it has one of its own
-	Vouched   bool              `json:"vouched"`
-	Via       string            `json:"via"`
-	Labels    map[string]string `json:"labels"`
-	Now       int64             `json:"now"` // Unix seconds
-	Node      inputNode         `json:"node"`
-	Execution *inputExecution   `json:"execution,omitempty"`
+	inputHead
+	Now int64 `json:"now"` // Unix seconds
+	inputTail
 }
+
+// The time stands between the rest, which is the same for every second.
+type (
+	inputHead struct {
+		Action    string            `json:"action"`
+		Principal inputPrincipal    `json:"principal"`
+		Tenant    string            `json:"tenant"`
+		Suspended bool              `json:"suspended"`
+		Ceiling   *Ceiling          `json:"ceiling,omitempty"` // of the tenant, if it has one of its own
+		Vouched   bool              `json:"vouched"`
+		Via       string            `json:"via"`
+		Labels    map[string]string `json:"labels"`
+	}
+	inputTail struct {
+		Node      inputNode       `json:"node"`
+		Execution *inputExecution `json:"execution,omitempty"`
+	}
+)
 
 type inputPrincipal struct {
 	Kind   string            `json:"kind"`
@@ -86,7 +96,8 @@ const (
 // newInput gives unset facts their meaning: no tenant is the caller's own, no
 // sandbox is "auto", no network is "none".
 func newInput(q Query) input {
-	in := input{
+	in := input{Now: q.Now.Unix()}
+	in.inputHead = inputHead{
 		Action: q.Action,
 		Principal: inputPrincipal{
 			Kind: string(q.Principal.Kind), Name: q.Principal.Name, Tenant: q.Principal.Tenant,
@@ -94,10 +105,10 @@ func newInput(q Query) input {
 			Scopes: q.Principal.Scopes,
 		},
 		Tenant: or(q.Tenant, q.Principal.Tenant), Suspended: q.Suspended,
-		Vouched: q.Vouched, Via: q.Via, Labels: orEmpty(q.Labels), Now: q.Now.Unix(),
-		// A door that decides before a place is chosen names no node.
-		Node: inputNode{ID: q.Node.ID, Tier: q.Node.Tier, RunAllowed: q.Node.RunAllowed || q.Node.ID == ""},
+		Vouched: q.Vouched, Via: q.Via, Labels: orEmpty(q.Labels),
 	}
+	// A door that decides before a place is chosen names no node.
+	in.Node = inputNode{ID: q.Node.ID, Tier: q.Node.Tier, RunAllowed: q.Node.RunAllowed || q.Node.ID == ""}
 	for _, role := range q.Principal.Roles {
 		in.Principal.Roles[role] = true
 	}
@@ -139,17 +150,38 @@ func (e *inputExecution) reach() {
 	}
 }
 
-// digest is the hex SHA-256 of the document's JSON.
-func (in input) digest() (string, error) {
-	text, err := json.Marshal(in)
+// facts are a query as policy is asked it.
+type facts struct {
+	query    Query
+	in       input
+	digest   string            // hex SHA-256 of the document's JSON
+	whole    [sha256.Size]byte // the same
+	timeless [sha256.Size]byte // SHA-256 of the document without its time
+}
+
+func newFacts(q Query) (f facts, err error) {
+	f = facts{query: q, in: newInput(q)}
+	head, err := json.Marshal(f.in.inputHead)
 	if err != nil {
-		return "", fmt.Errorf("encode input: %w", err)
+		return f, fmt.Errorf("encode input: %w", err)
 	}
-	if len(text) > maxInputBytes {
-		return "", fmt.Errorf("%w: %d bytes, at most %d", ErrInput, len(text), maxInputBytes)
+	tail, err := json.Marshal(f.in.inputTail)
+	if err != nil {
+		return f, fmt.Errorf("encode input: %w", err)
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
+	text := make([]byte, 0, len(head)+len(tail)+32)
+	with := func(now string) []byte { // neither head nor tail is an empty object
+		text = append(append(append(text[:0], head[:len(head)-1]...), `,"now":`...), now...)
+		return append(append(text, ','), tail[1:]...)
+	}
+	f.timeless = sha256.Sum256(with("null"))
+	whole := with(strconv.FormatInt(f.in.Now, 10))
+	if len(whole) > maxInputBytes {
+		return f, fmt.Errorf("%w: %d bytes, at most %d", ErrInput, len(whole), maxInputBytes)
+	}
+	f.whole = sha256.Sum256(whole)
+	f.digest = hex.EncodeToString(f.whole[:])
+	return f, nil
 }
 
 // value is the document as OPA evaluates it, built without a detour through

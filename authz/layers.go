@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+
+	"github.com/agenticraft/node/internal/recent"
 )
 
 // inForce is what decides at one moment: the base, which an admin answers for,
@@ -16,15 +18,52 @@ type inForce struct {
 	base, additions *bundle // additions may be nil
 	digest          string
 	roles           []string
+	timed           bool // either looks at the time
+	decided         recent.Map[[sha256.Size]byte, Decision]
 }
 
+// halfOfDecided bounds what is remembered: at most twice as many decisions, which
+// with their reasons take a few kilobytes each at the worst.
+const halfOfDecided = 2048
+
 func newInForce(base, additions *bundle) *inForce {
+	f := &inForce{base: base, additions: additions, digest: base.digest, roles: base.roles, timed: base.timed}
+	f.decided.Half = halfOfDecided
 	if additions == nil {
-		return &inForce{base: base, digest: base.digest, roles: base.roles}
+		return f
 	}
 	sum := sha256.Sum256([]byte("agenticraft policy layers v1\x00" + base.digest + additions.digest))
-	roles := slices.Compact(slices.Sorted(slices.Values(slices.Concat(base.roles, additions.roles))))
-	return &inForce{base: base, additions: additions, digest: hex.EncodeToString(sum[:]), roles: roles}
+	f.digest = hex.EncodeToString(sum[:])
+	f.roles = slices.Compact(slices.Sorted(slices.Values(slices.Concat(base.roles, additions.roles))))
+	f.timed = base.timed || additions.timed
+	return f
+}
+
+// key is what a decision depends on beside the policy: all facts, but for a time
+// that no rule looks at. Policy sees nothing else, so that equal keys have equal
+// answers (docs/decisions/0034).
+func (f *inForce) key(q facts) [sha256.Size]byte {
+	if f.timed {
+		return q.whole
+	}
+	return q.timeless
+}
+
+// remembered is the answer that the same facts got before.
+func (f *inForce) remembered(q facts) (Decision, bool) {
+	d, ok := f.decided.Get(f.key(q))
+	d.Input = q.digest
+	return d.clone(), ok
+}
+
+func (f *inForce) remember(q facts, d Decision) { f.decided.Put(f.key(q), d.clone()) }
+
+// clone shares nothing that whoever holds the decision could change.
+func (d Decision) clone() Decision {
+	d.Reasons = slices.Clone(d.Reasons)
+	d.Obligations.Destinations = slices.Clone(d.Obligations.Destinations)
+	d.Obligations.Required = slices.Clone(d.Obligations.Required)
+	return d
 }
 
 // addable are the actions that operators' additions can allow: running code, and
@@ -35,22 +74,31 @@ var addable = map[string]bool{
 	NodeList: true, SandboxList: true, StatusRead: true, TrustRead: true, PolicyRead: true,
 }
 
+// ask evaluates a query that nobody will act on.
+func (f *inForce) ask(ctx context.Context, q Query, log *slog.Logger) (Decision, error) {
+	facts, err := newFacts(q)
+	if err != nil {
+		return Decision{Policy: f.digest}, err
+	}
+	return f.decide(ctx, facts, log)
+}
+
 // decide asks the base and, if it denies, the additions: they can turn a denial
 // into an allowance, for people of the tenant that is concerned, while it is not
 // suspended, and within its ceiling. Nothing else.
 //
 // INVARIANT: I9, authority only narrows along a chain.
-func (f *inForce) decide(ctx context.Context, q Query, log *slog.Logger) (Decision, error) {
+func (f *inForce) decide(ctx context.Context, q facts, log *slog.Logger) (Decision, error) {
 	d, err := f.base.decide(ctx, q)
 	d.Policy = f.digest
-	own := q.Tenant == "" || q.Tenant == q.Principal.Tenant
-	if err != nil || d.Allow || f.additions == nil || !addable[q.Action] || !own || q.Suspended || !inScope(q.Principal.Scopes, q.Action) {
+	own := q.in.Tenant == q.in.Principal.Tenant
+	if err != nil || d.Allow || f.additions == nil || !addable[q.query.Action] || !own || q.query.Suspended || !inScope(q.query.Principal.Scopes, q.query.Action) {
 		return d, err
 	}
 	added, err := f.additions.decide(ctx, q)
 	if err != nil {
 		// The denial stands, and has its reasons.
-		log.ErrorContext(ctx, "the additions to the policy gave no answer", "action", q.Action, "err", err)
+		log.ErrorContext(ctx, "the additions to the policy gave no answer", "action", q.query.Action, "err", err)
 		return d, nil
 	}
 	if !added.Allow {

@@ -47,41 +47,23 @@ type Config struct {
 	Modules   map[string]string // name -> text; nil: [DefaultModules]
 	Additions map[string]string // the operators'; nil: none
 	Timeout   time.Duration     // of one decision, waiting included; 0: 1 s
-	Workers   int               // 0: twice the cores
+	Workers   int               // how many decisions are evaluated at once; 0: twice the cores
 	Log       *slog.Logger      // nil: discarded
 }
 
 // Policy decides. Its methods may be called concurrently.
-//
-// Decisions are evaluated by a few long-lived goroutines: OPA recurses deeply,
-// and on a fresh stack each decision would pay for growing it.
 type Policy struct {
 	active  atomic.Pointer[inForce]
 	timeout time.Duration
 	log     *slog.Logger
 
-	tokens  chan struct{} // one for each worker that is idle
+	turns   chan struct{} // holds one for each evaluation under way
 	closing chan struct{}
 	close   func()
-	workers sync.WaitGroup
 	replace sync.Mutex // one Replace at a time, so that the log tells the order
-
-	mu   sync.Mutex // guards idle
-	idle []chan job // of idle workers, the last one to have worked on top
 }
 
-type job struct {
-	ctx   context.Context
-	query Query
-	done  chan<- answer // has room for one
-}
-
-type answer struct {
-	decision Decision
-	err      error
-}
-
-// NewPolicy compiles the policy and starts its workers. Close releases them.
+// NewPolicy compiles the policy. Close ends it.
 func NewPolicy(cfg Config) (*Policy, error) {
 	modules := cfg.Modules
 	if modules == nil {
@@ -92,7 +74,13 @@ func NewPolicy(cfg Config) (*Policy, error) {
 		log:     cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 		closing: make(chan struct{}),
 	}
-	p.close = sync.OnceFunc(func() { close(p.closing) })
+	p.turns = make(chan struct{}, cmp.Or(cfg.Workers, 2*runtime.GOMAXPROCS(0)))
+	p.close = sync.OnceFunc(func() {
+		close(p.closing)
+		for range cap(p.turns) {
+			p.turns <- struct{}{}
+		}
+	})
 	b, err := p.try(context.Background(), modules)
 	if err != nil {
 		return nil, err
@@ -104,11 +92,6 @@ func NewPolicy(cfg Config) (*Policy, error) {
 		}
 	}
 	p.active.Store(newInForce(b, additions))
-	workers := cmp.Or(cfg.Workers, 2*runtime.GOMAXPROCS(0))
-	p.tokens = make(chan struct{}, workers)
-	for range workers {
-		p.workers.Go(p.work)
-	}
 	return p, nil
 }
 
@@ -116,41 +99,58 @@ func NewPolicy(cfg Config) (*Policy, error) {
 // reason [ReasonPolicyError]; a decision never allows together with an error.
 func (p *Policy) Decide(ctx context.Context, q Query) (Decision, error) {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	done := make(chan answer, 1)
-	var got answer
-	select {
-	case <-p.tokens:
-		p.pop() <- job{ctx: ctx, query: q, done: done}
-		select {
-		case got = <-done:
-		case <-p.closing:
-			got.err = ErrClosed
-		case <-ctx.Done():
-			got.err = ctx.Err()
-		}
-	case <-p.closing:
-		got.err = ErrClosed
-	case <-ctx.Done():
-		got.err = ctx.Err()
-	}
-	if got.err != nil {
-		p.log.ErrorContext(ctx, "policy gave no answer", "action", q.Action, "err", got.err)
-		got.err = fmt.Errorf("decide %s: %w", q.Action, got.err)
-		got.decision = Decision{
-			Policy: got.decision.Policy, Input: got.decision.Input,
+	d, err := p.decide(ctx, q)
+	if err != nil {
+		p.log.ErrorContext(ctx, "policy gave no answer", "action", q.Action, "err", err)
+		err = fmt.Errorf("decide %s: %w", q.Action, err)
+		d = Decision{
+			Policy: d.Policy, Input: d.Input,
 			Reasons: []Reason{{Code: ReasonPolicyError, Message: "the policy gave no answer; what has no answer is denied"}},
 		}
 	}
-	got.decision.Duration = time.Since(start)
-	return got.decision, got.err
+	d.Duration = time.Since(start)
+	return d, err
 }
 
-// Close stops the workers and waits for them. Decide then returns [ErrClosed].
+// decide answers from memory or evaluates, on the caller's goroutine: handing a
+// query to another one and waiting costs as much as evaluating it.
+func (p *Policy) decide(ctx context.Context, q Query) (Decision, error) {
+	facts, err := newFacts(q)
+	if err != nil {
+		return Decision{}, err
+	}
+	select {
+	case <-p.closing:
+		return Decision{Input: facts.digest}, ErrClosed
+	default:
+	}
+	if err := ctx.Err(); err != nil { // who has left needs no answer
+		return Decision{Input: facts.digest}, err
+	}
+	if d, ok := p.active.Load().remembered(facts); ok {
+		return d, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	select {
+	case p.turns <- struct{}{}:
+		defer func() { <-p.turns }()
+	case <-p.closing:
+		return Decision{Input: facts.digest}, ErrClosed
+	case <-ctx.Done():
+		return Decision{Input: facts.digest}, ctx.Err()
+	}
+	f := p.active.Load()
+	d, err := f.decide(ctx, facts, p.log)
+	if err == nil {
+		f.remember(facts, d)
+	}
+	return d, err
+}
+
+// Close waits for evaluations under way. Decide then returns [ErrClosed].
 func (p *Policy) Close() error {
 	p.close()
-	p.workers.Wait()
 	return nil
 }
 
@@ -179,7 +179,7 @@ func (p *Policy) try(ctx context.Context, modules map[string]string) (*bundle, e
 // deniesNobody holds a policy to what every policy must deny.
 func (b *bundle) deniesNobody(ctx context.Context) error {
 	for _, q := range []Query{{}, {Action: ExecRun, Execution: &ExecutionFacts{Language: "python"}}, {Action: RoleGrant}} {
-		d, err := b.decide(ctx, q)
+		d, err := b.ask(ctx, q)
 		if err != nil {
 			return fmt.Errorf("%w: trial query: %w", ErrPolicy, err)
 		}
@@ -190,66 +190,24 @@ func (b *bundle) deniesNobody(ctx context.Context) error {
 	return nil
 }
 
-// work evaluates what it is given, until the policy closes.
-func (p *Policy) work() {
-	jobs := make(chan job, 1)
-	for {
-		p.push(jobs)
-		select {
-		case j := <-jobs:
-			j.done <- p.answer(j)
-		case <-p.closing:
-			// Who took our token before still gets an answer.
-			select {
-			case j := <-jobs:
-				j.done <- answer{err: ErrClosed}
-			default:
-			}
-			return
-		}
+// ask evaluates a query, as a trial.
+func (b *bundle) ask(ctx context.Context, q Query) (Decision, error) {
+	facts, err := newFacts(q)
+	if err != nil {
+		return Decision{Policy: b.digest}, err
 	}
-}
-
-func (p *Policy) answer(j job) (a answer) {
-	// A caller who left while we waited for each other needs no answer.
-	if a.err = j.ctx.Err(); a.err == nil {
-		a.decision, a.err = p.active.Load().decide(j.ctx, j.query, p.log)
-	}
-	return a
-}
-
-// push puts an idle worker on top: whoever worked last has the warmest stack, and
-// is asked first.
-func (p *Policy) push(jobs chan job) {
-	p.mu.Lock()
-	p.idle = append(p.idle, jobs)
-	p.mu.Unlock()
-	p.tokens <- struct{}{} // has room: there are as many as workers
-}
-
-// pop is called with a token, so that somebody is there.
-func (p *Policy) pop() chan job {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	top := len(p.idle) - 1
-	jobs := p.idle[top]
-	p.idle = p.idle[:top]
-	return jobs
+	return b.decide(ctx, facts)
 }
 
 // decide evaluates a query on the calling goroutine.
-func (b *bundle) decide(ctx context.Context, q Query) (Decision, error) {
-	d := Decision{Policy: b.digest}
-	in := newInput(q)
-	var err error
-	if d.Input, err = in.digest(); err != nil {
-		return d, err
-	}
+func (b *bundle) decide(ctx context.Context, f facts) (Decision, error) {
+	d, q, in := Decision{Policy: b.digest, Input: f.digest}, f.query, f.in
 	// A key of limited scope is that whatever its roles and the policy say.
 	if !inScope(q.Principal.Scopes, q.Action) {
 		d.Reasons = []Reason{{Code: ReasonScope, Message: clip(fmt.Sprintf("the API key is for %s only, not for %s", strings.Join(q.Principal.Scopes, ", "), q.Action))}}
 		return d, nil
 	}
+	roomy()
 	value := in.value()
 	result, err := b.evaluate(ctx, b.decision, value)
 	if err != nil {

@@ -452,7 +452,10 @@ func BenchmarkDecide(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			var took []time.Duration
-			for b.Loop() {
+			for i := 0; b.Loop(); i++ {
+				if c.q.Execution != nil {
+					c.q.Execution.CodeBytes = 1 + i%(1<<19) // never asked before
+				}
 				d, err := p.Decide(b.Context(), c.q)
 				if err != nil || d.Allow != (c.name != "denied") {
 					b.Fatal(d, err)
@@ -485,7 +488,8 @@ func BenchmarkDecideAmongTenants(b *testing.B) {
 			q.Principal.Tenant = "tenant7"
 			b.ReportAllocs()
 			var took []time.Duration
-			for b.Loop() {
+			for i := 0; b.Loop(); i++ {
+				q.Execution.CodeBytes = 1 + i%(1<<19) // never asked before
 				d, err := p.Decide(b.Context(), q)
 				if err != nil || !d.Allow {
 					b.Fatal(d, err)

@@ -136,7 +136,7 @@ func (b *bundle) goldenTests(ctx context.Context, report *TestReport) error {
 		if row.Now == 0 {
 			row.Now = goldenNow
 		}
-		got, err := b.decide(ctx, row.Query())
+		got, err := b.ask(ctx, row.Query())
 		switch {
 		case err != nil:
 			report.fail("golden decision %d (%s): %v", i, row.Case, err)

@@ -24,3 +24,6 @@ func Append(key *identity.Key, parent string, to identity.ID, t Terms) string {
 	}
 	return text
 }
+
+// VerifyCold is Verify of a chain that was never seen.
+func VerifyCold(text string, o Options) (Verified, error) { return verifyChain(text, o, nil) }

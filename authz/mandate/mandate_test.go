@@ -391,12 +391,48 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
+// Signatures that held once are remembered: everything else is judged anew.
+func TestWhatIsRememberedHidesNothing(t *testing.T) {
+	good := chain(t, 4)
+	ok := mandate.Options{Cluster: cluster}
+	for range 2 {
+		if _, err := mandate.Verify(good, ok); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parts := strings.Split(good, ".")
+	last := len(parts) - 1
+	forged := []byte(parts[last])
+	forged[7] = map[bool]byte{true: 'B', false: 'A'}[forged[7] == 'A']
+	for name, c := range map[string]struct {
+		text string
+		opt  mandate.Options
+		want error
+	}{
+		"signature of another block": {strings.Join(append(slices.Clone(parts[:last]), parts[last-2]), "."), ok, mandate.ErrSignature},
+		"signature changed":          {strings.Join(append(slices.Clone(parts[:last]), string(forged)), "."), ok, mandate.ErrSignature},
+		"signature longer":           {good + strings.Repeat("A", 256), ok, mandate.ErrSignature},
+		"ended":                      {good, mandate.Options{Cluster: cluster, Now: time.Now().Add(time.Hour)}, mandate.ErrTime},
+		"other audience":             {good, mandate.Options{Cluster: "agenticraft:other"}, mandate.ErrAudience},
+	} {
+		if v, err := mandate.Verify(c.text, c.opt); !errors.Is(err, c.want) || v.Chain != nil {
+			t.Errorf("%s: %+v, %v; want %v", name, v, err, c.want)
+		}
+	}
+}
+
 func BenchmarkVerify(b *testing.B) {
 	text := chain(b, 4)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := mandate.Verify(text, mandate.Options{Cluster: cluster}); err != nil {
-			b.Fatal(err)
-		}
+	for name, verify := range map[string]func(string, mandate.Options) (mandate.Verified, error){
+		"known": mandate.Verify, "cold": mandate.VerifyCold,
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := verify(text, mandate.Options{Cluster: cluster}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
