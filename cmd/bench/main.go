@@ -91,6 +91,7 @@ func bench(ctx context.Context, each time.Duration, starts int, only string, asJ
 				return errors.Join(err, measureAfterLoad(ctx, c, t))
 			})
 		}},
+		{"sandboxes", func() error { return l.measureSandboxes(ctx, t, each) }},
 		{"audit appends", func() error { return l.measureAppends(ctx, t, each) }},
 		{"A2A tasks", func() error { return l.measureTasks(ctx, t, each) }},
 		{"one idle node", func() error {

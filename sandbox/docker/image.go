@@ -108,10 +108,13 @@ func (b *Backend) follow(ctx context.Context, name string, out io.ReadCloser) er
 // maxPullText bounds what the engine may say of one pull, in bytes.
 const maxPullText = 64 << 20
 
+// ImageOf is the name of the image of a language tree.
+func ImageOf(digest string) string { return "agenticraft/runtime:" + digest }
+
 // ensureImage makes the image of a language tree unless the engine has it, and
 // returns its name, which bears the tree's digest.
 func (b *Backend) ensureImage(ctx context.Context, dir, digest string) (string, error) {
-	name := "agenticraft/runtime:" + digest
+	name := ImageOf(digest)
 	b.importing.Lock()
 	defer b.importing.Unlock()
 	short, cancel := context.WithTimeout(ctx, callTimeout)

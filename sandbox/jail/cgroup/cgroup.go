@@ -163,33 +163,6 @@ func (g *Group) LimitProcesses(n int) error {
 	return g.write(Pids, "pids.max", fmt.Sprint(n))
 }
 
-// period over which CPU time is shared out.
-const period = 100 * time.Millisecond
-
-// LimitCPU sets the share of one core in percent; 0 lifts the limit.
-func (g *Group) LimitCPU(percent int) error {
-	c, ok := g.host.controllers[CPU]
-	if !ok {
-		return nil
-	}
-	quota := int64(percent) * period.Microseconds() / 100
-	// The kernel accepts no quota below a millisecond.
-	quota = max(quota, 1000)
-	if c.version == 2 {
-		if percent == 0 {
-			return g.write(CPU, "cpu.max", "max")
-		}
-		return g.write(CPU, "cpu.max", fmt.Sprintf("%d %d", quota, period.Microseconds()))
-	}
-	if percent == 0 {
-		quota = -1
-	}
-	if err := g.write(CPU, "cpu.cfs_period_us", fmt.Sprint(period.Microseconds())); err != nil {
-		return err
-	}
-	return g.write(CPU, "cpu.cfs_quota_us", fmt.Sprint(quota))
-}
-
 // Attach moves a process into the version 2 groups. Its later children
 // follow. For those of version 1 see [Group.Tasks].
 func (g *Group) Attach(pid int) error {
@@ -312,10 +285,9 @@ func number(name, key string) int64 {
 	return -1
 }
 
-// Kill kills every process of the groups once. The CPU limit is lifted, so
-// that dying is not throttled.
+// Kill kills every process of the groups once, and hurries their end.
 func (g *Group) Kill() error {
-	err := g.LimitCPU(0)
+	err := g.Hurry()
 	for _, dir := range g.dirs {
 		err = errors.Join(err, killDir(dir))
 	}

@@ -55,7 +55,7 @@ func unified(t *testing.T) (*Host, *Group) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"memory.max": "", "memory.swap.max": "", "pids.max": "", "cpu.max": "", "cgroup.procs": "", "cgroup.kill": "",
+		"memory.max": "", "memory.swap.max": "", "pids.max": "", "cpu.max": "", "cpu.weight": "", "cgroup.procs": "", "cgroup.kill": "",
 		"memory.peak": "4096\n", "memory.events": "low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 0\n",
 		"cpu.stat": "usage_usec 1500\nuser_usec 1000\n",
 	} {
@@ -90,9 +90,12 @@ func TestVersion2Files(t *testing.T) {
 	if err := g.Kill(); err != nil {
 		t.Error(err)
 	}
-	got, err := os.ReadFile(filepath.Join(g.dirs[0], "cgroup.kill"))
-	if err != nil || string(got) != "1" {
-		t.Errorf("cgroup.kill holds %q, %v", got, err)
+	// What must die is before others, and not throttled.
+	for name, want := range map[string]string{"cgroup.kill": "1", "cpu.weight": "10000", "cpu.max": "max"} {
+		got, err := os.ReadFile(filepath.Join(g.dirs[0], name))
+		if err != nil || !strings.HasPrefix(string(got), want) {
+			t.Errorf("%s holds %q, %v, want %s", name, got, err, want)
+		}
 	}
 }
 

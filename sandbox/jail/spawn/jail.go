@@ -335,28 +335,18 @@ func (j *jail) watch() wire.Exit {
 // end kills everything in the jail and waits for it. It reports false if
 // something would not die.
 func (j *jail) end() (*unix.Rusage, bool) {
-	if j.group != nil {
-		_ = j.group.LimitCPU(0) // dying must not be throttled; if it is, it is only slow
-	}
 	// The kernel kills the rest of the namespace with its first process, and
 	// lets that be waited for only when all of them are gone.
 	_ = unix.PidfdSendSignal(j.pidfd, unix.SIGKILL, nil, 0) // gone already: as well
-	end := time.Now().Add(patience)
-	for {
-		left := time.Until(end)
-		if left <= 0 {
+	if !j.gone(atOnce) {
+		if j.group != nil {
+			_ = j.group.Hurry() // dying must not be throttled; if it is, it is only slow
+		}
+		if !j.gone(dying) {
 			if j.group != nil {
 				_ = j.group.Kill() // the last means; the slot is given up
 			}
 			return nil, false
-		}
-		p := []unix.PollFd{{Fd: int32(j.pidfd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, int(left.Milliseconds())+1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return nil, false
-		}
-		if n > 0 {
-			break
 		}
 	}
 	var ru unix.Rusage
@@ -366,6 +356,21 @@ func (j *jail) end() (*unix.Rusage, bool) {
 			continue
 		}
 		return &ru, err == nil
+	}
+}
+
+// gone waits for the end of every process, for at most that long.
+func (j *jail) gone(most time.Duration) bool {
+	end := time.Now().Add(most)
+	for {
+		p := []unix.PollFd{{Fd: int32(j.pidfd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, max(int(time.Until(end).Milliseconds()), 0)+1)
+		if n > 0 {
+			return true
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) || !time.Now().Before(end) {
+			return false
+		}
 	}
 }
 

@@ -29,8 +29,15 @@ import (
 // nodeFD is the socket to the node.
 const nodeFD = 3
 
-// patience is how long a killed jail may take to vanish.
-const patience = 2 * time.Second
+const (
+	// atOnce is how long the end of a jail takes that has little in it.
+	atOnce = 3 * time.Millisecond
+	// dying is how long the processes of a killed jail may take to vanish, on a
+	// machine that has much else to do. The node gives up the spawner later.
+	dying = 5 * time.Second
+	// patience is how long its control groups may take after them.
+	patience = 2 * time.Second
+)
 
 // server is the one spawner of this process.
 type server struct {
@@ -209,7 +216,7 @@ func (s *server) finish() int {
 			f()
 		case <-gone:
 			return 0
-		case <-time.After(3 * patience):
+		case <-time.After(dying + 2*patience):
 			return 1
 		}
 	}
