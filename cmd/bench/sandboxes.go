@@ -95,8 +95,8 @@ func (l *lab) engine(ctx context.Context) (socket string, stop func() error, err
 		return "", nil, err
 	}
 	socket = filepath.Join(dir, "docker.sock")
-	//nolint:gosec // the program is found by its fixed name
-	cmd := exec.Command(name, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+	// Stopped one way only, by process.stop.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), name, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "--host", "unix://"+socket, "--bridge", "none", "--iptables=false")
 	p, err := startProcess(ctx, cmd)
 	if err != nil {

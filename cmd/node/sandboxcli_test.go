@@ -51,8 +51,12 @@ func TestBenchMeasuresEachContender(t *testing.T) {
 
 func TestGoalsCompareWithPeers(t *testing.T) {
 	got := goals([]figureView{
-		{Name: pythonCold, P50: 30}, {Name: bubblewrap, P50: 20}, {Name: wasmWorker, P50: 0.9}, {Name: dockerCold, P50: 9},
-		{Name: pythonRate, PerSecond: 80}, {Name: bareRate, PerSecond: 100},
+		{Name: pythonCold, P50: 30},
+		{Name: bubblewrap, P50: 20},
+		{Name: wasmWorker, P50: 0.9},
+		{Name: dockerCold, P50: 9},
+		{Name: pythonRate, PerSecond: 80},
+		{Name: bareRate, PerSecond: 100},
 	})
 	want := []goalView{
 		{Name: "python cold, p50, over bubblewrap's", Unit: "x", Most: 1.4, Got: 1.5},

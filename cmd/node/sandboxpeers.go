@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,8 +115,8 @@ func openBench(ctx context.Context, s *jail.Spawner, cfg benchConfig) (_ *bench,
 
 func (b *bench) close() error {
 	var faults []error
-	for i := len(b.closers) - 1; i >= 0; i-- {
-		faults = append(faults, b.closers[i]())
+	for _, c := range slices.Backward(b.closers) {
+		faults = append(faults, c())
 	}
 	return errors.Join(faults...)
 }

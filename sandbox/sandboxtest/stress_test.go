@@ -61,7 +61,7 @@ func tree(t *testing.T, program string) *runtime.Store {
 		t.Fatal(err)
 	}
 	libraries := []string{file}
-	for _, word := range strings.Fields(string(text)) {
+	for word := range strings.FieldsSeq(string(text)) {
 		if strings.HasPrefix(word, "/") {
 			libraries = append(libraries, word)
 		}
