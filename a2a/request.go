@@ -84,9 +84,9 @@ func DecodeExecution(req *sdk.SendMessageRequest) (Execution, error) {
 			return Execution{}, Errorf(CodeInvalidRequest, "execution: no code")
 		}
 	case sdk.Text:
-		var err error
+		var err *Error
 		if e.Language, e.Code, err = fencedCode(string(content)); err != nil {
-			return Execution{}, err
+			return Execution{}, &Unclear{err}
 		}
 	default:
 		return Execution{}, Errorf(CodeInvalidRequest, "the message's part must be data or text")
@@ -96,6 +96,14 @@ func DecodeExecution(req *sdk.SendMessageRequest) (Execution, error) {
 	}
 	return e, nil
 }
+
+// Unclear is the error of a text in which no program was found: its sender can
+// be asked for it. It unwraps to the [*Error] that says what is missing.
+type Unclear struct{ Err *Error }
+
+func (u *Unclear) Error() string { return u.Err.Error() }
+
+func (u *Unclear) Unwrap() error { return u.Err }
 
 func (e Execution) check() error {
 	switch {
@@ -220,7 +228,7 @@ func checkPath(p string) error {
 }
 
 // fencedCode finds the one block ```language … ``` in a text.
-func fencedCode(text string) (language, code string, err error) {
+func fencedCode(text string) (language, code string, err *Error) {
 	const fence = "```"
 	if len(text) > math.MaxInt32 {
 		return "", "", Errorf(CodeTooLarge, "text is too long")

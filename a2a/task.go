@@ -35,13 +35,22 @@ func Describe(task *sdk.Task) (Report, error) {
 			Result: json.RawMessage("null"), Files: []File{}, Enforced: map[string]string{},
 		}, nil
 	}
-	return ReportOf(task)
+	rep, err := ReportOf(task)
+	if err != nil && task != nil && task.Status.State == sdk.TaskStateCanceled { // while it waited: nothing ran
+		return Report{
+			Task: string(task.ID), Status: Cancelled, ExitCode: 130,
+			Result: json.RawMessage("null"), Files: []File{}, Enforced: map[string]string{},
+			Error: &ReportError{Code: "cancelled", Message: "the task was cancelled before it ran anything"},
+		}, nil
+	}
+	return rep, err
 }
 
 // Members of a task's metadata under [ExecutionURI].
 const (
-	metaOwner  = "owner"  // who may see it
-	metaStatus = "status" // how it ended, in the report's words, which lists leave out
+	metaOwner  = "owner"     // who may see it
+	metaRun    = "execution" // the id under which the log has what the task ran, if not the task's own
+	metaStatus = "status"    // how it ended, in the report's words, which lists leave out
 )
 
 // OwnerOf is who may see a task, as its metadata says; "" if it does not.
@@ -49,6 +58,18 @@ func OwnerOf(task *sdk.Task) string { return note(task, metaOwner) }
 
 // SetOwner notes who may see a task.
 func SetOwner(task *sdk.Task, owner string) { setNote(task, metaOwner, owner) }
+
+// ExecutionOf is the id under which the log has what a task runs: that of the
+// message that brought the code, which is the task's own unless it was asked for.
+func ExecutionOf(task *sdk.Task) string {
+	if id := note(task, metaRun); id != "" {
+		return id
+	}
+	return string(task.ID)
+}
+
+// SetExecution notes under which id the log has what a task runs.
+func SetExecution(task *sdk.Task, id string) { setNote(task, metaRun, id) }
 
 // SetStatus notes how a task ended.
 func SetStatus(task *sdk.Task, s Status) { setNote(task, metaStatus, string(s)) }

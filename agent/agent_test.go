@@ -356,10 +356,14 @@ type tasks struct {
 	ends map[string]a2a.Report
 }
 
-func (t *tasks) Unfinished() []string {
+func (t *tasks) Unfinished() []server.Unfinished {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.open)
+	var out []server.Unfinished
+	for _, id := range t.open {
+		out = append(out, server.Unfinished{Task: id, Execution: id})
+	}
+	return out
 }
 
 func (t *tasks) Finish(_ context.Context, task string, rep a2a.Report) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +27,7 @@ var (
 func (a *Agent) Follow(ctx context.Context, task string, caller identity.Principal, after *uint64) iter.Seq2[server.Numbered, error] {
 	executor, intent, err := a.whereabouts(task)
 	switch {
-	case err != nil || !maySee(caller, intent.Actor):
+	case err != nil || !server.MaySee(caller, intent.Actor):
 		return failing(errNoTask)
 	case executor == a.cfg.Key.ID():
 		return failing(&a2a.Error{Code: a2a.CodeUnavailable, Message: "the task does not run on another node"})
@@ -48,7 +47,7 @@ func (a *Agent) Pushes(ctx context.Context, task string, caller identity.Princip
 		sleep(ctx, settlePoll) // our copy of the log is a moment behind
 		_, intent, err = a.whereabouts(task)
 	}
-	if err != nil || !mayTell(caller, intent.Actor) {
+	if err != nil || !server.MayHandle(caller, intent.Actor) {
 		return nil, errNoTask
 	}
 	body, err := intent.Intent()
@@ -125,7 +124,7 @@ func (a *Agent) askAround(ctx context.Context, task string, caller identity.Prin
 	for peer := range adverts {
 		asked.Go(func() {
 			t, err := a.cfg.Peers.Task(ctx, peer, task)
-			if err != nil || !maySee(caller, a2a.OwnerOf(t)) {
+			if err != nil || !server.MaySee(caller, a2a.OwnerOf(t)) {
 				t = nil
 			}
 			answers <- t
@@ -138,11 +137,6 @@ func (a *Agent) askAround(ctx context.Context, task string, caller identity.Prin
 		}
 	}
 	return nil, errNoTask
-}
-
-// mayTell reports whether the caller may say who is told of a task.
-func mayTell(caller identity.Principal, owner string) bool {
-	return caller.String() == owner || slices.Contains(caller.Roles, "operator") || slices.Contains(caller.Roles, "admin")
 }
 
 var errNoTask = &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task"}

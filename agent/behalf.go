@@ -38,6 +38,9 @@ func (a *Agent) behalf(req *request) (*behalf, error) {
 		return nil, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "mandate: only its holder can show it", Hint: "sign the request with the holder's key: --agent-key"}
 	}
 	v, err := mandate.Verify(req.exec.Mandate, mandate.Options{Cluster: a.cfg.Audience, Holder: req.facts.Issuer})
+	if errors.Is(err, mandate.ErrTime) {
+		req.lacks = err.Error()
+	}
 	if err != nil {
 		return nil, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: err.Error()}
 	}
@@ -51,7 +54,8 @@ func (a *Agent) behalf(req *request) (*behalf, error) {
 			return nil, errCredentials
 		}
 		if a.cfg.Directory.MandateRevoked(link.ID) {
-			return nil, &a2a.Error{Code: a2a.CodeDenied, Message: "the mandate was revoked"}
+			req.lacks = "the mandate was revoked"
+			return nil, &a2a.Error{Code: a2a.CodeDenied, Message: req.lacks}
 		}
 		if i == 0 {
 			b.root = p

@@ -26,6 +26,8 @@ type request struct {
 	via       string             // the door it came through
 	vouched   bool               // a node signed for a principal without a key
 	behalf    *behalf            // set when the issuer shows a mandate
+	unclear   *a2a.Unclear       // set when it names no program
+	lacks     string             // what authority its sender could get, if that is all that is wrong
 	task      string
 	mandate   *delegation // set when another node placed the request here
 
@@ -45,6 +47,9 @@ func (a *Agent) Submit(ctx context.Context, in server.Inbound) (server.Admitted,
 	if err != nil {
 		a.noteRefused(err)
 		return server.Admitted{}, err
+	}
+	if req.unclear != nil {
+		return a.askFor(req)
 	}
 	if known, err := a.known(req); err != nil || known {
 		a.noteRepeated(req, err)
@@ -92,7 +97,10 @@ func (a *Agent) verify(in server.Inbound) (*request, error) {
 	}
 	req.facts = facts
 	req.task = facts.Task()
-	if req.exec, err = a2a.DecodeExecution(req.signed); err != nil {
+	req.exec, err = a2a.DecodeExecution(req.signed)
+	if unclear, ok := errors.AsType[*a2a.Unclear](err); ok && in.Caller.Door != server.DoorMesh {
+		req.unclear = unclear // its sender can be asked, once it is known who that is
+	} else if err != nil {
 		return req, err
 	}
 	if _, err := destination.Parse(req.exec.Network); err != nil {

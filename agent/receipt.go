@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/identity"
 )
@@ -20,7 +21,7 @@ const receiptWait = 5 * time.Second
 func (a *Agent) Receipt(ctx context.Context, task string, caller identity.Principal) ([]byte, error) {
 	a.cfg.Catchup(ctx)
 	executor, intent, err := a.whereabouts(task)
-	if err != nil || !maySee(caller, intent.Actor) {
+	if err != nil || !server.MaySee(caller, intent.Actor) {
 		return nil, &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task was ever begun"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, receiptWait)

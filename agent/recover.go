@@ -9,13 +9,14 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/identity"
 )
 
 // Tasks are the door's tasks that have no end yet.
 type Tasks interface {
-	Unfinished() []string
+	Unfinished() []server.Unfinished
 	Finish(ctx context.Context, task string, rep a2a.Report) error
 }
 
@@ -104,18 +105,18 @@ func leaseOver(e audit.Entry, body audit.IntentBody) bool {
 // sweepTasks ends the tasks of this door that a crash interrupted, once the
 // log says what became of them.
 func (a *Agent) sweepTasks(ctx context.Context, tasks Tasks) {
-	for _, task := range tasks.Unfinished() {
-		if a.holds(task) {
+	for _, open := range tasks.Unfinished() {
+		if a.holds(open.Execution) {
 			continue
 		}
 		wait, cancel := context.WithTimeout(ctx, sweepWait)
-		rep, err := a.resolveTask(wait, task)
+		rep, err := a.resolveTask(wait, open.Execution)
 		if err == nil {
-			err = tasks.Finish(wait, task, rep)
+			err = tasks.Finish(wait, open.Task, rep)
 		}
 		cancel()
 		if err != nil && !errors.Is(err, errStillRunning) {
-			a.log.WarnContext(ctx, "interrupted task not ended yet", "task", task, "err", err)
+			a.log.WarnContext(ctx, "interrupted task not ended yet", "task", open.Task, "err", err)
 		}
 	}
 }
@@ -310,7 +311,7 @@ func (a *Agent) Fetch(ctx context.Context, task string, caller identity.Principa
 	if errors.Is(err, audit.ErrNotFound) {
 		return a.askAround(ctx, task, caller)
 	}
-	if err != nil || !maySee(caller, intent.Actor) {
+	if err != nil || !server.MaySee(caller, intent.Actor) {
 		return nil, notFound
 	}
 	if executor != a.cfg.Key.ID() {
@@ -344,18 +345,4 @@ func (a *Agent) holds(task string) bool {
 	defer a.mu.Unlock()
 	_, ok := a.running[task]
 	return ok
-}
-
-// maySee reports whether the caller is the task's owner or of a role that
-// oversees all tasks.
-func maySee(caller identity.Principal, owner string) bool {
-	if caller.String() == owner {
-		return true
-	}
-	for _, role := range caller.Roles {
-		if role == "operator" || role == "auditor" || role == "admin" {
-			return true
-		}
-	}
-	return false
 }

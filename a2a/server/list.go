@@ -72,7 +72,7 @@ func queryOf(req *sdk.ListTasksRequest, caller Caller) (Query, error) {
 	q := Query{
 		Filter: taskstore.Filter{
 			Owner:   caller.Principal.String(),
-			Any:     caller.is("", maySee),
+			Any:     MaySee(caller.Principal, ""),
 			Context: req.ContextID,
 			State:   req.Status,
 			Limit:   size,

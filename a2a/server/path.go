@@ -109,20 +109,26 @@ func CallerFrom(ctx context.Context) (Caller, bool) {
 	return c, ok
 }
 
-// may are the roles that see tasks of others, and those that may cancel them.
+// overseers are the roles that see tasks of others, and handlers those that may
+// change them: cancel them, say who is told.
 var (
-	maySee    = []string{"operator", "auditor", "admin"}
-	mayCancel = []string{"operator", "admin"}
+	overseers = []string{"operator", "auditor", "admin"}
+	handlers  = []string{"operator", "admin"}
 )
 
-func (c Caller) is(owner string, roles []string) bool {
-	if c.Principal.IsZero() {
+// MaySee reports whether a principal may see a task of owner: his own, or any if
+// he has a role that oversees all. Nobody may see nothing.
+func MaySee(p identity.Principal, owner string) bool { return may(p, owner, overseers) }
+
+// MayHandle reports whether a principal may cancel a task of owner and say who is
+// told of it.
+func MayHandle(p identity.Principal, owner string) bool { return may(p, owner, handlers) }
+
+func may(p identity.Principal, owner string, roles []string) bool {
+	if p.IsZero() {
 		return false
 	}
-	if c.Principal.String() == owner {
-		return true
-	}
-	return slices.ContainsFunc(c.Principal.Roles, func(r string) bool { return slices.Contains(roles, r) })
+	return p.String() == owner || slices.ContainsFunc(p.Roles, func(r string) bool { return slices.Contains(roles, r) })
 }
 
 // known is the caller of an operation that needs one.

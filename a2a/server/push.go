@@ -147,7 +147,7 @@ func (h *Handler) pushTask(ctx context.Context, id sdk.TaskID) (sdk.TaskID, Push
 	if err != nil {
 		return "", nil, err
 	}
-	if owner := a2a.OwnerOf(task); owner != "" && !caller.is(owner, mayCancel) {
+	if owner := a2a.OwnerOf(task); owner != "" && !MayHandle(caller.Principal, owner) {
 		return "", nil, errNotFound // may see it, but not where it is told
 	}
 	path, ok := h.path.(Mesh)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
@@ -11,19 +12,31 @@ import (
 	"github.com/agenticraft/node/a2a/taskstore"
 )
 
-// Unfinished lists the tasks of this node's store that have not ended and do
-// not run: after a restart, those that died with the process.
-func (h *Handler) Unfinished() []string {
+// Unfinished is a task that was at work when the process died, and the id under
+// which the log has what it ran.
+type Unfinished struct{ Task, Execution string }
+
+// Unfinished lists the tasks of this node's store that have not ended, do not run
+// and wait for nobody: after a restart, those that died with the process. Those
+// that nobody came to answer, it ends.
+func (h *Handler) Unfinished() []Unfinished {
+	h.endForgotten(time.Now())
 	ids, err := h.store.Unfinished()
 	if err != nil {
 		h.log.Error("list unfinished tasks", "err", err)
 		return nil
 	}
-	out := make([]string, 0, len(ids))
+	out := make([]Unfinished, 0, len(ids))
 	for _, id := range ids {
-		if h.running(id) == nil {
-			out = append(out, string(id))
+		if h.running(id) != nil {
+			continue
 		}
+		record, err := h.store.Get(id)
+		if err != nil {
+			h.log.Error("read unfinished task", "task", id, "err", err)
+			continue
+		}
+		out = append(out, Unfinished{string(id), a2a.ExecutionOf(record.Task)})
 	}
 	return out
 }

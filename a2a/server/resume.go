@@ -140,14 +140,14 @@ type entry struct {
 
 // log is the run's log for the store, and what comes next if something does;
 // nothing if it is too long.
-func (r *run) log(next sdk.Event) ([]taskstore.Event, error) {
+func (r *run) log(next []sdk.Event) ([]taskstore.Event, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []taskstore.Event
 	at, size := uint64(0), 0
 	chunks := slices.Clip(r.chunks)
-	if next != nil {
-		chunks = append(chunks, chunk{event: next})
+	for _, e := range next {
+		chunks = append(chunks, chunk{event: e})
 	}
 	for _, c := range chunks {
 		e := entry{Stream: c.stream, Offset: c.offset, Data: c.data}

@@ -74,9 +74,10 @@ func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if req.Message.TaskID != "" {
-		follow, err := h.resumeTalk(ctx, req, caller, push)
-		return nil, nil, follow, err
+	// What another node placed here is begun here, whatever task it continues there.
+	if req.Message.TaskID != "" && delegation == nil {
+		task, follow, err := h.resumeTalk(ctx, req, caller, push)
+		return task, nil, follow, err
 	}
 	if err := h.enter(); err != nil {
 		return nil, nil, nil, err
@@ -98,7 +99,12 @@ func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk
 	case admitted.Run == nil && admitted.Talk == nil:
 		return nil, nil, nil, errors.New("path admitted a request without a run")
 	}
-	return nil, nil, h.start(ctx, admitted, req, push), nil
+	follow, err := h.start(ctx, admitted, req, push)
+	if errors.Is(err, taskstore.ErrExists) {
+		task, follow, err := h.askedBefore(ctx, admitted, caller, req)
+		return task, nil, follow, err
+	}
+	return nil, nil, follow, err
 }
 
 func checkRequest(req *sdk.SendMessageRequest) error {
@@ -113,9 +119,15 @@ func checkRequest(req *sdk.SendMessageRequest) error {
 	return nil
 }
 
-// start stores the task and runs it. The path has committed an intent by now,
-// so the run happens whatever becomes of the request or the store.
-func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMessageRequest, push *sdk.PushConfig) *reader {
+// start stores the task and runs it. A run happens whatever becomes of the
+// request or the store; a talk only if the store can keep it, and once:
+// [taskstore.ErrExists] if it has begun before.
+func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMessageRequest, push *sdk.PushConfig) (*reader, error) {
+	if admitted.Talk != nil {
+		if err := h.mayAsk(admitted.Owner); err != nil {
+			return nil, err
+		}
+	}
 	task := newTask(admitted, req)
 	r := newRun(task, admitted.Owner)
 	r.talks = admitted.Talk != nil
@@ -125,6 +137,9 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 		door = string(caller.Peer)
 	}
 	if _, err := h.store.CreatePlaced(task, admitted.Owner, door, *task.Status.Timestamp); err != nil {
+		if admitted.Talk != nil {
+			return nil, err
+		}
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
 	}
 	h.register(ctx, task.ID, push)
@@ -133,7 +148,7 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	h.mu.Unlock()
 	if admitted.Talk != nil {
 		h.talk(h.newTurn(ctx, r), admitted.Talk)
-		return fromTheStart
+		return fromTheStart, nil
 	}
 	h.inProgress.Go(func() {
 		// The run is owed an outcome even if the caller has gone.
@@ -142,7 +157,7 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 		defer context.AfterFunc(h.stop, cancel)()
 		h.finish(owed, r, admitted.Run(owed, r))
 	})
-	return fromTheStart
+	return fromTheStart, nil
 }
 
 // finish makes the end durable, then visible.
@@ -150,12 +165,7 @@ func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
 	if !report.Status.Terminal() {
 		report.Status = a2a.Lost
 	}
-	task, err := ended(r.task, report, r.binaryOutput())
-	if err != nil {
-		h.log.ErrorContext(ctx, "task report", "task", r.task.ID, "err", err)
-		report = a2a.Report{Task: report.Task, Node: report.Node, Status: a2a.Failed, Intent: report.Intent, Outcome: report.Outcome, Error: &a2a.ReportError{Code: a2a.CodeInternal, Message: "the report could not be written"}}
-		task, _ = ended(r.task, report, nil) // without a result it can
-	}
+	task := h.endOf(ctx, r, report)
 	h.keepRun(ctx, r, task, nil, lastWords(task)...)
 	r.end(task)
 	h.mu.Lock()
@@ -163,10 +173,22 @@ func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
 	h.mu.Unlock()
 }
 
+// endOf is the task of a run with the report as its end.
+func (h *Handler) endOf(ctx context.Context, r *run, report a2a.Report) *sdk.Task {
+	before := r.now()
+	task, err := ended(before, report, r.binaryOutput())
+	if err != nil {
+		h.log.ErrorContext(ctx, "task report", "task", before.ID, "err", err)
+		report = a2a.Report{Task: report.Task, Node: report.Node, Status: a2a.Failed, Intent: report.Intent, Outcome: report.Outcome, Error: &a2a.ReportError{Code: a2a.CodeInternal, Message: "the report could not be written"}}
+		task, _ = ended(before, report, nil) // without a result it can
+	}
+	return task
+}
+
 // keepRun stores a task with the log of its run, with what comes next in it if
 // something does, and has its receivers told of events. The run goes on if it
 // cannot.
-func (h *Handler) keepRun(ctx context.Context, r *run, task *sdk.Task, next sdk.Event, told ...sdk.Event) {
+func (h *Handler) keepRun(ctx context.Context, r *run, task *sdk.Task, next []sdk.Event, told ...sdk.Event) {
 	events, err := r.log(next)
 	if err != nil {
 		h.log.ErrorContext(ctx, "log of a task", "task", task.ID, "err", err)
@@ -205,7 +227,7 @@ func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller
 		case err == nil && task.Status.State.Terminal():
 			follow, err := h.replay(ctx, task)
 			return task, follow, err
-		case err == nil && immediately:
+		case err == nil && (immediately || interrupted(task.Status.State)):
 			return task, nil, nil
 		case err != nil && (!isNotFound(err) || time.Now().After(appeared)):
 			return nil, nil, err

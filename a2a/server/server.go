@@ -49,6 +49,7 @@ type Handler struct {
 	mu     sync.Mutex // guards what follows; never held over I/O
 	closed bool
 	runs   map[sdk.TaskID]*run
+	looked time.Time // when forgotten tasks were looked for
 }
 
 var _ a2asrv.RequestHandler = (*Handler)(nil)

@@ -9,6 +9,7 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/identity"
 )
 
 // Conversation is a [Path] whose tasks take more than one message: it answers
@@ -16,8 +17,17 @@ import (
 type Conversation interface {
 	Path
 	// Continue answers a message to a task in an interrupted state, which its
-	// owner sends. What it admits has a Talk.
+	// owner sends. What it admits has a Talk; or a Run, whose Admitted.Task is
+	// the id of what it runs; or it is Final.
 	Continue(ctx context.Context, in Inbound, task *sdk.Task) (Admitted, error)
+}
+
+// Prover is a [Path] that knows whom a request itself proves.
+type Prover interface {
+	Path
+	// Prove gives the principal behind a request's signature, if it has one,
+	// else the one behind its channel, who may be nobody.
+	Prove(in Inbound) (identity.Principal, error)
 }
 
 // Talk is the work of a path that answers in the protocol's own words. It
@@ -33,53 +43,75 @@ func interrupted(s sdk.TaskState) bool {
 }
 
 // resumeTalk hands a message to a task that waits for one.
-func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, caller Caller, push *sdk.PushConfig) (*reader, error) {
+// A message that was sent again finds the task that it went on with.
+func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, caller Caller, push *sdk.PushConfig) (*sdk.Task, *reader, error) {
 	id := req.Message.TaskID
+	in := Inbound{Request: req, Caller: caller}
+	if prover, ok := h.path.(Prover); ok {
+		var err error
+		if caller.Principal, err = prover.Prove(in); err != nil {
+			return nil, nil, err
+		}
+	}
 	task, err := h.lookUp(ctx, id, caller)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	owned := caller.Principal.String() == a2a.OwnerOf(task)
+	if again(task, req.Message) && owned {
+		if r := h.running(id); r != nil {
+			return nil, r.reader(ctx), nil
+		}
+		follow, err := h.replay(ctx, task)
+		return task, follow, err
 	}
 	path, talks := h.path.(Conversation)
 	state := task.Status.State
 	switch {
 	case req.Message.ContextID != "" && req.Message.ContextID != task.ContextID:
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "the task is not of context %.60q", req.Message.ContextID)
+		return nil, nil, a2a.Errorf(a2a.CodeInvalidRequest, "the task is not of context %.60q", req.Message.ContextID)
 	case state.Terminal():
-		return nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; send a new message without taskId")
+		return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; send a new message without taskId")
 	case !talks:
-		return nil, a2a.Errorf(a2a.CodeUnsupported, "a task takes one message; send a new one without taskId")
-	case !interrupted(state) || !caller.is(a2a.OwnerOf(task), nil):
-		return nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits for no message")
+		return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "a task takes one message; send a new one without taskId")
+	case !interrupted(state) || !owned:
+		return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits for no message")
+	case !h.holds(id):
+		return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits at another node of the cluster; answer there, or send a new message without taskId")
 	}
 	if err := h.enter(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer h.inProgress.Done()
-	admitted, err := path.Continue(ctx, Inbound{Request: req, Caller: caller}, task)
+	admitted, err := path.Continue(ctx, in, task)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if admitted.Talk == nil {
-		return nil, fmt.Errorf("path continued task %s without a talk", id)
+	if admitted.Talk == nil && admitted.Run == nil && admitted.Final == nil {
+		return nil, nil, fmt.Errorf("path continued task %s without a word", id)
 	}
 	before, err := h.storedRun(task)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	h.register(ctx, id, push)
-	turn, err := h.nextTurn(ctx, before, req.Message)
+	turn, err := h.nextTurn(ctx, before, req.Message, admitted)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	follow := turn.run.snapshot()
-	h.talk(turn, admitted.Talk)
-	return follow, nil
+	if admitted.Talk != nil {
+		h.talk(turn, admitted.Talk)
+	} else {
+		h.runTurn(turn, admitted)
+	}
+	return nil, follow, nil
 }
 
 // nextTurn makes the task work again, with the message in its history. Of two
 // messages at the same time one finds the task at work. The run from before is
 // used if the task waited since before a restart.
-func (h *Handler) nextTurn(ctx context.Context, before *run, message *sdk.Message) (*turn, error) {
+func (h *Handler) nextTurn(ctx context.Context, before *run, message *sdk.Message, admitted Admitted) (*turn, error) {
 	h.mu.Lock()
 	r := h.runs[before.task.ID]
 	if r == nil {
@@ -97,6 +129,10 @@ func (h *Handler) nextTurn(ctx context.Context, before *run, message *sdk.Messag
 	own.TaskID, own.ContextID = next.ID, next.ContextID
 	next.History = append(slices.Clip(next.History), &own)
 	next.Status = sdk.TaskStatus{State: sdk.TaskStateWorking, Timestamp: &at}
+	if admitted.Run != nil {
+		// If we were to crash after this, the log knows under this id what ran.
+		a2a.SetExecution(&next, admitted.Task)
+	}
 	t := h.newTurn(ctx, r)
 	h.tell(ctx, r, &next, &sdk.TaskStatusUpdateEvent{TaskID: next.ID, ContextID: next.ContextID, Status: next.Status})
 	return t, nil
@@ -175,7 +211,7 @@ func (t *turn) say(e sdk.Event) {
 // outlive this process, then for readers. The caller holds word.
 func (h *Handler) tell(ctx context.Context, r *run, next *sdk.Task, e sdk.Event) {
 	if _, status := e.(*sdk.TaskStatusUpdateEvent); status || h.notifies(next.ID) {
-		h.keepRun(ctx, r, next, e, e)
+		h.keepRun(ctx, r, next, []sdk.Event{e}, e)
 	}
 	r.mu.Lock()
 	r.task = next
@@ -190,7 +226,8 @@ func (h *Handler) tell(ctx context.Context, r *run, next *sdk.Task, e sdk.Event)
 
 // hush cancels a task that talks: its turn, or, where the task waits for
 // somebody and nothing runs, the task itself. It reports whether the task talks.
-func (h *Handler) hush(ctx context.Context, task *sdk.Task) bool {
+// A reason is for one that is given up for nobody answered: a turn then goes on.
+func (h *Handler) hush(ctx context.Context, task *sdk.Task, reason string) bool {
 	r := h.running(task.ID)
 	switch {
 	case r != nil && !r.talks:
@@ -211,11 +248,16 @@ func (h *Handler) hush(ctx context.Context, task *sdk.Task) bool {
 	if !interrupted(next.Status.State) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.hush()
+		if reason == "" && r.hush != nil {
+			r.hush()
+		}
 		return true
 	}
 	at := now()
 	next.Status = sdk.TaskStatus{State: sdk.TaskStateCanceled, Timestamp: &at}
+	if reason != "" {
+		next.Status.Message = sdk.NewMessageForTask(sdk.MessageRoleAgent, &next, sdk.NewTextPart(reason))
+	}
 	h.tell(ctx, r, &next, &sdk.TaskStatusUpdateEvent{TaskID: next.ID, ContextID: next.ContextID, Status: next.Status})
 	return true
 }

@@ -45,11 +45,11 @@ func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if !caller.is(a2a.OwnerOf(task), mayCancel) {
+	if !MayHandle(caller.Principal, a2a.OwnerOf(task)) {
 		return nil, a2a.Errorf(a2a.CodeDenied, "you may see this task, not cancel it")
 	}
 	for !task.Status.State.Terminal() { // again if it ended its turn just now
-		if !h.hush(ctx, task) {
+		if !h.hush(ctx, task, "") {
 			if err := h.path.Cancel(ctx, string(req.ID)); err != nil {
 				return nil, err
 			}
@@ -124,12 +124,12 @@ func (h *Handler) lookUp(ctx context.Context, id sdk.TaskID, caller Caller) (*sd
 		return nil, errNotFound
 	}
 	if r := h.running(id); r != nil {
-		if !caller.is(r.owner, maySee) {
+		if !MaySee(caller.Principal, r.owner) {
 			return nil, errNotFound
 		}
 		return r.snapshot().first, nil
 	}
-	task, err := h.stored(id, func(owner string) bool { return caller.is(owner, maySee) })
+	task, err := h.stored(id, func(owner string) bool { return MaySee(caller.Principal, owner) })
 	if !errors.Is(err, taskstore.ErrNotFound) {
 		return task, err
 	}

@@ -357,7 +357,7 @@ func TestTaskOfAProcessThatDiedEndsAsLost(t *testing.T) {
 	w.store.Close() // as a kill would: nothing more is written
 
 	w = openIn(t, &fakePath{run: hello}, dir)
-	if got := w.Unfinished(); !slices.Equal(got, []string{id}) {
+	if got := w.Unfinished(); !slices.Equal(got, []server.Unfinished{{Task: id, Execution: id}}) {
 		t.Fatalf("Unfinished = %v, want %s", got, id)
 	}
 	c := w.client(t, key)

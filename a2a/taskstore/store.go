@@ -43,7 +43,7 @@ var (
 	bucketTasks      = []byte("tasks")      // id -> record
 	bucketOwners     = []byte("owners")     // owner 0x00 order id -> summary
 	bucketTimes      = []byte("times")      // order id -> summary
-	bucketUnfinished = []byte("unfinished") // id -> nothing
+	bucketUnfinished = []byte("unfinished") // id -> nothing, or owner of one that waits for him
 	bucketEvents     = []byte("events")     // id 0x00 number -> event
 	bucketPushes     = []byte("pushes")     // id 0x00 configuration -> configuration, secrets and all
 	bucketNotices    = []byte("notices")    // id 0x00 configuration 0x00 number -> time body
@@ -189,13 +189,25 @@ func (s *Store) Get(id sdk.TaskID) (Record, error) {
 	return r, nil
 }
 
-// Unfinished lists the tasks without a terminal state: after a restart, those
-// that were running when the process died.
+// Unfinished lists the tasks that are at work: after a restart, those that ran
+// when the process died.
 func (s *Store) Unfinished() ([]sdk.TaskID, error) {
+	return s.open(func(owner []byte) bool { return len(owner) == 0 })
+}
+
+// Waiting lists the tasks that wait for their owner, who has to say or to prove
+// something; for any owner if it is "".
+func (s *Store) Waiting(owner string) ([]sdk.TaskID, error) {
+	return s.open(func(o []byte) bool { return len(o) > 0 && (owner == "" || string(o) == owner) })
+}
+
+func (s *Store) open(is func(waitsFor []byte) bool) ([]sdk.TaskID, error) {
 	var ids []sdk.TaskID
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketUnfinished).ForEach(func(k, _ []byte) error {
-			ids = append(ids, sdk.TaskID(k))
+		return tx.Bucket(bucketUnfinished).ForEach(func(k, v []byte) error {
+			if is(v) {
+				ids = append(ids, sdk.TaskID(k))
+			}
 			return nil
 		})
 	})
@@ -227,9 +239,12 @@ func put(tx *bbolt.Tx, r Record) error {
 		return err
 	}
 	id := []byte(r.Task.ID)
-	if r.Task.Status.State.Terminal() {
+	switch state := r.Task.Status.State; {
+	case state.Terminal():
 		err = tx.Bucket(bucketUnfinished).Delete(id)
-	} else {
+	case state == sdk.TaskStateInputRequired, state == sdk.TaskStateAuthRequired:
+		err = tx.Bucket(bucketUnfinished).Put(id, []byte(r.Owner))
+	default:
 		err = tx.Bucket(bucketUnfinished).Put(id, nil)
 	}
 	return errors.Join(err,
