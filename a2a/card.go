@@ -40,6 +40,7 @@ type CardConfig struct {
 	Also        []*identity.Key // sign the card, too; optional
 	Extended    bool            // callers get a card of their own from GetExtendedAgentCard
 	Push        bool            // push notifications are offered
+	SignedOnly  bool            // the signed-message extension is required
 }
 
 // Offer is one language in one sandbox, as the node really has it.
@@ -308,20 +309,24 @@ func (cfg CardConfig) narrowed(schema map[string]any) map[string]any {
 }
 
 func (cfg CardConfig) extensions(schema map[string]any) []map[string]any {
-	return []map[string]any{
-		{
-			"uri":         SignedMessageURI,
-			"description": "Requests signed by the agent's own key: a detached JWS over the canonical request.",
-			"params": map[string]any{
-				"algs":           algorithms,
-				"didMethods":     []string{"did:key"},
-				"audience":       Audience(cfg.Cluster),
-				"node":           cfg.Key.ID().DID(),
-				"maxTtlSeconds":  int(maxTTL.Seconds()),
-				"maxSkewSeconds": int(defaultSkew.Seconds()),
-				"appliesTo":      []string{OpSendMessage, "SendStreamingMessage"},
-			},
+	signed := map[string]any{
+		"uri":         SignedMessageURI,
+		"description": "Requests signed by the agent's own key: a detached JWS over the canonical request.",
+		"params": map[string]any{
+			"algs":           algorithms,
+			"didMethods":     []string{"did:key"},
+			"audience":       Audience(cfg.Cluster),
+			"node":           cfg.Key.ID().DID(),
+			"maxTtlSeconds":  int(maxTTL.Seconds()),
+			"maxSkewSeconds": int(defaultSkew.Seconds()),
+			"appliesTo":      []string{OpSendMessage, "SendStreamingMessage"},
 		},
+	}
+	if cfg.SignedOnly { // false is its proto's default, which the canonical form drops
+		signed["required"] = true
+	}
+	return []map[string]any{
+		signed,
 		{
 			"uri":         ExecutionURI,
 			"description": "What this node runs, and the JSON Schema of the data part that asks for it.",

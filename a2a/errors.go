@@ -47,7 +47,8 @@ const (
 	CodeVersion          = "version_not_supported"
 	CodeContentType      = "content_type_not_supported"
 	CodePushUnsupported  = "push_notification_not_supported"
-	CodeInternal         = "internal" // our fault; the message holds a reference into our log
+	CodeExtension        = "extension_support_required" // the card requires an extension that the request does not declare
+	CodeInternal         = "internal"                   // our fault; the message holds a reference into our log
 )
 
 // errorDomain is the domain of google.rpc.ErrorInfo for codes that the A2A
@@ -82,6 +83,7 @@ var codeSentinels = map[string]error{
 	CodeVersion:          sdk.ErrVersionNotSupported,
 	CodeContentType:      sdk.ErrUnsupportedContentType,
 	CodePushUnsupported:  sdk.ErrPushNotificationNotSupported,
+	CodeExtension:        sdk.ErrExtensionSupportRequired,
 	CodeInternal:         sdk.ErrInternalError,
 }
 
@@ -89,7 +91,7 @@ var codeSentinels = map[string]error{
 // keep its reason and its domain.
 var specCodes = map[string]bool{
 	CodeNotFound: true, CodeNotCancelable: true, CodeUnsupported: true, CodeVersion: true,
-	CodeContentType: true, CodePushUnsupported: true,
+	CodeContentType: true, CodePushUnsupported: true, CodeExtension: true,
 }
 
 // sentinelCodes reads a foreign server's error, most exact first.
@@ -109,7 +111,7 @@ var sentinelCodes = []struct {
 	{sdk.ErrParseError, CodeInvalidRequest},
 	{sdk.ErrInvalidRequest, CodeInvalidRequest},
 	{sdk.ErrInvalidParams, CodeInvalidRequest},
-	{sdk.ErrExtensionSupportRequired, CodeInvalidRequest},
+	{sdk.ErrExtensionSupportRequired, CodeExtension},
 }
 
 // Errorf makes an Error. The text is sent to the caller.

@@ -19,7 +19,7 @@ import (
 var codes = []string{
 	a2a.CodeInvalidRequest, a2a.CodeTooLarge, a2a.CodeSignatureMissing, a2a.CodeSignatureInvalid, a2a.CodeWrongAudience, a2a.CodeExpired,
 	a2a.CodeNotYetValid, a2a.CodeUnauthenticated, a2a.CodeDenied, a2a.CodeNotFound, a2a.CodeConflict, a2a.CodeNotCancelable, a2a.CodeBusy,
-	a2a.CodeUnavailable, a2a.CodeUnenforceable, a2a.CodeUnsupported, a2a.CodeVersion, a2a.CodeContentType, a2a.CodePushUnsupported, a2a.CodeInternal,
+	a2a.CodeUnavailable, a2a.CodeUnenforceable, a2a.CodeUnsupported, a2a.CodeVersion, a2a.CodeContentType, a2a.CodePushUnsupported, a2a.CodeExtension, a2a.CodeInternal,
 }
 
 // What the SDK's client keeps of an error is enough to have it back.

@@ -309,18 +309,3 @@ func readDelegation(r *http.Request) ([]byte, *rpcError) {
 	}
 	return raw, nil
 }
-
-// echoExtensions names the extensions that the client asked for and that are
-// in force (4.6).
-func echoExtensions(w http.ResponseWriter, r *http.Request) {
-	var active []string
-	for uri := range strings.SplitSeq(strings.Join(r.Header.Values(sdk.SvcParamExtensions), ","), ",") {
-		uri = strings.TrimSpace(uri)
-		if (uri == a2a.SignedMessageURI || uri == a2a.ExecutionURI) && !slices.Contains(active, uri) {
-			active = append(active, uri)
-		}
-	}
-	if len(active) > 0 {
-		w.Header().Set(sdk.SvcParamExtensions, strings.Join(active, ","))
-	}
-}

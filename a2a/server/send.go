@@ -69,6 +69,9 @@ func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk
 	if err := checkRequest(req); err != nil {
 		return nil, nil, nil, err
 	}
+	if h.signedOnly && !a2a.IsSigned(req) {
+		return nil, nil, nil, unsigned(ctx, req)
+	}
 	delegation, _ := ctx.Value(delegationKey).([]byte)
 	req, push, err := h.inlinePush(req, delegation != nil)
 	if err != nil {

@@ -30,7 +30,10 @@ type Config struct {
 	// Card is the agent card as a caller may see it, who has proved himself.
 	// Default: there are no such cards.
 	Card func(ctx context.Context, caller Caller) (*sdk.AgentCard, error)
-	Log  *slog.Logger // default: none
+	// SignedOnly refuses messages without a signature by the extension
+	// [a2a.SignedMessageURI] at every door, as the card says: required.
+	SignedOnly bool
+	Log        *slog.Logger // default: none
 }
 
 // Handler is the SDK's request handler over our path and task store. It may be
@@ -41,6 +44,8 @@ type Handler struct {
 	push  Notifier
 	card  func(ctx context.Context, caller Caller) (*sdk.AgentCard, error)
 	log   *slog.Logger
+
+	signedOnly bool
 
 	stop       context.Context // done when runs must end at once
 	stopNow    context.CancelFunc
@@ -62,7 +67,7 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{path: cfg.Path, store: cfg.Store, push: cfg.Push, card: cfg.Card, log: cfg.Log, runs: make(map[sdk.TaskID]*run)}
+	h := &Handler{path: cfg.Path, store: cfg.Store, push: cfg.Push, card: cfg.Card, signedOnly: cfg.SignedOnly, log: cfg.Log, runs: make(map[sdk.TaskID]*run)}
 	h.stop, h.stopNow = context.WithCancel(context.Background())
 	return h, nil
 }

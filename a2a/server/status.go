@@ -40,6 +40,7 @@ var (
 		a2a.CodeUnsupported:      precondition,
 		a2a.CodeVersion:          precondition,
 		a2a.CodePushUnsupported:  precondition,
+		a2a.CodeExtension:        precondition,
 		a2a.CodeUnenforceable:    precondition,
 		a2a.CodeBusy:             {http.StatusTooManyRequests, "RESOURCE_EXHAUSTED"},
 		a2a.CodeUnavailable:      {http.StatusServiceUnavailable, "UNAVAILABLE"},

@@ -8,12 +8,15 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -33,29 +36,39 @@ const a2aPath = httpdoor.JSONRPCPath
 type cards struct {
 	http.Handler // serves card and keys where agents look for them
 
-	public    *sdk.AgentCard // without its signatures
-	offers    []a2a.Offer
+	manager   *sandbox.Manager
+	about     a2a.CardConfig // but for what the sandboxes offer
 	node      identity.ID
 	policy    *authz.Policy
 	directory directory
 	noRun     bool
+	log       *slog.Logger
+
+	mu     sync.Mutex // guards what follows
+	looked time.Time
+	now    card
 }
 
-// newCards makes the card. Its bytes are made once: what a node offers does
-// not change while it runs. Without a port of its own, gRPC is on the HTTP
-// door's.
-func newCards(cfg *config, secure *tlsFiles, key *identity.Key, clusterName string, m *sandbox.Manager, policy *authz.Policy, members directory) (*cards, error) {
-	offers := offersOf(m)
-	languages, backends := map[string]bool{}, map[string]bool{}
-	for _, o := range offers {
-		languages[o.Language], backends[o.Sandbox] = true, true
-	}
+// card is what the card says as long as the sandboxes offer the same.
+type card struct {
+	served http.Handler
+	public *sdk.AgentCard // without its signatures
+	offers []a2a.Offer
+}
+
+// offersFor is how long what the sandboxes offer is taken to be the same: less
+// than caches may keep the card.
+const offersFor = time.Second
+
+// newCards makes the card. Without a port of its own, gRPC is on the HTTP door's.
+func newCards(cfg *config, secure *tlsFiles, key *identity.Key, clusterName string, m *sandbox.Manager, policy *authz.Policy, members directory, log *slog.Logger) (*cards, error) {
 	also, ids, err := cardKeys(cfg, key)
 	if err != nil {
 		return nil, err
 	}
 	base, grpcAddr := reachedAt(cfg, secure)
-	text, err := a2a.Card(a2a.CardConfig{
+	c := &cards{manager: m, node: key.ID(), policy: policy, directory: members, noRun: cfg.NoRun, log: log}
+	c.about = a2a.CardConfig{
 		Key:         key,
 		Also:        also,
 		Name:        "AgentiCraft node",
@@ -67,28 +80,61 @@ func newCards(cfg *config, secure *tlsFiles, key *identity.Key, clusterName stri
 			{URL: base + httpdoor.RESTPath, Binding: string(sdk.TransportProtocolHTTPJSON)},
 			{URL: grpcAddr, Binding: string(sdk.TransportProtocolGRPC)},
 		}, cfg.NATS.interfaces()...),
-		Languages: slices.Sorted(maps.Keys(languages)),
-		Push:      cfg.Push,
-		Sandboxes: slices.Sorted(maps.Keys(backends)),
-		Offers:    offers,
-		Extended:  true,
-	})
-	if err != nil {
+		Push:       cfg.Push,
+		Extended:   true,
+		SignedOnly: cfg.SignedOnly,
+	}
+	if c.now, err = c.make(offersOf(m)); err != nil {
 		return nil, err
 	}
-	public, _, err := a2a.VerifyCard(text)
-	if err != nil {
-		return nil, err
-	}
-	public.Signatures = nil // what callers see of it is not what was signed
 	keys, err := a2a.JWKS(ids...)
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(a2a.CardPath, fixed(text, "application/json"))
+	mux.HandleFunc(a2a.CardPath, func(w http.ResponseWriter, r *http.Request) { c.current().served.ServeHTTP(w, r) })
 	mux.Handle(a2a.KeysPath, fixed(keys, "application/jwk-set+json"))
-	return &cards{Handler: mux, public: public, offers: offers, node: key.ID(), policy: policy, directory: members, noRun: cfg.NoRun}, nil
+	c.Handler = mux
+	return c, nil
+}
+
+// make makes and signs the card for what the sandboxes offer.
+func (c *cards) make(offers []a2a.Offer) (card, error) {
+	languages, backends := map[string]bool{}, map[string]bool{}
+	for _, o := range offers {
+		languages[o.Language], backends[o.Sandbox] = true, true
+	}
+	about := c.about
+	about.Languages, about.Sandboxes, about.Offers = slices.Sorted(maps.Keys(languages)), slices.Sorted(maps.Keys(backends)), offers
+	text, err := a2a.Card(about)
+	if err != nil {
+		return card{}, err
+	}
+	public, _, err := a2a.VerifyCard(text)
+	if err != nil {
+		return card{}, err
+	}
+	public.Signatures = nil // what callers see of it is not what was signed
+	return card{fixed(text, "application/json"), public, offers}, nil
+}
+
+// current is the card for what the sandboxes offer now: a language tree that was
+// added is in it. If there is none to be made, the last one stays.
+func (c *cards) current() card {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); now.Sub(c.looked) >= offersFor {
+		c.looked = now
+		if offers := offersOf(c.manager); !reflect.DeepEqual(offers, c.now.offers) {
+			fresh, err := c.make(offers)
+			if err != nil {
+				c.log.Error("agent card not made anew", "err", err)
+				return c.now
+			}
+			c.now = fresh
+		}
+	}
+	return c.now
 }
 
 // cardKeys are the further keys that sign the card, and all that do.
@@ -146,9 +192,9 @@ type terms struct {
 // For is the card as the caller may see it: the skills that policy allows him
 // now, and within what limits. It is not signed, since it is nobody else's.
 func (c *cards) For(ctx context.Context, caller server.Caller) (*sdk.AgentCard, error) {
-	p := caller.Principal
+	p, now := caller.Principal, c.current()
 	allowed, may := []terms{}, map[string]bool{}
-	for _, o := range c.offers {
+	for _, o := range now.offers {
 		dec, err := c.policy.Decide(ctx, authz.Query{
 			Principal: p, Action: authz.ExecRun, Tenant: p.Tenant, Suspended: c.directory.Suspended(p.Tenant), Ceiling: c.directory.Ceiling(p.Tenant),
 			Now: time.Now(), Vouched: p.Kind != identity.Agent, Via: caller.Door,
@@ -162,7 +208,7 @@ func (c *cards) For(ctx context.Context, caller server.Caller) (*sdk.AgentCard, 
 			allowed, may[a2a.LanguageSkill(o.Language)] = append(allowed, terms{o, dec.Obligations}), true
 		}
 	}
-	card := *c.public
+	card := *now.public
 	card.Skills = slices.DeleteFunc(slices.Clone(card.Skills), func(s sdk.AgentSkill) bool {
 		return s.ID == a2a.SkillID && len(may) == 0 || s.ID != a2a.SkillID && !may[s.ID]
 	})

@@ -239,7 +239,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	card, err := newCards(cfg, secure, key, begin.Cluster, manager, policy, members)
+	card, err := newCards(cfg, secure, key, begin.Cluster, manager, policy, members, log)
 	if err != nil {
 		return err
 	}

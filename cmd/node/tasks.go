@@ -16,7 +16,7 @@ import (
 // openHandler puts the one handler in front of a path, with the pusher that
 // tells receivers about its tasks; none if the configuration wants none.
 func openHandler(cfg *config, path server.Path, tasks *taskstore.Store, key *identity.Key, card cardFor, log *slog.Logger) (*server.Handler, *push.Pusher, error) {
-	own := server.Config{Path: path, Store: tasks, Card: card, Log: log}
+	own := server.Config{Path: path, Store: tasks, Card: card, SignedOnly: cfg.SignedOnly, Log: log}
 	var pusher *push.Pusher
 	if cfg.Push {
 		guard, err := push.ParseGuard(cfg.PushAllow)
