@@ -21,16 +21,18 @@ type applier struct {
 	size   uint64
 	tree   tlog.HashReader
 	added  []indexable
+	memo   map[string]any // of the admission rules; see [Memo]
 
-	entries, hashes, batches, ids, once, tasks, open *bbolt.Bucket
+	entries, hashes, batches, ids, once, tasks, open, state *bbolt.Bucket
 }
 
 func newApplier(tx *bbolt.Tx, admit Admission, origin string, size uint64) *applier {
 	a := &applier{
-		tx: tx, admit: admit, origin: origin, size: size, tree: treeReader(tx),
+		tx: tx, admit: admit, origin: origin, size: size, tree: treeReader(tx), memo: map[string]any{},
 		entries: tx.Bucket(bucketEntries), hashes: tx.Bucket(bucketTree),
 		batches: tx.Bucket(bucketBatches), ids: tx.Bucket(bucketIDs), once: tx.Bucket(bucketOnce),
 		tasks: tx.Bucket(bucketTasks), open: tx.Bucket(bucketOpen),
+		state: tx.Bucket(bucketState),
 	}
 	// Keys of these only ever grow, so full pages are never split later.
 	a.entries.FillPercent, a.hashes.FillPercent, a.batches.FillPercent = 1, 1, 1
@@ -215,7 +217,7 @@ func (a *applier) admitted(e Entry, author identity.ID) error {
 	if a.admit == nil {
 		return nil
 	}
-	state := &stateTx{bucket: a.tx.Bucket(bucketState), writable: true}
+	state := &stateTx{bucket: a.state, writable: true, memo: a.memo}
 	err := a.admit.Admit(state, a.size, author, e)
 	if err == nil {
 		return nil

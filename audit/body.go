@@ -124,20 +124,29 @@ func DecodeBody(body json.RawMessage, into any) error {
 }
 
 // Intent is the body of an intent entry.
-func (e Entry) Intent() (IntentBody, error) { return bodyOf[IntentBody](e, KindIntent) }
+func (e Entry) Intent() (IntentBody, error) { return bodyOf(e, strictIntent, KindIntent) }
 
 // Outcome is the body of an outcome or late entry.
-func (e Entry) Outcome() (OutcomeBody, error) { return bodyOf[OutcomeBody](e, KindOutcome, KindLate) }
+func (e Entry) Outcome() (OutcomeBody, error) {
+	return bodyOf(e, strictOutcome, KindOutcome, KindLate)
+}
 
 // Connection is the body of a connection entry.
-func (e Entry) Connection() (ConnectionBody, error) { return bodyOf[ConnectionBody](e, KindConnection) }
+func (e Entry) Connection() (ConnectionBody, error) {
+	return bodyOf[ConnectionBody](e, nil, KindConnection)
+}
 
 // Denial is the body of a denial entry.
-func (e Entry) Denial() (DenialBody, error) { return bodyOf[DenialBody](e, KindDenial) }
+func (e Entry) Denial() (DenialBody, error) { return bodyOf(e, strictDenial, KindDenial) }
 
-func bodyOf[T any](e Entry, kinds ...Kind) (T, error) {
+func bodyOf[T any](e Entry, quick func([]byte) (T, bool), kinds ...Kind) (T, error) {
 	var body T
 	if slices.Contains(kinds, e.Kind) {
+		if quick != nil {
+			if body, ok := quick(e.Body); ok {
+				return body, nil
+			}
+		}
 		err := DecodeBody(e.Body, &body)
 		return body, err
 	}
@@ -150,23 +159,23 @@ func bodyOf[T any](e Entry, kinds ...Kind) (T, error) {
 func checkBody(kind Kind, text json.RawMessage) (body any, err error) {
 	switch kind {
 	case KindIntent:
-		body, err = typed(text, IntentBody.check)
+		body, err = typed(text, strictIntent, IntentBody.check)
 	case KindOutcome, KindLate:
-		body, err = typed(text, OutcomeBody.check)
+		body, err = typed(text, strictOutcome, OutcomeBody.check)
 	case KindConnection:
-		body, err = typed(text, ConnectionBody.check)
+		body, err = typed(text, nil, ConnectionBody.check)
 	case KindDenial:
-		body, err = typed(text, DenialBody.check)
+		body, err = typed(text, strictDenial, DenialBody.check)
 	case KindGap:
-		body, err = typed(text, GapBody.check)
+		body, err = typed(text, nil, GapBody.check)
 	case KindRead:
-		body, err = typed(text, ReadBody.check)
+		body, err = typed(text, nil, ReadBody.check)
 	case KindErasure:
-		body, err = typed(text, ErasureBody.check)
+		body, err = typed(text, nil, ErasureBody.check)
 	case KindAlert:
-		body, err = typed(text, AlertBody.check)
+		body, err = typed(text, nil, AlertBody.check)
 	case KindEpoch:
-		body, err = typed(text, EpochBody.check)
+		body, err = typed(text, nil, EpochBody.check)
 	default:
 		if text != nil {
 			err = checkObject(text)
@@ -178,8 +187,14 @@ func checkBody(kind Kind, text json.RawMessage) (body any, err error) {
 	return body, nil
 }
 
-// typed decodes a body that must be exactly what marshal makes of its type.
-func typed[T any](text json.RawMessage, check func(T) bool) (any, error) {
+// typed decodes a body that must be exactly what marshal makes of its type. quick
+// is a short cut for most of them, or nil.
+func typed[T any](text json.RawMessage, quick func([]byte) (T, bool), check func(T) bool) (any, error) {
+	if quick != nil {
+		if body, ok := quick(text); ok && check(body) {
+			return body, nil
+		}
+	}
 	var body T
 	if err := json.Unmarshal(text, &body); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)

@@ -125,16 +125,42 @@ func FormatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
 // ParseTime reads what [FormatTime] wrote.
 func ParseTime(s string) (time.Time, error) {
-	t, err := time.Parse(timeLayout, s)
-	if err != nil || FormatTime(t) != s {
+	t, ok := parseTime(s)
+	if !ok {
 		return time.Time{}, fmt.Errorf("%w: time %q", ErrInvalid, clip(s))
 	}
 	return t, nil
 }
 
+// parseTime takes nothing but what time.Time.Format writes with timeLayout.
+func parseTime(s string) (time.Time, bool) {
+	if len(s) != len(timeLayout) {
+		return time.Time{}, false
+	}
+	ok := true
+	number := func(from, to int) (n int) {
+		for _, c := range []byte(s[from:to]) {
+			ok = ok && c >= '0' && c <= '9'
+			n = 10*n + int(c-'0')
+		}
+		return n
+	}
+	year, month, day := number(0, 4), number(5, 7), number(8, 10)
+	hour, minute, second, milli := number(11, 13), number(14, 16), number(17, 19), number(20, 23)
+	ok = ok && s[4] == '-' && s[7] == '-' && s[10] == 'T' && s[13] == ':' && s[16] == ':' && s[19] == '.' && s[23] == 'Z' &&
+		hour < 24 && minute < 60 && second < 60
+	if !ok {
+		return time.Time{}, false
+	}
+	t := time.Date(year, time.Month(month), day, hour, minute, second, milli*int(time.Millisecond), time.UTC)
+	// A day that is not in the calendar became another one.
+	y, m, d := t.Date()
+	return t, y == year && int(m) == month && d == day
+}
+
 // Encode makes the entry's leaf. It refuses what [DecodeEntry] would refuse.
 func (e Entry) Encode() ([]byte, error) {
-	if e.Body != nil {
+	if e.Body != nil && !strictBody(e.Kind, e.Body) {
 		body, err := canonical(e.Body)
 		if err != nil {
 			return nil, err
@@ -173,6 +199,10 @@ func decodeEntry(leaf []byte) (e Entry, body any, err error) {
 	}
 	if depth(leaf) > maxDepth {
 		return Entry{}, nil, fmt.Errorf("%w: entry nests too deeply", ErrInvalid)
+	}
+	if e, ok := strictEntry(leaf); ok {
+		body, err := e.check()
+		return e, body, err
 	}
 	// Unknown members are lost here and missed when the bytes are compared.
 	if err := json.Unmarshal(leaf, &e); err != nil {

@@ -76,7 +76,7 @@ func (b EpochBody) Verify(origin string, old []identity.ID, quorum int) error {
 }
 
 // Epoch is the body of an epoch entry.
-func (e Entry) Epoch() (EpochBody, error) { return bodyOf[EpochBody](e, KindEpoch) }
+func (e Entry) Epoch() (EpochBody, error) { return bodyOf[EpochBody](e, nil, KindEpoch) }
 
 // Step is an epoch entry and the proof of its place in a log: what leads from
 // the trust in some keepers to the trust in the next.

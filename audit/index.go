@@ -29,7 +29,7 @@ const (
 	indexFile      = "index.db"
 	indexStateFile = "index.json"
 	indexVersion   = 1 // of the terms, too: another one makes the index anew
-	indexLinger    = 50 * time.Millisecond
+	indexLinger    = 200 * time.Millisecond
 	indexAtOnce    = 4096     // entries in one transaction
 	indexQueue     = 16 << 10 // entries kept in memory for it; beyond, it reads the log
 	indexRetry     = time.Second

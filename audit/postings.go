@@ -8,7 +8,6 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
-	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -203,7 +202,7 @@ type newPostings struct {
 }
 
 func (n *newPostings) add(one indexable) error {
-	at, err := time.Parse(timeLayout, one.entry.Time)
+	at, err := ParseTime(one.entry.Time)
 	if err != nil {
 		return err
 	}

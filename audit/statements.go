@@ -89,13 +89,13 @@ type AlertBody struct {
 const MaxAlertEntries = 16
 
 // Read is the body of a read entry.
-func (e Entry) Read() (ReadBody, error) { return bodyOf[ReadBody](e, KindRead) }
+func (e Entry) Read() (ReadBody, error) { return bodyOf[ReadBody](e, nil, KindRead) }
 
 // Erasure is the body of an erasure entry.
-func (e Entry) Erasure() (ErasureBody, error) { return bodyOf[ErasureBody](e, KindErasure) }
+func (e Entry) Erasure() (ErasureBody, error) { return bodyOf[ErasureBody](e, nil, KindErasure) }
 
 // Alert is the body of an alert entry.
-func (e Entry) Alert() (AlertBody, error) { return bodyOf[AlertBody](e, KindAlert) }
+func (e Entry) Alert() (AlertBody, error) { return bodyOf[AlertBody](e, nil, KindAlert) }
 
 func (b ReadBody) check() bool {
 	actions := []string{

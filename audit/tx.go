@@ -17,6 +17,26 @@ type stateTx struct {
 	bucket   *bbolt.Bucket
 	writable bool
 	before   []keptValue
+	memo     map[string]any // see [Memo]; nil: nothing is remembered
+}
+
+// Memo is a [Tx] that remembers, until the state is written next, what was
+// worked out of it.
+type Memo interface {
+	Tx
+	// Remembered is what was remembered under the name, nil if nothing is.
+	Remembered(name string) any
+	// Remember keeps a value that follows from the state alone. Nobody may
+	// change it afterwards.
+	Remember(name string, value any)
+}
+
+func (t *stateTx) Remembered(name string) any { return t.memo[name] }
+
+func (t *stateTx) Remember(name string, value any) {
+	if t.memo != nil {
+		t.memo[name] = value
+	}
 }
 
 type keptValue struct {
@@ -53,14 +73,15 @@ func (t *stateTx) keep(key string) error {
 	if !t.writable {
 		return errReadOnly
 	}
+	clear(t.memo)
 	t.before = append(t.before, keptValue{[]byte(key), bytes.Clone(t.bucket.Get([]byte(key)))})
 	return nil
 }
 
 // undo puts back what was there, newest change first.
 func (t *stateTx) undo() error {
+	clear(t.memo)
 	for _, kept := range slices.Backward(t.before) {
-
 		var err error
 		if kept.value == nil {
 			err = t.bucket.Delete(kept.key)

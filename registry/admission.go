@@ -87,7 +87,7 @@ func (a Admission) Admit(tx audit.Tx, index uint64, author identity.ID, e audit.
 // author holds who may write what: keepers everything, workers and keepers who
 // do not vote yet or any more what comes of running code, auditors who read what.
 func (c *change) author(author identity.ID) error {
-	m, err := get[Member](c.tx, memberPrefix+string(author))
+	w, err := remembered(c.tx, "writer:"+string(author), func() (writer, error) { return writerOf(c.tx, author) })
 	if err != nil {
 		return missing(err, "author", "the author is not a member")
 	}
@@ -97,17 +97,29 @@ func (c *change) author(author identity.ID) error {
 	if c.entry.Kind == audit.KindKey && strings.HasPrefix(c.entry.Actor, string(identity.Node)+":") {
 		return nil // that it saw a key; admin and key hold it to that
 	}
-	if m.Role == Keeper {
-		now, err := epochOf(c.tx)
-		if err != nil || slices.Contains(now.Keepers, author) {
-			return err
-		}
+	if w.votes {
+		return nil
 	}
 	runs := []audit.Kind{audit.KindIntent, audit.KindOutcome, audit.KindLate, audit.KindConnection, audit.KindDenial, audit.KindGap, audit.KindErasure}
-	if m.Role == Auditor || !slices.Contains(runs, c.entry.Kind) {
-		return refuse("author", "a %s may not write entries of that kind", m.Role)
+	if w.role == Auditor || !slices.Contains(runs, c.entry.Kind) {
+		return refuse("author", "a %s may not write entries of that kind", w.role)
 	}
 	return nil
+}
+
+// writer is a member as an author.
+type writer struct {
+	role  string
+	votes bool // a keeper of the epoch
+}
+
+func writerOf(tx audit.Tx, author identity.ID) (writer, error) {
+	m, err := get[Member](tx, memberPrefix+string(author))
+	if err != nil || m.Role != Keeper {
+		return writer{role: m.Role}, err
+	}
+	now, err := epochOf(tx)
+	return writer{role: m.Role, votes: slices.Contains(now.Keepers, author)}, err
 }
 
 // intent holds that whoever is behind an execution is in force as it begins.

@@ -60,6 +60,23 @@ func get[T any](tx audit.Tx, key string) (row T, err error) {
 	return decode[T](key, value)
 }
 
+// remembered works a value out of the state, once until the state is written.
+// Nobody may change what it returns.
+func remembered[T any](tx audit.Tx, name string, work func() (T, error)) (T, error) {
+	memo, ok := tx.(audit.Memo)
+	if !ok {
+		return work()
+	}
+	if value, ok := memo.Remembered(name).(T); ok {
+		return value, nil
+	}
+	value, err := work()
+	if err == nil {
+		memo.Remember(name, value)
+	}
+	return value, err
+}
+
 // put writes a row. Its JSON is deterministic: members in the order of the
 // struct, maps sorted by key (I4).
 func put(tx audit.Tx, key string, row any) error {
