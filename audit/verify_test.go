@@ -87,6 +87,65 @@ func TestVerifyDir(t *testing.T) {
 	}
 }
 
+// TestVerifyHashes notices what is not what the keepers signed, by hashes alone,
+// and leaves out what hashes do not tell.
+func TestVerifyHashes(t *testing.T) {
+	dir, trust, leaves := verifiedDir(t, 80) // more than are read at a time
+	r, err := audit.VerifyHashes(deadline(t), dir, &trust)
+	if err != nil || r.Bad != nil || r.Size != uint64(len(leaves)) || r.Unsigned != 0 || len(r.SignedBy) < trust.Quorum {
+		t.Fatalf("VerifyHashes = %+v, %v, %v", r, r.Bad, err)
+	}
+	file := filepath.Join(dir, "audit.db")
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []int{0, 1, 255, 256, len(leaves) / 2, len(leaves) - 1} {
+		leaf := leaves[i]
+		changed := bytes.Clone(leaf)
+		changed[len(leaf)/2] ^= 1
+		write(t, file, bytes.ReplaceAll(whole, leaf, changed))
+		for name, verify := range map[string]func(context.Context, string, *audit.Trust) (audit.DirReport, error){"all": audit.VerifyDir, "hashes": audit.VerifyHashes} {
+			if r, err := verify(deadline(t), dir, &trust); err != nil || r.Bad == nil || r.Bad.Index != uint64(i) {
+				t.Errorf("%s: entry %d changed: %v, %v", name, i, r.Bad, err)
+			}
+		}
+	}
+	write(t, file, whole)
+	flipSignature(t, file)
+	if r, err := audit.VerifyHashes(deadline(t), dir, &trust); err != nil || r.Bad != nil {
+		t.Errorf("VerifyHashes reads authors' signatures: %v, %v", r.Bad, err)
+	}
+	if r, err := audit.VerifyDir(deadline(t), dir, &trust); err != nil || r.Bad == nil || r.Bad.Check != "author" {
+		t.Errorf("VerifyDir does not: %v, %v", r.Bad, err)
+	}
+	ended, cancel := context.WithCancel(deadline(t))
+	cancel()
+	if _, err := audit.VerifyHashes(ended, dir, &trust); !errors.Is(err, context.Canceled) {
+		t.Errorf("VerifyHashes after its context ended: %v", err)
+	}
+}
+
+// flipSignature changes the last byte of the first batch's attestation.
+func flipSignature(t *testing.T, file string) {
+	t.Helper()
+	db, err := bbolt.Open(file, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	err = db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte("batches"))
+		key, value := b.Cursor().First()
+		value = bytes.Clone(value)
+		value[len(value)-1] ^= 1
+		return b.Put(bytes.Clone(key), value)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestVerifyDirRefusesFolderInUse(t *testing.T) {
 	l := audittest.New(t, nil, nil)
 	if _, err := audit.VerifyDir(deadline(t), l.Store.Dir(), nil); !errors.Is(err, audit.ErrInUse) {

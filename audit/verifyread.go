@@ -1,0 +1,116 @@
+package audit
+
+import (
+	"bytes"
+	"iter"
+	"maps"
+	"runtime"
+	"sync"
+)
+
+// verifyChunk is how many entries a worker reads at a time.
+const verifyChunk = 256
+
+// verifiedLeaf is an element of the bucket of entries, with what can be told of
+// it without its neighbours.
+type verifiedLeaf struct {
+	key, leaf []byte
+	hash      Hash
+	entry     Entry // the zero value if only hashes are checked, unless it begins an epoch
+	err       error // why leaf is no entry
+}
+
+// leafChunk is some of them; they are read once done is closed.
+type leafChunk struct {
+	leaves []verifiedLeaf
+	fault  error // of the file, behind the last leaf
+	done   chan struct{}
+}
+
+// epochMark is in the leaf of every entry that begins an epoch, whose members
+// stand in one order only.
+var epochMark = []byte(`"kind":"` + string(KindEpoch) + `"`)
+
+func (c *leafChunk) read(hashesOnly bool) {
+	defer close(c.done)
+	for i := range c.leaves {
+		l := &c.leaves[i]
+		l.hash = LeafHash(l.leaf)
+		if !hashesOnly || bytes.Contains(l.leaf, epochMark) {
+			l.entry, l.err = DecodeEntry(l.leaf)
+		}
+	}
+}
+
+// readAhead yields the elements of the bucket of entries in their order, while
+// all processors hash and decode those that come next. A fault of the file
+// comes as the last pair.
+func (v *dirCheck) readAhead(b boltBucketRef) iter.Seq2[verifiedLeaf, error] {
+	return func(yield func(verifiedLeaf, error) bool) {
+		workers := runtime.GOMAXPROCS(0)
+		file := v.file.another()
+		todo, ordered := make(chan *leafChunk, 2*workers), make(chan *leafChunk, 2*workers)
+		stop := make(chan struct{})
+		var work sync.WaitGroup
+		defer work.Wait()
+		defer close(stop)
+		work.Go(func() {
+			defer close(ordered)
+			defer close(todo)
+			send := func(c *leafChunk) bool {
+				for _, to := range []chan *leafChunk{todo, ordered} {
+					select {
+					case to <- c:
+					case <-stop:
+						return false
+					}
+				}
+				return true
+			}
+			next := &leafChunk{done: make(chan struct{})}
+			for e, err := range file.all(b) {
+				if err != nil {
+					next.fault = err
+					break
+				}
+				next.leaves = append(next.leaves, verifiedLeaf{key: e.key, leaf: e.value})
+				if len(next.leaves) < verifyChunk {
+					continue
+				}
+				if !send(next) {
+					return
+				}
+				next = &leafChunk{done: make(chan struct{})}
+			}
+			send(next)
+		})
+		for range workers {
+			work.Go(func() {
+				for c := range todo {
+					c.read(v.hashesOnly)
+				}
+			})
+		}
+		for c := range ordered {
+			<-c.done
+			for _, l := range c.leaves {
+				if !yield(l, nil) {
+					return
+				}
+			}
+			if c.fault != nil {
+				yield(verifiedLeaf{}, c.fault)
+				return
+			}
+		}
+		// The walk is over, and has ordered all that follows.
+		maps.Copy(v.file.used, file.used)
+	}
+}
+
+// another reads the same file, at the same time as the first.
+func (f *boltFile) another() *boltFile {
+	g := *f
+	g.used, g.cache, g.cacheBytes = make(map[uint64]bool), make(map[uint64][]byte), 0
+	return &g
+}
