@@ -61,6 +61,15 @@ type StoryAttempt struct {
 	DoorDecision *Decision     `json:"door_decision,omitempty"` // if the door is another node
 	Outcome      *StoryOutcome `json:"outcome"`                 // nil: it still runs
 	Late         []uint64      `json:"late,omitempty"`          // indexes
+	// Connections are what its program asked its proxy for, in log order.
+	Connections []StoryConnection `json:"connections,omitempty"`
+}
+
+// StoryConnection is a connection that a run opened, or was refused.
+type StoryConnection struct {
+	Index uint64 `json:"index"`
+	Time  string `json:"time"`
+	ConnectionBody
 }
 
 // StoryOutcome is how a run ended.
@@ -158,6 +167,16 @@ func (s *Story) take(one Indexed) error {
 				a.Late = append(a.Late, one.Index)
 			default:
 				a.Outcome = &StoryOutcome{Index: one.Index, Time: e.Time, Author: e.Author, OutcomeBody: b}
+			}
+		}
+	case KindConnection:
+		b, err := e.Connection()
+		if err != nil {
+			return err
+		}
+		for i := range s.Attempts {
+			if a := &s.Attempts[i]; a.Attempt == e.Attempt {
+				a.Connections = append(a.Connections, StoryConnection{Index: one.Index, Time: e.Time, ConnectionBody: b})
 			}
 		}
 	case KindDenial:

@@ -23,6 +23,7 @@ func TestStory(t *testing.T) {
 	late := audittest.Outcome(t, "task1", first, audit.StatusSucceeded)
 	late.Kind = audit.KindLate
 	lateAt := l.Record(key, late)
+	refusedAt := l.Record(key, connection(t, "task1", first, audit.ConnectionBody{Verdict: "not_allowed"}))
 	second := audittest.Intent(t, key.ID(), "task1")
 	second.Attempt = 2
 	secondAt := l.Record(key, second)
@@ -30,12 +31,15 @@ func TestStory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Denials) != 1 || len(s.Attempts) != 2 || len(s.Entries) != 5 || s.Receipt.Available || s.Receipt.Why != "it still runs" {
+	if len(s.Denials) != 1 || len(s.Attempts) != 2 || len(s.Entries) != 6 || s.Receipt.Available || s.Receipt.Why != "it still runs" {
 		t.Fatalf("%+v", s)
 	}
 	a, b := s.Attempts[0], s.Attempts[1]
 	if a.Outcome == nil || a.Outcome.Status != audit.StatusLost || len(a.Late) != 1 || a.Late[0] != lateAt || b.Intent != secondAt || b.Outcome != nil {
 		t.Errorf("%+v %+v", a, b)
+	}
+	if len(a.Connections) != 1 || a.Connections[0].Index != refusedAt || a.Connections[0].Verdict != "not_allowed" || len(b.Connections) != 0 {
+		t.Errorf("connections: %+v %+v", a.Connections, b.Connections)
 	}
 	erasure := statement(t, audit.KindErasure, audit.ErasureBody{Reason: audit.ErasedByAge, Tasks: []string{"task0", "task1"}})
 	erasure.ID = ""
@@ -43,4 +47,14 @@ func TestStory(t *testing.T) {
 	if s, err = l.Store.Story(deadline(t), "task1"); err != nil || len(s.Erasures) != 1 || s.Erasures[0].Node != key.ID() {
 		t.Errorf("%+v, %v", s.Erasures, err)
 	}
+}
+
+// connection is an entry about a connection of the task's first attempt.
+func connection(tb testing.TB, task string, intent uint64, b audit.ConnectionBody) audit.Entry {
+	tb.Helper()
+	body, err := audit.MarshalBody(b)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return audit.Entry{Kind: audit.KindConnection, Task: task, Attempt: 1, Ref: &intent, Body: body}
 }

@@ -118,7 +118,14 @@ func verdictOf(e audit.Entry) (verdict string, reasons []string) {
 	return "deny", e.Decision.Reasons
 }
 
+// connected is the verdict about a connection that came about and ended well.
+const connected = "ok"
+
+// statusOf is how a run or a connection ended.
 func statusOf(e audit.Entry) string {
+	if c, err := e.Connection(); err == nil {
+		return c.Verdict
+	}
 	if out, err := e.Outcome(); err == nil {
 		return out.Status
 	}
@@ -128,7 +135,7 @@ func statusOf(e audit.Entry) string {
 // failed reports whether the entry tells of something that was not done.
 func failed(e audit.Entry) bool {
 	s := statusOf(e)
-	return e.Kind == audit.KindDenial || e.Kind == audit.KindGap || s != "" && s != audit.StatusSucceeded
+	return e.Kind == audit.KindDenial || e.Kind == audit.KindGap || s != "" && s != audit.StatusSucceeded && s != connected
 }
 
 // cefEscape escapes the values of a CEF extension.

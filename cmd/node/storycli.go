@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -117,6 +118,13 @@ func attemptTree(b *branch, at audit.StoryAttempt) {
 	}
 	if at.Runtime != "" {
 		intent.add("runtime %s", at.Runtime)
+	}
+	for _, c := range at.Connections {
+		to := "a place that is not on its list"
+		if c.Host != "" {
+			to = net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
+		}
+		b.add("[%d] %s connection to %s: %s, %d bytes sent, %d received, %d ms", c.Index, c.Time, to, c.Verdict, c.Sent, c.Received, c.MS)
 	}
 	if o := at.Outcome; o == nil {
 		b.add("no outcome yet")
