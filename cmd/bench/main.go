@@ -47,13 +47,14 @@ func main() {
 	seconds := flag.Float64("seconds", 5, "seconds to measure each row of executions and appends for")
 	starts := flag.Int("n", 5, "how many starts of each kind to measure")
 	only := flag.String("only", "", "measure only the parts whose name holds this, such as \"A2A\"")
+	huge := flag.Bool("huge", false, "measure reading a log of ten million entries, too; it needs 15 GB of disk and some minutes")
 	asJSON := flag.Bool("json", false, "print one JSON document")
 	flag.Parse()
 	if flag.NArg() > 0 || *seconds <= 0 || *starts < 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := bench(ctx, time.Duration(*seconds*float64(time.Second)), *starts, *only, *asJSON); err != nil {
+	if err := bench(ctx, time.Duration(*seconds*float64(time.Second)), *starts, *only, *huge, *asJSON); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
@@ -61,7 +62,7 @@ func main() {
 
 // bench measures everything and prints one table. What cannot be measured is
 // named in it; an error is returned at the end all the same.
-func bench(ctx context.Context, each time.Duration, starts int, only string, asJSON bool) (err error) {
+func bench(ctx context.Context, each time.Duration, starts int, only string, huge, asJSON bool) (err error) {
 	l, err := newLab()
 	if err != nil {
 		return err
@@ -93,6 +94,7 @@ func bench(ctx context.Context, each time.Duration, starts int, only string, asJ
 		}},
 		{"sandboxes", func() error { return l.measureSandboxes(ctx, t, each) }},
 		{"audit appends", func() error { return l.measureAppends(ctx, t, each) }},
+		{"audit reading", func() error { return l.measureReading(ctx, t, each, huge) }},
 		{"A2A tasks", func() error { return l.measureTasks(ctx, t, each) }},
 		{"one idle node", func() error {
 			return l.onCluster(ctx, 1, func(c *cluster) error { return measureIdle(ctx, c, t, watch) })
