@@ -65,7 +65,6 @@ type Checkpointer struct {
 	publishing map[identity.ID]*outbox
 	asking     map[identity.ID]bool
 	alarmed    map[identity.ID]time.Time // by peer, which are few: streams are of members
-	witnessed  map[identity.ID]countersigned
 
 	posts sync.WaitGroup // requests to peers
 }
@@ -86,7 +85,7 @@ func NewCheckpointer(cfg CheckpointerConfig) (*Checkpointer, error) {
 	}
 	return &Checkpointer{
 		store: cfg.Store, key: cfg.Key, cfg: cfg, log: cfg.Log,
-		publishing: make(map[identity.ID]*outbox), asking: make(map[identity.ID]bool), alarmed: make(map[identity.ID]time.Time), witnessed: make(map[identity.ID]countersigned),
+		publishing: make(map[identity.ID]*outbox), asking: make(map[identity.ID]bool), alarmed: make(map[identity.ID]time.Time),
 	}, nil
 }
 

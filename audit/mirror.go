@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/agenticraft/node/identity"
 )
 
@@ -196,6 +194,9 @@ func (m *Mirror) witness(ctx context.Context, at Checkpoint) {
 		m.log.WarnContext(ctx, "checkpoint not countersigned", "size", at.Size, "err", err)
 		return
 	}
+	if _, n, _, err := openNote(text, nil); err == nil && len(n.UnverifiedSigs) == 1 {
+		m.cfg.Store.countersign(identity.ID(n.UnverifiedSigs[0].Name), at, n.UnverifiedSigs[0])
+	}
 	for _, peer := range m.cfg.Peers() {
 		if _, err := call(ctx, m.cfg.Client(peer), http.MethodPost, "/witness", text, maxNote, cosignTimeout); err != nil {
 			m.log.DebugContext(ctx, "countersignature not delivered", "peer", peer, "err", err)
@@ -305,23 +306,6 @@ func serveState(store *Store, w http.ResponseWriter) {
 	_, _ = w.Write(meta) // the peer has gone
 }
 
-// Witnessed is what auditors have countersigned, as this keeper was told.
-func (c *Checkpointer) Witnessed() map[identity.ID]Checkpoint {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := make(map[identity.ID]Checkpoint, len(c.witnessed))
-	for id, w := range c.witnessed {
-		out[id] = w.at
-	}
-	return out
-}
-
-// countersigned is a witness's newest signature.
-type countersigned struct {
-	at  Checkpoint
-	sig note.Signature
-}
-
 // serveWitness takes the countersignature of an auditor in force. One that
 // contradicts the log here is an alarm: the auditor verified what it signed.
 func (c *Checkpointer) serveWitness(w http.ResponseWriter, r *http.Request) {
@@ -356,11 +340,6 @@ func (c *Checkpointer) serveWitness(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if at.Size >= c.witnessed[from].at.Size {
-		c.witnessed[from] = countersigned{at, n.Sigs[0]}
-		c.store.metrics.witnessed.Set(float64(at.Size))
-	}
+	c.store.countersign(from, at, n.Sigs[0])
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -65,6 +66,9 @@ func (s *Store) addNote(c Checkpoint, text []byte) error {
 		return nil
 	}
 	s.latest = cosigned{c, bytes.Clone(text)}
+	if s.recent = append(s.recent, s.latest); len(s.recent) > recentNotes {
+		s.recent = slices.Clone(s.recent[1:])
+	}
 	close(s.noted)
 	s.noted = make(chan struct{})
 	s.metrics.checkpoint.Set(float64(c.Size))

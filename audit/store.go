@@ -141,7 +141,10 @@ type Store struct {
 	latest  cosigned      // newest quorum checkpoint
 	noted   chan struct{} // closed and replaced when latest changes
 	saved   uint64        // size of the newest note on disk
-	closed  bool
+	recent  []cosigned    // the newest few, oldest first
+	// witnesses are auditors' newest countersignatures.
+	witnesses map[identity.ID]countersigned
+	closed    bool
 }
 
 // applied says what of raft's log is in the store.
@@ -167,7 +170,8 @@ func openStore(cfg StoreConfig) (*Store, error) {
 	s := &Store{
 		dir: cfg.Dir, admit: cfg.Admit, fetch: cfg.Fetch, log: cfg.Log, metrics: newMetrics(),
 		grown: make(chan struct{}), settled: make(chan struct{}), noted: make(chan struct{}),
-		linger: cfg.Linger, kick: make(chan struct{}, 1), again: make(chan struct{}, 1),
+		witnesses: make(map[identity.ID]countersigned),
+		linger:    cfg.Linger, kick: make(chan struct{}, 1), again: make(chan struct{}, 1),
 	}
 	s.recovered = sync.NewCond(&s.applying)
 	if s.linger == 0 {
@@ -302,6 +306,9 @@ func (s *Store) load(tx *bbolt.Tx, genesis []byte) error {
 	}
 	s.latest, err = newestNote(tx)
 	s.saved = s.latest.Size
+	if s.latest.note != nil {
+		s.recent = []cosigned{s.latest}
+	}
 	return err
 }
 

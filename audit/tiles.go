@@ -17,11 +17,12 @@ const (
 )
 
 // PublicHandler serves the log as C2SP tlog-tiles for whoever may read it:
-// /checkpoint, /tile/<L>/<N>[.p/<W>] and /tile/entries/<N>[.p/<W>]. It does no
+// /checkpoint and /checkpoint/witnessed, see [Store.Published], /tile/<L>/<N>[.p/<W>] and /tile/entries/<N>[.p/<W>]. It does no
 // authentication; put it behind a door with [http.StripPrefix].
 func PublicHandler(store *Store) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /checkpoint", func(w http.ResponseWriter, r *http.Request) { serveCheckpoint(store, w) })
+	mux.HandleFunc("GET /checkpoint", func(w http.ResponseWriter, r *http.Request) { servePublished(store, w, false) })
+	mux.HandleFunc("GET /checkpoint/witnessed", func(w http.ResponseWriter, r *http.Request) { servePublished(store, w, true) })
 	mux.HandleFunc("GET /tile/", func(w http.ResponseWriter, r *http.Request) {
 		data, err := store.tile(r.URL.Path)
 		if err != nil {
@@ -34,6 +35,16 @@ func PublicHandler(store *Store) http.Handler {
 		_, _ = w.Write(data) // the reader has gone
 	})
 	return mux
+}
+
+func servePublished(store *Store, w http.ResponseWriter, witnessed bool) {
+	_, text, err := store.Published(witnessed)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-cache")
+	writeNote(w, text)
 }
 
 // tile reads the tile that a C2SP path names.

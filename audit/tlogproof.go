@@ -36,6 +36,15 @@ func (p TLogProof) Text() []byte {
 	return out.Bytes()
 }
 
+// TLogProofs are what the receipt proves of its entries, in the form that other
+// people's tools verify. The leaves are Intent.Leaf and Outcome.Leaf.
+func (r Receipt) TLogProofs() (intent, outcome TLogProof) {
+	of := func(e Evidence) TLogProof {
+		return TLogProof{Index: e.Index, Proof: e.Proof, Checkpoint: []byte(r.Checkpoint)}
+	}
+	return of(r.Intent), of(r.Outcome)
+}
+
 // ParseTLogProof reads a tlog-proof. It verifies nothing.
 func ParseTLogProof(text []byte) (TLogProof, error) {
 	bad := func(what string) (TLogProof, error) {

@@ -67,7 +67,7 @@ func (c *cluster) Status(ctx context.Context) any {
 	}
 	view.Witnesses = []witnessView{}
 	if c.points != nil {
-		witnessed := c.points.Witnessed()
+		witnessed := c.store.Witnessed()
 		for _, id := range slices.Sorted(maps.Keys(witnessed)) {
 			view.Witnesses = append(view.Witnesses, witnessView{id, witnessed[id].Size})
 		}

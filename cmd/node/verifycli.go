@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +19,7 @@ import (
 )
 
 func (a *app) verifyCommand() *cobra.Command {
-	var trustFile, exported string
+	var trustFile, exported, extract string
 	cmd := &cobra.Command{
 		Use: "verify FILE --trust TRUST.json", Short: "Check a receipt, or the proof of an export, offline", Args: exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,6 +34,9 @@ func (a *app) verifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if ofExport && extract != "" {
+				return usage("--extract takes a receipt apart, and %s is the proof of an export", args[0])
+			}
 			if ofExport {
 				return a.verifyExport(cmd.Context(), args[0], exported, trust)
 			}
@@ -43,12 +47,38 @@ func (a *app) verifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.verify(receipt, trust)
+			if err := a.verify(receipt, trust); err != nil || extract == "" {
+				return err
+			}
+			return extractProofs(receipt, extract)
 		},
 	}
 	cmd.Flags().StringVar(&trustFile, "trust", "", "whom to trust: the cluster's trust.json")
 	cmd.Flags().StringVar(&exported, "export", "", "the export that the proof belongs to, to be compared byte for byte")
+	cmd.Flags().StringVar(&extract, "extract", "", "a folder to write the entries and their C2SP tlog-proofs into, for other tools")
 	return cmd
+}
+
+// extractProofs writes what a verified receipt proves as other people's tools
+// read it: each entry's leaf, and its tlog-proof.
+func extractProofs(receipt []byte, dir string) error {
+	r, err := audit.ParseReceipt(receipt)
+	if err != nil {
+		return failed("%v", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return failed("%v", err)
+	}
+	intent, outcome := r.TLogProofs()
+	for name, text := range map[string][]byte{
+		"intent.tlog-proof": intent.Text(), "intent.json": []byte(r.Intent.Leaf),
+		"outcome.tlog-proof": outcome.Text(), "outcome.json": []byte(r.Outcome.Leaf),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			return failed("%v", err)
+		}
+	}
+	return nil
 }
 
 // verify checks a receipt and says each thing that it checked.
