@@ -22,6 +22,28 @@ func TestReceipt(t *testing.T) {
 	}
 }
 
+// What a receipt proves stands alone as C2SP tlog-proofs, too.
+func TestReceiptHoldsTLogProofs(t *testing.T) {
+	raw, trust := makeReceipt(t)
+	r, err := audit.ParseReceipt(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	intent, outcome := r.TLogProofs()
+	for leaf, p := range map[string]audit.TLogProof{r.Intent.Leaf: intent, r.Outcome.Leaf: outcome} {
+		again, err := audit.ParseTLogProof(p.Text())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := again.Verify([]byte(leaf), trust); err != nil {
+			t.Errorf("proof of entry %d: %v", again.Index, err)
+		}
+		if _, err := again.Verify([]byte(leaf+" "), trust); err == nil {
+			t.Errorf("the proof of entry %d holds for other bytes", again.Index)
+		}
+	}
+}
+
 // TestReceiptNamesEveryEditedByte changes each byte, one after the other.
 func TestReceiptNamesEveryEditedByte(t *testing.T) {
 	raw, trust := makeReceipt(t)
