@@ -88,7 +88,9 @@ func (a *app) auditCommand() *cobra.Command {
 	var hashes bool
 	verify := &cobra.Command{
 		Use: "verify DIR", Short: "Check a data folder, or a copy of one, without any cluster", Args: exactArgs("DIR"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.auditVerify(cmd.Context(), args[0], trust, hashes) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.auditVerify(cmd.Context(), args[0], trust, hashes)
+		},
 	}
 	verify.Flags().StringVar(&trust, "trust", "", "trust file: also check the keepers' cosignatures")
 	verify.Flags().BoolVar(&hashes, "hashes", false, "check only what hashes tell: none missing, the tree, the signed roots; faster")
