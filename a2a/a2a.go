@@ -10,6 +10,8 @@ package a2a
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
+	"strings"
 
 	"github.com/agenticraft/node/identity"
 )
@@ -28,6 +30,18 @@ const (
 
 // Version is the A2A protocol version on the wire.
 const Version = "1.0"
+
+// SameVersion reports whether a version that somebody names is [Version]. Its
+// patch number, which he should have left out, does not count (3.6).
+func SameVersion(named string) bool {
+	patch, ok := strings.CutPrefix(named, Version)
+	if !ok || patch == "" {
+		return ok
+	}
+	digits, ok := strings.CutPrefix(patch, ".")
+	_, err := strconv.ParseUint(digits, 10, 16)
+	return ok && err == nil
+}
 
 // MaxRequestBytes is the largest request, as JSON, that is signed, verified or
 // read by a server.

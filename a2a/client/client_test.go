@@ -194,3 +194,34 @@ func TestNewRefuses(t *testing.T) {
 		t.Errorf("nobody listens: %v", err)
 	}
 }
+
+// VER-CLIENT-001 (A2A 3.6.1): each request names its version.
+func TestEveryRequestNamesItsVersion(t *testing.T) {
+	versions := map[string]string{} // by method
+	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		var call struct{ Method string }
+		if err := json.NewDecoder(r.Body).Decode(&call); err != nil {
+			t.Error(err)
+		}
+		versions[call.Method] = r.Header.Get("A2A-Version")
+		w.WriteHeader(http.StatusForbidden) // not to be tried again
+	})
+	c := dial(t, client.Config{URL: u, Key: newKey(t), Audience: a2a.Audience(cluster), Resume: -1})
+	ctx := t.Context()
+	c.Send(ctx, request(t), nil)
+	for range c.Stream(ctx, request(t), nil) {
+	}
+	c.Get(ctx, "1", nil)
+	c.List(ctx, &sdk.ListTasksRequest{}, nil)
+	c.Cancel(ctx, "1", nil)
+	for range c.SubscribeAfter(ctx, "1", nil, nil) {
+	}
+	if len(versions) != 6 {
+		t.Errorf("methods called: %v", versions)
+	}
+	for method, version := range versions {
+		if version != "1.0" {
+			t.Errorf("%s: version %q", method, version)
+		}
+	}
+}

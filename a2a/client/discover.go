@@ -51,7 +51,7 @@ func Discover(ctx context.Context, base string, cfg Config) (*Client, error) {
 // jsonRPC is the URL of the card's first interface that we speak.
 func jsonRPC(card *sdk.AgentCard) (string, error) {
 	for _, i := range card.SupportedInterfaces {
-		if i != nil && i.ProtocolBinding == sdk.TransportProtocolJSONRPC && i.ProtocolVersion == a2a.Version && i.Tenant == "" {
+		if i != nil && i.ProtocolBinding == sdk.TransportProtocolJSONRPC && a2a.SameVersion(string(i.ProtocolVersion)) && i.Tenant == "" {
 			return i.URL, nil
 		}
 	}

@@ -191,7 +191,7 @@ func refuse(out *reply, err error, log *slog.Logger) {
 // checkVersion refuses what is not our version of the protocol; a missing one
 // means 0.3 (3.6).
 func checkVersion(version string) *a2a.Error {
-	if version == a2a.Version {
+	if a2a.SameVersion(version) {
 		return nil
 	}
 	return &a2a.Error{

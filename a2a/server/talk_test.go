@@ -83,3 +83,11 @@ func TestATalkThatReturnsLateDoesNotEndTheNextTurn(t *testing.T) {
 		t.Errorf("stored: %+v, %v", stored.Task, err)
 	}
 }
+
+// says is a turn of one word.
+func says(state sdk.TaskState, text string) server.Talk {
+	return func(_ context.Context, task *sdk.Task, say func(sdk.Event)) error {
+		say(sdk.NewStatusUpdateEvent(task, state, sdk.NewMessageForTask(sdk.MessageRoleAgent, task, sdk.NewTextPart(text))))
+		return nil
+	}
+}
