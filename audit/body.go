@@ -143,8 +143,8 @@ func bodyOf[T any](e Entry, quick func([]byte) (T, bool), kinds ...Kind) (T, err
 	var body T
 	if slices.Contains(kinds, e.Kind) {
 		if quick != nil {
-			if body, ok := quick(e.Body); ok {
-				return body, nil
+			if quickly, ok := quick(e.Body); ok {
+				return quickly, nil
 			}
 		}
 		err := DecodeBody(e.Body, &body)
@@ -191,8 +191,8 @@ func checkBody(kind Kind, text json.RawMessage) (body any, err error) {
 // is a short cut for most of them, or nil.
 func typed[T any](text json.RawMessage, quick func([]byte) (T, bool), check func(T) bool) (any, error) {
 	if quick != nil {
-		if body, ok := quick(text); ok && check(body) {
-			return body, nil
+		if quickly, ok := quick(text); ok && check(quickly) {
+			return quickly, nil
 		}
 	}
 	var body T

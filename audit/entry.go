@@ -200,9 +200,9 @@ func decodeEntry(leaf []byte) (e Entry, body any, err error) {
 	if depth(leaf) > maxDepth {
 		return Entry{}, nil, fmt.Errorf("%w: entry nests too deeply", ErrInvalid)
 	}
-	if e, ok := strictEntry(leaf); ok {
-		body, err := e.check()
-		return e, body, err
+	if quickly, ok := strictEntry(leaf); ok {
+		body, err = quickly.check()
+		return quickly, body, err
 	}
 	// Unknown members are lost here and missed when the bytes are compared.
 	if err := json.Unmarshal(leaf, &e); err != nil {
