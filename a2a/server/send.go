@@ -139,28 +139,45 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	if caller, _ := CallerFrom(ctx); caller.Door == DoorMesh {
 		door = string(caller.Peer)
 	}
-	if _, err := h.store.CreatePlaced(task, admitted.Owner, door, *task.Status.Timestamp); err != nil {
-		if admitted.Talk != nil {
+	create := func() error {
+		_, err := h.store.CreatePlaced(task, admitted.Owner, door, *task.Status.Timestamp)
+		return err
+	}
+	if admitted.Talk != nil {
+		if err := create(); err != nil {
 			return nil, err
 		}
-		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
-	}
-	h.register(ctx, task.ID, push)
-	h.mu.Lock()
-	h.runs[task.ID] = r
-	h.mu.Unlock()
-	if admitted.Talk != nil {
+		h.register(ctx, task.ID, push)
+		h.hold(task.ID, r)
 		h.talk(h.newTurn(ctx, r), admitted.Talk)
 		return fromTheStart, nil
 	}
+	h.hold(task.ID, r)
+	// The disk writes the task while the run is prepared and its intent goes to a
+	// quorum: whoever is told of the task, and its end, wait for both.
+	stored := make(chan struct{})
 	h.inProgress.Go(func() {
 		// The run is owed an outcome even if the caller has gone.
 		owed, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
 		defer context.AfterFunc(h.stop, cancel)()
-		h.finish(owed, r, admitted.Run(owed, r))
+		report := admitted.Run(owed, r)
+		<-stored
+		h.finish(owed, r, report)
 	})
+	defer close(stored)
+	if err := create(); err != nil {
+		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
+	}
+	h.register(ctx, task.ID, push)
 	return fromTheStart, nil
+}
+
+// hold makes the run known to who asks for its task.
+func (h *Handler) hold(id sdk.TaskID, r *run) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.runs[id] = r
 }
 
 // finish makes the end durable, then visible.
