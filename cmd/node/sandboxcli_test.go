@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/jail"
@@ -29,7 +30,7 @@ func TestProbeSaysWhatEachMissingFeatureCosts(t *testing.T) {
 }
 
 func TestBenchMeasuresEachContender(t *testing.T) {
-	view, err := measure(t.Context(), jailtest.Start(t), benchConfig{dir: t.TempDir(), socket: dockerOff, runs: 2})
+	view, err := measure(t.Context(), jailtest.Start(t), benchConfig{dir: t.TempDir(), socket: dockerOff, runs: 2, sustain: 100 * time.Millisecond})
 	if err != nil {
 		if strings.Contains(err.Error(), sandbox.ErrUnavailable.Error()) {
 			t.Skipf("no python3 on this machine: %v", err)

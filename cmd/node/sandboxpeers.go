@@ -35,6 +35,7 @@ const (
 	pythonRate     = "python, sustained"
 	bareRate       = "python3 -I -S, sustained"
 	forkBomb       = "fork bomb"
+	wasmOverdue    = "wasm, past its deadline"
 )
 
 // barePython is what the runtime was copied from, not some wrapper earlier in
@@ -149,6 +150,7 @@ func (b *bench) contenders(ctx context.Context) []contender {
 		contender{name: pythonResult, note: "in a jail that waited: from the code's way in until its result is out", run: b.firstOutput(b.warm, afterResult)},
 		contender{name: starlarkWorker, note: "in a worker that ran this owner's program before", run: b.program(b.starlark, restricted.Language, benchProgram)},
 		contender{name: wasmWorker, note: "a module that does nothing, in a worker that ran it before", run: b.module},
+		contender{name: wasmOverdue, note: "an endless loop, from its deadline until it is ended", slow: true, run: b.overdue},
 		contender{name: forkBomb, note: "from the kill until every process is gone", slow: true, run: b.forkBomb},
 	)
 	for _, l := range []struct {
@@ -240,6 +242,19 @@ func (b *bench) module(ctx context.Context) (time.Duration, error) {
 	return time.Since(began), err
 }
 
+// overdue measures by how much a module outlives its deadline.
+func (b *bench) overdue(ctx context.Context) (time.Duration, error) {
+	spec := wasm.Endless("bench")
+	spec.Limits.Wall = 200 * time.Millisecond
+	began := time.Now()
+	r, err := b.modules.Run(ctx, spec, func(context.Context) error { began = time.Now(); return nil })
+	took := time.Since(began) - spec.Limits.Wall
+	if err == nil && r.Status != sandbox.Timeout {
+		err = fmt.Errorf("it ended as %s: %s", r.Status, r.Message)
+	}
+	return took, err
+}
+
 // forkBomb measures from the end of a run that fills its jail with processes
 // which go on forking until none of them is left.
 func (b *bench) forkBomb(ctx context.Context) (time.Duration, error) {
@@ -305,15 +320,11 @@ func command(env []string, name string, args ...string) func(context.Context) (t
 	}
 }
 
-// sustainFor is how long each of those is measured that are about a rate, in
-// each of its turns.
-const (
-	sustainFor   = time.Second
-	sustainTurns = 3
-)
+// sustainTurns is in how many turns those are measured that are about a rate.
+const sustainTurns = 3
 
 // sustained measures how many runs a second all cores together do.
-func (b *bench) sustained(ctx context.Context) ([]figureView, error) {
+func (b *bench) sustained(ctx context.Context, turn time.Duration) ([]figureView, error) {
 	figures := []figureView{
 		{Name: pythonRate, Note: "as many at once as there are cores, in jails that waited if there are any"},
 		{Name: bareRate, Note: "the same interpreter with no jail, as many at once, importing json"},
@@ -327,7 +338,7 @@ func (b *bench) sustained(ctx context.Context) ([]figureView, error) {
 	elapsed := make([]time.Duration, len(runs))
 	for range sustainTurns {
 		for i, run := range runs {
-			n, took, err := rate(ctx, run)
+			n, took, err := rate(ctx, turn, run)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", figures[i].Name, err)
 			}
@@ -342,14 +353,14 @@ func (b *bench) sustained(ctx context.Context) ([]figureView, error) {
 }
 
 // rate does the same over and over on all cores.
-func rate(ctx context.Context, run func(context.Context) (time.Duration, error)) (int, time.Duration, error) {
+func rate(ctx context.Context, turn time.Duration, run func(context.Context) (time.Duration, error)) (int, time.Duration, error) {
 	var done atomic.Int64
 	faults := make([]error, goruntime.NumCPU())
 	var wg sync.WaitGroup
 	began := time.Now()
 	for i := range faults {
 		wg.Go(func() {
-			for time.Since(began) < sustainFor {
+			for time.Since(began) < turn {
 				if _, err := run(ctx); err != nil {
 					faults[i] = err
 					return

@@ -290,8 +290,12 @@ func (p *pool) empty() {
 // AwaitWarm waits until as many Python jails are warm as the configuration says. It is
 // for those who measure.
 func (b *Backend) AwaitWarm(ctx context.Context) error {
+	p := b.pools[Python]
+	p.mu.Lock()
+	p.wanted = time.Now()
+	p.mu.Unlock()
+	p.kick()
 	for {
-		p := b.pools[Python]
 		p.mu.Lock()
 		full := len(p.ready) >= p.size
 		p.mu.Unlock()

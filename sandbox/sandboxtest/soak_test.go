@@ -30,13 +30,18 @@ func resident(t *testing.T) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
+// soakLimits are those of every run, and so of the jails that wait.
+func soakLimits() sandbox.Limits {
+	limits := sandboxtest.Limits()
+	limits.Wall = 30 * time.Second
+	return limits
+}
+
 // soakSpec is a run that leaves all that a run can leave: files, children that
 // do not end, output on both streams.
 func soakSpec(owner string, i int) sandbox.Spec {
-	limits := sandboxtest.Limits()
-	limits.Wall = 30 * time.Second
 	return sandbox.Spec{
-		Owner: owner, Language: process.Python, Limits: limits,
+		Owner: owner, Language: process.Python, Limits: soakLimits(),
 		Code: []byte("import os, sys, time\nopen('f', 'w').write('x' * 1000)\nprint('out')\nprint('err', file=sys.stderr)\nif os.fork() == 0:\n  time.sleep(1000)\nresult = " + strconv.Itoa(i)),
 	}
 }
@@ -44,7 +49,7 @@ func soakSpec(owner string, i int) sandbox.Spec {
 // Many runs in a row, then many at once: nothing is left of them, memory stays
 // flat, each owner gets his share, and who is refused is told when to come back.
 func TestSoak(t *testing.T) {
-	b := open(t, process.Config{Warm: 1})
+	b := open(t, process.Config{Warm: 1, WarmLimits: soakLimits()})
 	m, err := sandbox.NewManager(sandbox.ManagerConfig{Backends: map[string]sandbox.Backend{"process": b}, Slots: 4, Queue: 64, Wait: time.Minute})
 	if err != nil {
 		t.Fatal(err)
@@ -68,9 +73,11 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	const growth = 32 << 20 // bytes, far below one run's leavings times their number
-	if now := resident(t); now > memory+growth {
+	now := resident(t)
+	if now > memory+growth {
 		t.Errorf("memory grew from %d to %d bytes over %d runs", memory, now, soakInARow)
 	}
+	t.Logf("%d runs in a row; memory %d, then %d bytes", soakInARow, memory, now)
 
 	// One owner floods, three others ask for little.
 	var mu sync.Mutex
@@ -102,6 +109,7 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	wg.Wait()
+	t.Logf("%d runs at once: done %v, refused with a hint %v", soakAtOnce, done, refused)
 	for _, owner := range []string{"a", "b", "c"} {
 		if done[owner] != few {
 			t.Errorf("%s got %d of %d runs beside a flood, was refused %d", owner, done[owner], few, refused[owner])

@@ -125,18 +125,6 @@ func New(cfg Config) (*Backend, error) {
 	return b, nil
 }
 
-// nothing is (module (memory 1) (func (export "_start"))).
-const nothing = "\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x05\x03\x01\x00\x01\x07\x0a\x01\x06_start\x00\x00\x0a\x04\x01\x02\x00\x0b"
-
-// Nothing is a run, by owner, of a module that does nothing: for those who
-// measure.
-func Nothing(owner string) sandbox.Spec {
-	return sandbox.Spec{
-		ID: "nothing", Owner: owner, Language: Language, Code: []byte("nothing.wasm"),
-		Files: []sandbox.File{{Path: "nothing.wasm", Content: []byte(nothing)}}, Limits: sandbox.DefaultLimits(),
-	}
-}
-
 // try compiles and starts a module that does nothing.
 func (b *Backend) try() error {
 	ctx, cancel := context.WithTimeout(b.stop, helloTimeout)
