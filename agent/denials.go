@@ -70,9 +70,14 @@ func (a *Agent) noteRefused(err error) {
 }
 
 // NoteDenial notes an act that runs no code and that a door refused: by policy, or
-// with a decision that is zero, by the keepers, whose code says why.
-func (a *Agent) NoteDenial(p identity.Principal, action, code string, d authz.Decision) {
-	text, err := audit.MarshalBody(audit.DenialBody{Code: code, Door: a.cfg.Key.ID(), Action: action})
+// with a decision that is zero, by the keepers, whose code says why. Via is the
+// kind of door.
+func (a *Agent) NoteDenial(p identity.Principal, action, code, via string, d authz.Decision) {
+	body := audit.DenialBody{Code: code, Door: a.cfg.Key.ID(), Action: action}
+	if d.Policy != "" {
+		body.Asked = &audit.Asked{Via: via}
+	}
+	text, err := audit.MarshalBody(body)
 	if err != nil {
 		panic("internal error: audit body does not marshal: " + err.Error())
 	}

@@ -39,6 +39,7 @@ func (a *Agent) entry(kind audit.Kind, req *request, body any) audit.Entry {
 func (a *Agent) intentEntry(req *request, ev *evidence) audit.Entry {
 	spec := a.spec(req, discard{})
 	body := audit.IntentBody{
+		Asked:    a.asked(req),
 		Language: req.exec.Language,
 		Sandbox:  req.backend,
 		Runtime:  a.runtimeOf(req),
@@ -96,7 +97,7 @@ func (a *Agent) abandonEntry(req *request) audit.Entry {
 }
 
 func (a *Agent) denialEntry(req *request) audit.Entry {
-	e := a.entry(audit.KindDenial, req, audit.DenialBody{Code: a2a.CodeDenied, Door: a.cfg.Key.ID()})
+	e := a.entry(audit.KindDenial, req, audit.DenialBody{Code: a2a.CodeDenied, Door: a.cfg.Key.ID(), Asked: a.asked(req)})
 	e.Decision = decisionRecord(req.decision, a.cfg.Key.ID())
 	return e
 }

@@ -14,6 +14,7 @@ import (
 
 // IntentBody is what an intent says beyond the entry's own fields.
 type IntentBody struct {
+	Asked        *Asked           `json:"asked,omitempty"`         // before policy and defaults bounded it
 	Door         identity.ID      `json:"door"`                    // the node that took the request in
 	DoorDecision *Decision        `json:"door_decision,omitempty"` // if the door is another node
 	Executor     identity.ID      `json:"executor"`                // the node that runs it: the author
@@ -27,6 +28,21 @@ type IntentBody struct {
 	Required []string     `json:"required,omitempty"` // limits that must be enforced
 	Runtime  string       `json:"runtime,omitempty"`  // digest or version of the language tree
 	Sandbox  string       `json:"sandbox"`            // backend
+}
+
+// Asked is what policy was asked about beside who asked, so that it can be asked
+// again (policy replay). It holds words of fixed sets and numbers: what a caller
+// may word freely is withheld.
+type Asked struct {
+	CodeBytes int              `json:"code_bytes,omitempty"`
+	DataClass string           `json:"data_class,omitempty"`
+	Language  string           `json:"language,omitempty"`
+	Limits    map[string]int64 `json:"limits,omitempty"`  // those named, as in an intent
+	Network   string           `json:"network,omitempty"` // "none"; of an intent, its own says more
+	Sandbox   string           `json:"sandbox,omitempty"`
+	Tier      string           `json:"tier,omitempty"`     // of the sandbox that would have run it
+	Via       string           `json:"via,omitempty"`      // the kind of door: http, mesh, nats
+	Withheld  []string         `json:"withheld,omitempty"` // facts that are not in the log, sorted
 }
 
 // MandateUse is one block of a mandate and what it allows in all: the keepers
@@ -68,6 +84,7 @@ type DenialBody struct {
 	// change that the keepers refused, its kind.
 	Action string `json:"action,omitempty"`
 
+	Asked *Asked      `json:"asked,omitempty"`
 	Code  string      `json:"code"`            // snake_case
 	Count int         `json:"count,omitempty"` // how many alike this entry stands for; 0 means 1
 	Door  identity.ID `json:"door,omitempty"`
@@ -234,8 +251,22 @@ func (b IntentBody) check() bool {
 	for _, m := range b.Mandate {
 		ok = ok && isDigest(m.ID) && m.Runs >= 0 && exact(m.Runs) && m.WallMS >= 0 && exact(m.WallMS)
 	}
-	return ok && len(b.Mandate) <= MaxMandate && named(b.Door) && named(b.Executor) && isDigest(b.Request) &&
+	return ok && b.Asked.check() && len(b.Mandate) <= MaxMandate && named(b.Door) && named(b.Executor) && isDigest(b.Request) &&
 		b.LeaseMS >= 0 && exact(b.LeaseMS) && b.DoorDecision.check() == nil
+}
+
+func (a *Asked) check() bool {
+	if a == nil {
+		return true
+	}
+	ok := a.CodeBytes >= 0 && exact(int64(a.CodeBytes))
+	for _, word := range slices.Concat([]string{a.DataClass, a.Language, a.Network, a.Sandbox, a.Tier, a.Via}, a.Withheld) {
+		ok = ok && plain(word, maxName)
+	}
+	for name, limit := range a.Limits {
+		ok = ok && plain(name, maxName) && exact(limit)
+	}
+	return ok && len(a.Limits) <= 16 && len(a.Withheld) <= 16
 }
 
 func (b OutcomeBody) check() bool {
@@ -260,7 +291,7 @@ func (b ConnectionBody) check() bool {
 }
 
 func (b DenialBody) check() bool {
-	return b.Code != "" && plain(b.Code, maxName) && b.Count >= 0 && exact(int64(b.Count)) && (b.Door == "" || named(b.Door))
+	return b.Asked.check() && b.Code != "" && plain(b.Code, maxName) && b.Count >= 0 && exact(int64(b.Count)) && (b.Door == "" || named(b.Door))
 }
 
 func (b GapBody) check() bool {

@@ -27,6 +27,10 @@ type Admission struct {
 // admins change tenants.
 const rulesSigned = 1
 
+// rulesCeilings are the rules since which an intent is held to its tenant's
+// ceiling. Logs that began before replay as they were written.
+const rulesCeilings = 2
+
 // change is one entry on its way into the tables.
 type change struct {
 	tx     audit.Tx
@@ -144,6 +148,9 @@ func (c *change) intent() error {
 		}
 	}
 	if err := c.vouching(b.Door, c.entry.Tenant); err != nil {
+		return err
+	}
+	if err := c.ceiling(b); err != nil {
 		return err
 	}
 	return c.spend(b)

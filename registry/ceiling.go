@@ -1,8 +1,12 @@
 package registry
 
 import (
+	"errors"
 	"slices"
 	"strings"
+
+	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/authz/destination"
 )
 
 // Ceiling is the most that a tenant's people can be allowed to run, whatever the
@@ -57,4 +61,67 @@ func (c *Ceiling) check() string {
 func isPattern(s string) bool {
 	return s != "" && len(s) <= maxPatternBytes && strings.Contains(s, ":") &&
 		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789.-_:*[]") == ""
+}
+
+// ceiling holds that an execution is within what an admin gave its tenant, so
+// that no node, whatever it decided, runs more. The code's length and the data's
+// class are the node's own word.
+//
+// INVARIANT: I9, authority only narrows along a chain.
+func (c *change) ceiling(b audit.IntentBody) error {
+	cluster, err := get[Cluster](c.tx, clusterKey)
+	if err != nil || cluster.Rules < rulesCeilings {
+		return err
+	}
+	t, err := get[Tenant](c.tx, tenantPrefix+c.entry.Tenant)
+	if errors.Is(err, ErrNotFound) {
+		return refuse("tenant", "the tenant does not exist")
+	}
+	if err != nil {
+		return err
+	}
+	var most Ceiling
+	if t.Ceiling != nil {
+		most = *t.Ceiling
+	}
+	if what := most.exceeded(b); what != "" {
+		return refuse("ceiling", "the execution is beyond its tenant's ceiling: %s", what)
+	}
+	return nil
+}
+
+// exceeded names what an execution has beyond the ceiling, "" if nothing.
+func (c Ceiling) exceeded(b audit.IntentBody) string {
+	asked := b.Asked
+	if asked == nil {
+		asked = &audit.Asked{}
+	}
+	beyond := func(allowed []string, word string) bool { return len(allowed) > 0 && !slices.Contains(allowed, word) }
+	switch {
+	case beyond(c.Languages, b.Language):
+		return "language"
+	case beyond(c.Sandboxes, b.Sandbox) && !slices.Contains(c.Sandboxes, "auto"):
+		return "sandbox"
+	case asked.DataClass != "" && beyond(c.DataClasses, asked.DataClass):
+		return "data class"
+	case c.CodeBytes > 0 && asked.CodeBytes > c.CodeBytes:
+		return "code"
+	}
+	reached, err := destination.Parse(b.Network)
+	if err != nil || len(destination.Covered(reached, c.Network)) < len(reached) {
+		return "network"
+	}
+	for _, l := range []struct {
+		name string
+		most int64
+	}{
+		{"memory_bytes", c.MemoryBytes}, {"wall_ms", c.TimeoutMS}, {"cpu_percent", int64(c.CPUPercent)}, {"output_bytes", c.OutputBytes},
+		{"file_size_bytes", c.FileSizeBytes}, {"processes", int64(c.Processes)},
+	} {
+		// A limit that is not there is none.
+		if got := b.Limits[l.name]; l.most > 0 && (got <= 0 || got > l.most) {
+			return l.name
+		}
+	}
+	return ""
 }

@@ -41,7 +41,7 @@ type Genesis struct {
 // Genesis whatever the order of its lists.
 func GenesisLeaf(g Genesis) ([]byte, error) {
 	b := GenesisBody{
-		Cluster: g.Cluster, Vouch: g.Vouch, Rules: rulesSigned, Signed: g.SignedPolicy, Members: slices.Clone(g.Members),
+		Cluster: g.Cluster, Vouch: g.Vouch, Rules: rulesCeilings, Signed: g.SignedPolicy, Members: slices.Clone(g.Members),
 		Agents: slices.Clone(g.Agents), Keys: slices.Clone(g.Keys), Tenants: make([]TenantBody, len(g.Tenants)),
 	}
 	for i, name := range g.Tenants {
@@ -106,7 +106,7 @@ func (c *change) genesis() error {
 	if !plain(b.Cluster, maxName) {
 		return refuse("malformed", "the name of the cluster is missing or malformed")
 	}
-	if b.Rules < 0 || b.Rules > rulesSigned {
+	if b.Rules < 0 || b.Rules > rulesCeilings {
 		return refuse("malformed", "the cluster began with rules that this version does not know")
 	}
 	if max(len(b.Members), len(b.Tenants), len(b.Agents), len(b.Keys)) > maxFirst {

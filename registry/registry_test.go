@@ -47,7 +47,7 @@ func TestWhatTheLogSaysIsWhatTheTablesHold(t *testing.T) {
 		return ack.Index
 	}
 
-	if c, err := reg.Cluster(); err != nil || c != (registry.Cluster{Name: "test", Vouch: true, Rules: 1}) {
+	if c, err := reg.Cluster(); err != nil || c != (registry.Cluster{Name: "test", Vouch: true, Rules: 2}) {
 		t.Errorf("Cluster = %+v, %v", c, err)
 	}
 	members, err := reg.Members()

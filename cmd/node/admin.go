@@ -23,7 +23,7 @@ type admin struct {
 	policy   *authz.Policy
 	policies *policies
 	used     *keyUse
-	denied   func(p identity.Principal, action, code string, d authz.Decision)
+	denied   func(p identity.Principal, action, code, via string, d authz.Decision)
 }
 
 const adminWait = 4 * time.Second
@@ -163,7 +163,7 @@ func (m *admin) write(ctx context.Context, by identity.Principal, entry audit.En
 		m.recorder.horizon.reach(ctx) // whoever is told that it is done may rely on it here
 	}
 	if refusal := new(audit.Refusal); errors.As(err, &refusal) {
-		m.denied(by, string(entry.Kind), refusal.Code, authz.Decision{})
+		m.denied(by, string(entry.Kind), refusal.Code, "", authz.Decision{})
 	}
 	return recordError(err)
 }

@@ -109,7 +109,7 @@ type gate struct {
 	directory directory
 	door      string // through which they come
 	odd       *quarantine
-	denied    func(p identity.Principal, action, code string, d authz.Decision)
+	denied    func(p identity.Principal, action, code, via string, d authz.Decision)
 }
 
 func (g *gate) Permit(ctx context.Context, p identity.Principal, action string) error {
@@ -128,7 +128,7 @@ func (g *gate) Permit(ctx context.Context, p identity.Principal, action string) 
 	}
 	// The auditor gets the codes, the policy and the facts' digest; the caller, what
 	// he can do about it.
-	g.denied(p, action, a2a.CodeDenied, dec)
+	g.denied(p, action, a2a.CodeDenied, g.door, dec)
 	denied := &a2a.Error{Code: a2a.CodeDenied, Message: "policy does not allow " + action}
 	for i, r := range dec.Reasons {
 		if i == 0 {

@@ -19,6 +19,10 @@ func TestPolicyAsAProduct(t *testing.T) {
 	if r := c.run("policy", "show", "--out", dir); r.code != exitOK {
 		t.Fatalf("policy show --out: %s", r.stderr)
 	}
+	original := filepath.Join(c.dir, "original")
+	if r := c.run("policy", "show", "--out", original); r.code != exitOK {
+		t.Fatalf("policy show --out: %s", r.stderr)
+	}
 	edit := func(name, from, to string) {
 		t.Helper()
 		file := filepath.Join(dir, name)
@@ -77,6 +81,18 @@ func TestPolicyAsAProduct(t *testing.T) {
 			t.Errorf("node %d: exit %d, %+v", node+1, r.code, rep.Error)
 		}
 	}
+	// What was denied is decided again, too; what the caller worded is not in the log.
+	c.exec(0, "--lang", "starlark", "--network", "allow=example.org:443", "-c", "result = 1")
+	c.await("the denials to be replayed", func() bool {
+		c.json(&replayed, "policy", "replay", original, "--last", "20")
+		allowed := 0
+		for _, d := range replayed.Differences {
+			if !d.Logged && d.Now {
+				allowed++
+			}
+		}
+		return allowed == 3 && replayed.NotDecided["a denial whose network the log does not hold"] == 1
+	})
 	var e authz.Explanation
 	c.json(&e, "policy", "explain", "--role", "viewer", "--lang", "starlark")
 	if e.Allow || len(e.WouldAllow) == 0 || len(e.WouldAllow[0]) != 2 || e.Policy != change.Digest {

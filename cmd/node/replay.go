@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"slices"
-	"time"
+	"strings"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
+	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/registry"
 )
 
@@ -36,7 +38,7 @@ type replayDifference struct {
 const (
 	replayDefault = 100
 	replayMost    = 10_000
-	replayNote    = "Roles and labels are those of now. The log holds the limits that a run got, which are taken as asked for; it holds no code, and of denials no facts."
+	replayNote    = "Roles and labels are those of now; the log holds no code and no words of a caller's own."
 )
 
 // Replay decides the newest logged executions again, under a candidate.
@@ -59,7 +61,7 @@ func (p *policies) Replay(ctx context.Context, req httpdoor.PolicyRequest) (any,
 	if err != nil {
 		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "%s", err)
 	}
-	defer func() { _ = candidate.Close() }() // its workers end; nothing can be lost
+	defer func() { _ = candidate.Close() }() // nothing can be lost
 	view := replayView{
 		Candidate: candidate.Digest(), Active: p.policy.Digest(), Differences: []replayDifference{}, NotDecided: map[string]int{}, Note: replayNote,
 	}
@@ -72,7 +74,15 @@ func (p *policies) Replay(ctx context.Context, req httpdoor.PolicyRequest) (any,
 		if err != nil {
 			return nil, err
 		}
-		if entry.Kind != audit.KindIntent && entry.Kind != audit.KindDenial {
+		switch entry.Kind {
+		case audit.KindIntent, audit.KindDenial:
+		case audit.KindGap:
+			var gap audit.GapBody
+			if err := audit.DecodeBody(entry.Body, &gap); err == nil && gap.Code == a2a.CodeDenied {
+				view.NotDecided["denials of which only the number is in the log"] += gap.Count
+			}
+			continue
+		default:
 			continue
 		}
 		view.Examined++
@@ -86,45 +96,91 @@ func (p *policies) Replay(ctx context.Context, req httpdoor.PolicyRequest) (any,
 
 // replay decides one entry again.
 func (p *policies) replay(ctx context.Context, candidate *authz.Policy, index uint64, e audit.Entry, view *replayView) error {
-	if e.Kind == audit.KindDenial {
-		view.NotDecided["denial: its facts are not in the log"]++
-		return nil
-	}
 	name := or(e.OnBehalf, e.Actor)
-	principal, ok := p.directory.Principal(name)
-	if !ok {
-		view.NotDecided["the principal is in force no more"]++
-		return nil
-	}
-	body, err := e.Intent()
+	q, why, err := p.logged(e, name)
 	if err != nil {
 		return err
 	}
-	at, err := audit.ParseTime(e.Time)
-	if err != nil {
-		at = time.Now()
+	if why != "" {
+		view.NotDecided[why]++
+		return nil
 	}
-	d, err := candidate.Decide(ctx, authz.Query{
-		Principal: principal, Action: authz.ExecRun, Tenant: e.Tenant, Via: "http", Now: at, Ceiling: p.directory.Ceiling(e.Tenant),
-		Vouched: principal.Kind != "agent",
-		Execution: &authz.ExecutionFacts{
-			Language: body.Language, Network: body.Network, Sandbox: body.Sandbox, CodeBytes: 1,
-			MemoryBytes: body.Limits["memory_bytes"], TimeoutMS: body.Limits["wall_ms"], CPUPercent: int(body.Limits["cpu_percent"]),
-			OutputBytes: body.Limits["output_bytes"], FileSizeBytes: body.Limits["file_size_bytes"], Processes: int(body.Limits["processes"]),
-		},
-		Node: authz.NodeFacts{ID: string(body.Executor), RunAllowed: true},
-	})
+	d, err := candidate.Decide(ctx, q)
 	if err != nil {
 		view.NotDecided["the candidate gave no answer"]++
 		return nil
 	}
-	logged := e.Decision != nil && e.Decision.Allow
-	if d.Allow == logged {
+	if d.Allow == e.Decision.Allow {
 		view.Same++
 		return nil
 	}
 	view.Differences = append(view.Differences, replayDifference{
-		Index: index, Task: e.Task, Actor: name, Logged: logged, Now: d.Allow, Reasons: slices.Concat([]string{}, d.Codes()),
+		Index: index, Task: e.Task, Actor: name, Logged: e.Decision.Allow, Now: d.Allow, Reasons: append([]string{}, d.Codes()...),
 	})
 	return nil
+}
+
+// logged is the question behind an intent or a denial, as far as the log holds
+// it; else why it cannot be asked again.
+func (p *policies) logged(e audit.Entry, name string) (q authz.Query, why string, err error) {
+	if e.Decision == nil {
+		return q, "refused by the keepers or abandoned, not by policy", nil
+	}
+	principal, ok := p.directory.Principal(name)
+	switch {
+	case !ok && strings.HasPrefix(name, string(identity.User)+":"):
+		return q, "a user's roles are his provider's, not in the log", nil
+	case !ok:
+		return q, "the principal is in force no more", nil
+	}
+	at, err := audit.ParseTime(e.Time)
+	if err != nil {
+		return q, "", err
+	}
+	q = authz.Query{
+		Principal: principal, Action: authz.ExecRun, Tenant: e.Tenant, Via: server.DoorHTTP, Now: at,
+		Vouched: principal.Kind != identity.Agent,
+	}
+	if e.Kind == audit.KindIntent {
+		body, err := e.Intent()
+		if err != nil {
+			return q, "", err
+		}
+		asked := body.Asked
+		if asked == nil { // of a version that did not say what was asked: what it got
+			asked = &audit.Asked{CodeBytes: 1, Limits: body.Limits, Via: q.Via, Sandbox: body.Sandbox}
+		}
+		p.ask(&q, asked, body.Executor)
+		q.Execution.Language, q.Execution.Network = body.Language, body.Network
+		return q, "", nil
+	}
+	body, err := e.Denial()
+	if err != nil {
+		return q, "", err
+	}
+	switch {
+	case body.Asked == nil:
+		return q, "a denial of a version that logged no facts", nil
+	case len(body.Asked.Withheld) > 0:
+		return q, "a denial whose " + strings.Join(body.Asked.Withheld, ", ") + " the log does not hold", nil
+	case body.Action != "":
+		q.Action, q.Via, q.Suspended = body.Action, body.Asked.Via, slices.Contains(e.Decision.Reasons, "tenant_suspended")
+		return q, "", nil
+	}
+	p.ask(&q, body.Asked, body.Door)
+	q.Execution.Language, q.Execution.Network = body.Asked.Language, body.Asked.Network
+	q.Node.RunAllowed = !slices.Contains(e.Decision.Reasons, "node_does_not_run")
+	q.Suspended = slices.Contains(e.Decision.Reasons, "tenant_suspended")
+	return q, "", nil
+}
+
+// ask makes it a question about running code.
+func (p *policies) ask(q *authz.Query, asked *audit.Asked, node identity.ID) {
+	q.Via, q.Ceiling = asked.Via, p.directory.Ceiling(q.Tenant)
+	q.Node = authz.NodeFacts{ID: string(node), Tier: asked.Tier, RunAllowed: true}
+	q.Execution = &authz.ExecutionFacts{
+		Sandbox: asked.Sandbox, DataClass: asked.DataClass, CodeBytes: asked.CodeBytes,
+		MemoryBytes: asked.Limits["memory_bytes"], TimeoutMS: asked.Limits["wall_ms"], CPUPercent: int(asked.Limits["cpu_percent"]),
+		OutputBytes: asked.Limits["output_bytes"], FileSizeBytes: asked.Limits["file_size_bytes"], Processes: int(asked.Limits["processes"]),
+	}
 }
