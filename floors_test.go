@@ -28,7 +28,7 @@ var floors = map[string]string{
 	// A program of the demonstration, a guest in the house.
 	"cmd/demo": "identity",
 	// Figures: what an agent does, and the bare log assembled as a node does.
-	"cmd/bench": "a2a a2a/client a2a/server a2a/taskstore audit consensus identity mesh registry",
+	"cmd/bench": "a2a a2a/client a2a/server a2a/taskstore audit authz authz/mandate consensus identity mesh registry",
 
 	// 4
 	"agent":                "a2a a2a/server audit authz authz/destination authz/mandate identity sandbox", // a2a/server: the types of the Path it walks

@@ -93,6 +93,10 @@ func bench(ctx context.Context, each time.Duration, starts int, only string, hug
 			})
 		}},
 		{"sandboxes", func() error { return l.measureSandboxes(ctx, t, each) }},
+		{"decisions", func() error { return measureDecisions(ctx, t, each) }},
+		{"policies", func() error {
+			return l.onCluster(ctx, 3, func(c *cluster) error { return measureApply(ctx, c, t, 4*starts) })
+		}},
 		{"audit appends", func() error { return l.measureAppends(ctx, t, each) }},
 		{"audit reading", func() error { return l.measureReading(ctx, t, each, huge) }},
 		{"A2A tasks", func() error { return l.measureTasks(ctx, t, each) }},
