@@ -264,6 +264,10 @@ func (c *change) vouching(node identity.ID, tenant string) error {
 // admin holds that whoever changes the tables is in force. A node may speak
 // about members only, that is when one joins or leaves.
 func (c *change) admin() error {
+	// Decision 0035: whoever holds one node could invent users with any role.
+	if isUser(c.entry.Actor) {
+		return refuse("user", "users of an identity provider change nothing that all nodes hold: what they may stands in no table")
+	}
 	s, err := standingOf(c.tx, c.entry.Actor, c.time)
 	if err != nil {
 		return missing(err, "principal", "the principal who asks is not registered")

@@ -193,6 +193,8 @@ func refused(r *audit.Refusal) error {
 	switch r.Code {
 	case "signature":
 		return &a2a.Error{Code: a2a.CodeDenied, Message: r.Message, Hint: "sign it with the agent's key: agenticraft --agent-key FILE …"}
+	case "user":
+		return &a2a.Error{Code: a2a.CodeDenied, Message: r.Message, Hint: "use an agent's key that an admin registered (agenticraft agent add, then --agent-key FILE), or an API key"}
 	case "role", "scope", "vouching", "principal":
 		return &a2a.Error{Code: a2a.CodeDenied, Message: r.Message}
 	}

@@ -51,12 +51,13 @@ func devGenesis(data string, keys []*identity.Key) (secrets, error) {
 	for i, key := range keys {
 		members = append(members, registry.MemberBody{ID: key.ID(), Role: registry.Keeper, Name: fmt.Sprintf("node%d", i+1)})
 	}
-	return newCluster(data, "dev", members)
+	return newCluster(data, "dev", members, false)
 }
 
 // newCluster writes the genesis, an API key of role admin and the key of an
-// agent that may run code. The genesis comes last: who finds it finds all.
-func newCluster(data, name string, keepers []registry.MemberBody) (secrets, error) {
+// agent that may run code and, where policies must be signed, is the admin who can.
+// The genesis comes last: who finds it finds all.
+func newCluster(data, name string, keepers []registry.MemberBody, signedPolicy bool) (secrets, error) {
 	var suffix [4]byte
 	_, _ = rand.Read(suffix[:]) // never fails (crypto/rand)
 	g := registry.Genesis{
@@ -65,6 +66,8 @@ func newCluster(data, name string, keepers []registry.MemberBody) (secrets, erro
 		Vouch:   true,
 		Tenants: []string{defaultTenant},
 		Members: keepers,
+
+		SignedPolicy: signedPolicy,
 	}
 	text, id, hash, err := authz.NewAPIKey()
 	if err != nil {
@@ -77,7 +80,11 @@ func newCluster(data, name string, keepers []registry.MemberBody) (secrets, erro
 	if err != nil {
 		return secrets{}, err
 	}
-	g.Agents = []registry.AgentBody{{ID: agent.ID(), Name: "first-agent", Tenant: defaultTenant, Roles: []string{"runner"}}}
+	roles := []string{"runner"}
+	if signedPolicy {
+		roles = []string{registry.RoleAdmin, "runner"}
+	}
+	g.Agents = []registry.AgentBody{{ID: agent.ID(), Name: "first-agent", Tenant: defaultTenant, Roles: roles}}
 	leaf, err := registry.GenesisLeaf(g)
 	if err != nil {
 		return secrets{}, err
@@ -92,7 +99,7 @@ func newCluster(data, name string, keepers []registry.MemberBody) (secrets, erro
 type initFlags struct {
 	data, name, http, genesis string
 	mesh, keepers             []string
-	keyOnly                   bool
+	keyOnly, signedPolicy     bool
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -117,6 +124,9 @@ ADDR is a multiaddr such as /ip4/192.0.2.7/tcp/8520.`,
 			if f.genesis != "" && len(f.keepers) > 0 {
 				return usage("--genesis joins a cluster, --keeper begins one: give one of them")
 			}
+			if f.signedPolicy && (f.genesis != "" || f.keyOnly) {
+				return usage("--signed-policy is said once, where the cluster begins")
+			}
 			return a.init(f)
 		},
 	}
@@ -128,6 +138,7 @@ ADDR is a multiaddr such as /ip4/192.0.2.7/tcp/8520.`,
 	flags.StringArrayVar(&f.keepers, "keeper", nil, "ID@ADDR of another keeper (may be repeated)")
 	flags.StringVar(&f.genesis, "genesis", "", "join the cluster that begins with this file")
 	flags.BoolVar(&f.keyOnly, "key-only", false, "only make the node's key and print its ID")
+	flags.BoolVar(&f.signedPolicy, "signed-policy", false, "the cluster takes only policies that an admin's agent key signed; the first agent is such an admin")
 	return cmd
 }
 
@@ -162,7 +173,7 @@ func (a *app) init(f initFlags) error {
 	self := registry.MemberBody{ID: key.ID(), Role: registry.Keeper, Addrs: f.mesh}
 	if f.genesis != "" {
 		err = joinGenesis(data, f.genesis, key.ID())
-	} else if _, err = newCluster(data, f.name, append([]registry.MemberBody{self}, others...)); err == nil {
+	} else if _, err = newCluster(data, f.name, append([]registry.MemberBody{self}, others...), f.signedPolicy); err == nil {
 		made["api_key_file"], made["agent_key"] = filepath.Join(data, apiKeyFile), filepath.Join(data, agentKeyFile)
 	}
 	if err != nil {

@@ -53,6 +53,7 @@ func TestInitOnThreeMachines(t *testing.T) {
 		{"init", "--data", data(9), "--keeper", "nobody"},
 		{"init", "--data", data(9), "--genesis", genesis},
 		{"init", "--data", data(8), "--genesis", "/dev/null"},
+		{"init", "--data", data(8), "--genesis", genesis, "--signed-policy"},
 		{"init", "--data", data(8), "--genesis", genesis, "--keeper", b + "@" + addr(1)},
 	} {
 		if r := c.run(args...); r.code == exitOK {

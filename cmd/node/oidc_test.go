@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,9 +92,25 @@ func TestUsersOfAnOpenIDProvider(t *testing.T) {
 	if r := c.runWith(staff, "", "key", "list"); r.code != exitOK {
 		t.Errorf("a user reads with the role of his group: exit %d, %s", r.code, r.stderr)
 	}
-	if r := c.runWith(staff, "", "tenant", "create", "mine"); r.code == exitOK {
-		t.Error("a user whom no registry knows changed the registry")
+	for _, change := range [][]string{
+		{"tenant", "create", "mine"}, {"key", "create", "--name", "mine", "--role", "admin"}, {"role", "grant", "first-agent", "admin"}, {"policy", "apply", "--rollback"},
+	} {
+		if r := c.runWith(staff, "", change...); r.code == exitOK {
+			t.Errorf("a user whom no registry knows changed the registry: %v", change)
+		} else if change[0] != "policy" && (r.code != exitDenied || !strings.Contains(r.stderr, "agent add")) {
+			t.Errorf("%v: exit %d, %s; want what to do instead", change, r.code, r.stderr)
+		}
 	}
+	c.await("the refusals to be in the log", func() bool {
+		c.json(&page, "audit", "list", "--kind", "denial", "--limit", "20")
+		refused := 0
+		for _, e := range page.Entries {
+			if d, err := e.Entry.Denial(); err == nil && d.Code == "user" {
+				refused++
+			}
+		}
+		return refused >= 3
+	})
 	if r := c.runWith(nil, "", "exec", "--lang", "starlark", "--agent-key", c.data+"/"+agentKeyFile, "-c", "result = 1"); r.code != exitOK {
 		t.Errorf("agents' own tokens beside users': exit %d, %s", r.code, r.stderr)
 	}
