@@ -179,7 +179,9 @@ func (p *Policy) try(ctx context.Context, modules map[string]string) (*bundle, e
 // deniesNobody holds a policy to what every policy must deny.
 func (b *bundle) deniesNobody(ctx context.Context) error {
 	for _, q := range []Query{{}, {Action: ExecRun, Execution: &ExecutionFacts{Language: "python"}}, {Action: RoleGrant}} {
-		d, err := b.ask(ctx, q)
+		asked, cancel := context.WithTimeout(ctx, trialOfOne)
+		d, err := b.ask(asked, q)
+		cancel()
 		if err != nil {
 			return fmt.Errorf("%w: trial query: %w", ErrPolicy, err)
 		}

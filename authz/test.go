@@ -35,6 +35,7 @@ type Golden struct {
 const (
 	goldenNow    = 1_800_000_000    // Unix seconds
 	testTimeout  = 5 * time.Second  // of one Rego test
+	trialOfOne   = 2 * time.Second  // of one query that every policy must deny, which no decision is given
 	trialTimeout = 10 * time.Second // of all that a policy is put to before it activates
 	maxGolden    = 10_000
 	maxTestFault = 20

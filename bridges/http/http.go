@@ -162,6 +162,8 @@ type Policies interface {
 	Apply(ctx context.Context, by identity.Principal, req PolicyRequest) (any, error)
 	Before(ctx context.Context, layer string) (any, error)
 	Replay(ctx context.Context, req PolicyRequest) (any, error)
+	// Refused notes a policy that was sent to be applied and is none.
+	Refused(by identity.Principal, err error)
 }
 
 // ExplainRequest asks why something would be allowed or denied. Who asks it is a
