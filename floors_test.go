@@ -38,8 +38,8 @@ var floors = map[string]string{
 	"bridges/nats":         "a2a a2a/natsrpc a2a/server identity",
 	"mesh":                 "a2a identity",
 	"registry":             "audit authz/destination identity", // keepers hold intents to their tenant's network
-	"audit/threat":         "audit identity", // an alert names a node
-	"audit/export":         "audit",          // what other tools read, for the door and the offline verifier
+	"audit/threat":         "audit identity",                   // an alert names a node
+	"audit/export":         "audit",                            // what other tools read, for the door and the offline verifier
 	"bridges/http/console": "",
 
 	// 3
