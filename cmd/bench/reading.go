@@ -92,25 +92,27 @@ func (f *filledLog) write(ctx context.Context, recorder *audit.Recorder, n int) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var next atomic.Int64
-	faults := make([]error, fillWriters)
+	var fault error // of the first writer that failed; the others then stop
+	var failing sync.Once
 	var work sync.WaitGroup
-	for w := range fillWriters {
+	for range fillWriters {
 		work.Go(func() {
-			for faults[w] == nil {
+			for ctx.Err() == nil {
 				at := next.Add(1)
 				if at > int64(n) {
 					return
 				}
 				e := sample
 				e.Task, e.Actor = a2a.NewJTI(), actor(int(at))
-				if _, faults[w] = recorder.Record(ctx, e); faults[w] != nil {
+				if _, err := recorder.Record(ctx, e); err != nil {
+					failing.Do(func() { fault = err })
 					cancel()
 				}
 			}
 		})
 	}
 	work.Wait()
-	return errors.Join(faults...)
+	return fault
 }
 
 func actor(n int) string { return "service:client" + strconv.Itoa(n%actors) }
