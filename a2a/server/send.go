@@ -102,12 +102,12 @@ func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk
 	case admitted.Run == nil && admitted.Talk == nil:
 		return nil, nil, nil, errors.New("path admitted a request without a run")
 	}
+	var task *sdk.Task
 	follow, err := h.start(ctx, admitted, req, push)
 	if errors.Is(err, taskstore.ErrExists) {
-		task, follow, err := h.askedBefore(ctx, admitted, caller, req)
-		return task, nil, follow, err
+		task, follow, err = h.askedBefore(ctx, admitted, caller, req)
 	}
-	return nil, nil, follow, err
+	return task, nil, follow, err
 }
 
 func checkRequest(req *sdk.SendMessageRequest) error {
