@@ -76,11 +76,11 @@ var addable = map[string]bool{
 
 // ask evaluates a query that nobody will act on.
 func (f *inForce) ask(ctx context.Context, q Query, log *slog.Logger) (Decision, error) {
-	facts, err := newFacts(q)
+	of, err := newFacts(q)
 	if err != nil {
 		return Decision{Policy: f.digest}, err
 	}
-	return f.decide(ctx, facts, log)
+	return f.decide(ctx, of, log)
 }
 
 // decide asks the base and, if it denies, the additions: they can turn a denial

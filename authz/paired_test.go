@@ -39,10 +39,10 @@ func BenchmarkPaired(b *testing.B) {
 		}
 	}
 	fresh := func(i int) authz.Query {
-		asked, q := *q.Execution, q
+		asked, out := *q.Execution, q
 		asked.CodeBytes += 1 + i%(1<<19)
-		q.Execution = &asked
-		return q
+		out.Execution = &asked
+		return out
 	}
 	verify := func(chain string, holder identity.ID) {
 		if _, err := mandate.Verify(chain, mandate.Options{Cluster: "agenticraft:bench", Holder: holder}); err != nil {

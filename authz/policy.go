@@ -115,19 +115,19 @@ func (p *Policy) Decide(ctx context.Context, q Query) (Decision, error) {
 // decide answers from memory or evaluates, on the caller's goroutine: handing a
 // query to another one and waiting costs as much as evaluating it.
 func (p *Policy) decide(ctx context.Context, q Query) (Decision, error) {
-	facts, err := newFacts(q)
+	of, err := newFacts(q)
 	if err != nil {
 		return Decision{}, err
 	}
 	select {
 	case <-p.closing:
-		return Decision{Input: facts.digest}, ErrClosed
+		return Decision{Input: of.digest}, ErrClosed
 	default:
 	}
 	if err := ctx.Err(); err != nil { // who has left needs no answer
-		return Decision{Input: facts.digest}, err
+		return Decision{Input: of.digest}, err
 	}
-	if d, ok := p.active.Load().remembered(facts); ok {
+	if d, ok := p.active.Load().remembered(of); ok {
 		return d, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
@@ -136,14 +136,14 @@ func (p *Policy) decide(ctx context.Context, q Query) (Decision, error) {
 	case p.turns <- struct{}{}:
 		defer func() { <-p.turns }()
 	case <-p.closing:
-		return Decision{Input: facts.digest}, ErrClosed
+		return Decision{Input: of.digest}, ErrClosed
 	case <-ctx.Done():
-		return Decision{Input: facts.digest}, ctx.Err()
+		return Decision{Input: of.digest}, ctx.Err()
 	}
 	f := p.active.Load()
-	d, err := f.decide(ctx, facts, p.log)
+	d, err := f.decide(ctx, of, p.log)
 	if err == nil {
-		f.remember(facts, d)
+		f.remember(of, d)
 	}
 	return d, err
 }
@@ -194,11 +194,11 @@ func (b *bundle) deniesNobody(ctx context.Context) error {
 
 // ask evaluates a query, as a trial.
 func (b *bundle) ask(ctx context.Context, q Query) (Decision, error) {
-	facts, err := newFacts(q)
+	of, err := newFacts(q)
 	if err != nil {
 		return Decision{Policy: b.digest}, err
 	}
-	return b.decide(ctx, facts)
+	return b.decide(ctx, of)
 }
 
 // decide evaluates a query on the calling goroutine.

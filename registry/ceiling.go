@@ -115,8 +115,12 @@ func (c Ceiling) exceeded(b audit.IntentBody) string {
 		name string
 		most int64
 	}{
-		{"memory_bytes", c.MemoryBytes}, {"wall_ms", c.TimeoutMS}, {"cpu_percent", int64(c.CPUPercent)}, {"output_bytes", c.OutputBytes},
-		{"file_size_bytes", c.FileSizeBytes}, {"processes", int64(c.Processes)},
+		{"memory_bytes", c.MemoryBytes},
+		{"wall_ms", c.TimeoutMS},
+		{"cpu_percent", int64(c.CPUPercent)},
+		{"output_bytes", c.OutputBytes},
+		{"file_size_bytes", c.FileSizeBytes},
+		{"processes", int64(c.Processes)},
 	} {
 		// A limit that is not there is none.
 		if got := b.Limits[l.name]; l.most > 0 && (got <= 0 || got > l.most) {
