@@ -33,12 +33,24 @@ func readEntry(tx *bbolt.Tx, index uint64) (Indexed, error) {
 	if leaf == nil {
 		return Indexed{}, fmt.Errorf("entry %d: %w", index, ErrNotFound)
 	}
-	one := Indexed{Index: index, Leaf: leaf}
-	// Apply decoded it strictly when it came in.
-	if err := json.Unmarshal(leaf, &one.Entry); err != nil {
-		return Indexed{}, fmt.Errorf("entry %d: %w: %w", index, ErrInvalid, err)
+	e, err := storedEntry(leaf)
+	if err != nil {
+		return Indexed{}, fmt.Errorf("entry %d: %w", index, err)
 	}
-	return one, nil
+	return Indexed{Index: index, Leaf: leaf, Entry: e}, nil
+}
+
+// storedEntry reads a leaf that was decoded strictly when it came in.
+func storedEntry(leaf []byte) (Entry, error) {
+	e, ok := strictEntry(leaf)
+	if ok {
+		return e, nil
+	}
+	e = Entry{}
+	if err := json.Unmarshal(leaf, &e); err != nil {
+		return Entry{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return e, nil
 }
 
 // Attestation is the signature of the author of the entry at index over the
@@ -196,11 +208,11 @@ func (s *Store) read(from, until uint64) ([]Indexed, error) {
 			if index >= until {
 				return nil
 			}
-			one := Indexed{Index: index, Leaf: bytes.Clone(v)}
-			if err := json.Unmarshal(v, &one.Entry); err != nil {
-				return fmt.Errorf("entry %d: %w: %w", index, ErrInvalid, err)
+			e, err := storedEntry(v)
+			if err != nil {
+				return fmt.Errorf("entry %d: %w", index, err)
 			}
-			out = append(out, one)
+			out = append(out, Indexed{Index: index, Leaf: bytes.Clone(v), Entry: e})
 		}
 		return nil
 	})
