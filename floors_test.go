@@ -54,7 +54,7 @@ var floors = map[string]string{
 	"authz":                   "identity authz/destination internal/recent",
 	"authz/mandate":           "identity authz/destination internal/recent",
 	"authz/destination":       "", // HOST:PORT and its patterns, which policy and mandates share
-	"audit":                   "identity",
+	"audit":                   "identity internal/recent",
 	"audit/audittest":         "audit identity",
 	"consensus":               "identity",
 	"consensus/consensustest": "consensus identity",

@@ -17,7 +17,7 @@ import (
 type applier struct {
 	tx     *bbolt.Tx
 	admit  Admission
-	origin string
+	known  *attested // of the log that it writes
 	size   uint64
 	tree   tlog.HashReader
 	added  []indexable
@@ -26,9 +26,9 @@ type applier struct {
 	entries, hashes, batches, ids, once, tasks, open, state *bbolt.Bucket
 }
 
-func newApplier(tx *bbolt.Tx, admit Admission, origin string, size uint64) *applier {
+func newApplier(tx *bbolt.Tx, admit Admission, known *attested, size uint64) *applier {
 	a := &applier{
-		tx: tx, admit: admit, origin: origin, size: size, tree: treeReader(tx), memo: map[string]any{},
+		tx: tx, admit: admit, known: known, size: size, tree: treeReader(tx), memo: map[string]any{},
 		entries: tx.Bucket(bucketEntries), hashes: tx.Bucket(bucketTree),
 		batches: tx.Bucket(bucketBatches), ids: tx.Bucket(bucketIDs), once: tx.Bucket(bucketOnce),
 		tasks: tx.Bucket(bucketTasks), open: tx.Bucket(bucketOpen),
@@ -50,7 +50,7 @@ func (a *applier) command(cmd []byte) ([]byte, error) {
 		return refuseAll(1, "bad_command", "the command is malformed"), nil
 	case b.withheld():
 		return refuseAll(len(b.leaves), "bad_command", "an entry is missing"), nil
-	case !b.Verify(a.origin):
+	case !a.known.verify(b.Attestation):
 		return refuseAll(len(b.leaves), "bad_signature", "the command is not signed by its author for this log"), nil
 	}
 	results, err := a.batch(b)

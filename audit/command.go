@@ -1,10 +1,12 @@
 package audit
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 
 	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/internal/recent"
 )
 
 const (
@@ -124,20 +126,54 @@ func decodeBatch(cmd []byte) (batch, error) {
 // keeper must stop at it: others may have applied it.
 var errVersion = fmt.Errorf("%w: unknown version", ErrInvalid)
 
+// attested remembers attestations that hold for a log, which they do for ever. A
+// leader verifies each command before it proposes it, and again as it applies
+// it: the second time it only looks.
+type attested struct {
+	origin string
+	known  recent.Map[Hash, struct{}]
+}
+
+const attestedHalf = 1024
+
+func newAttested(origin string) *attested {
+	return &attested{origin: origin, known: recent.Map[Hash, struct{}]{Half: attestedHalf}}
+}
+
+func (k *attested) verify(a Attestation) bool {
+	// Everything that the signature depends on; the first two have one length each.
+	text := make([]byte, 0, len(a.Sig)+len(a.Author)+len(a.Hashes)*len(Hash{}))
+	text = append(append(text, a.Sig...), a.Author...)
+	for _, h := range a.Hashes {
+		text = append(text, h[:]...)
+	}
+	key := Hash(sha256.Sum256(text))
+	if _, ok := k.known.Get(key); ok {
+		return true
+	}
+	if !a.Verify(k.origin) {
+		return false
+	}
+	k.known.Put(key, struct{}{})
+	return true
+}
+
 // Check reports whether every keeper of this version could apply cmd; see
 // [CheckCommand].
-func (s *Store) Check(cmd []byte) error { return CheckCommand(s.origin, cmd) }
+func (s *Store) Check(cmd []byte) error { return checkCommand(s.attested, cmd) }
 
 // CheckCommand reports whether every keeper of this version could apply cmd:
 // a known version, well formed, signed by its author for the log named origin.
 // A leader calls it before it puts a command into its raft log, because a
 // command of an unknown version stops every keeper.
-func CheckCommand(origin string, cmd []byte) error {
+func CheckCommand(origin string, cmd []byte) error { return checkCommand(newAttested(origin), cmd) }
+
+func checkCommand(known *attested, cmd []byte) error {
 	b, err := decodeBatch(cmd)
 	if err != nil {
 		return err
 	}
-	if !b.Verify(origin) {
+	if !known.verify(b.Attestation) {
 		return fmt.Errorf("%w: command signature", ErrInvalid)
 	}
 	return nil

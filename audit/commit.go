@@ -49,7 +49,7 @@ func (s *Store) begin(size uint64) error {
 		if err != nil {
 			return err
 		}
-		s.open = &openTx{tx: tx, applier: newApplier(tx, s.admit, s.origin, size)}
+		s.open = &openTx{tx: tx, applier: newApplier(tx, s.admit, s.attested, size)}
 		return nil
 	})
 }
@@ -243,7 +243,7 @@ func (s *Store) redo() {
 				if at, err = decodeApplied(tx.Bucket(bucketMeta).Get(keyApplied)); err != nil {
 					return err
 				}
-				o := &openTx{tx: tx, applier: newApplier(tx, s.admit, s.origin, at.size)}
+				o := &openTx{tx: tx, applier: newApplier(tx, s.admit, s.attested, at.size)}
 				for _, one := range s.undone {
 					if one.index <= at.index {
 						continue

@@ -168,7 +168,7 @@ func (s *Store) fetchPart(ctx context.Context, at applied, to snapshotMeta) erro
 
 // replay applies a part in tx and checks that it belongs to the described log.
 func (s *Store) replay(tx *bbolt.Tx, part Batches, size uint64, to snapshotMeta) (uint64, error) {
-	a := newApplier(tx, s.admit, s.origin, size)
+	a := newApplier(tx, s.admit, s.attested, size)
 	for _, cmd := range part.Batches {
 		b, err := decodeBatch(cmd)
 		if err != nil {

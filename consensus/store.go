@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -35,7 +33,6 @@ const (
 	storeFormat byte = 2
 	lockTimeout      = 2 * time.Second
 	logCache         = 64 // entries kept in memory for followers
-	entryHead        = 1 + 8 + 8
 )
 
 var (
@@ -87,20 +84,6 @@ var (
 	_ raft.LogStore    = (*store)(nil)
 	_ raft.StableStore = (*store)(nil)
 )
-
-// HasLog reports whether a folder holds the raft log and vote of a keeper, or of
-// one that was about to begin.
-func HasLog(dir string) (bool, error) {
-	for _, name := range []string{filepath.Join(raftFolder, stableName), oldFile} {
-		switch _, err := os.Stat(filepath.Join(dir, name)); {
-		case err == nil:
-			return true, nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return false, fmt.Errorf("look for raft's log: %w", err)
-		}
-	}
-	return false, nil
-}
 
 func openStore(cfg storeConfig) (*store, error) {
 	s := &store{cfg: cfg, writes: make(chan storeWrite), stopped: make(chan struct{})}
@@ -238,34 +221,6 @@ func (s *store) joins() error {
 		return err
 	}
 	return s.begun()
-}
-
-// MarkRestored notes in a stopped keeper's folder that its state machine was
-// given the state up to a raft entry from elsewhere, which may lie past the end
-// of its raft log. Term and vote stay as they are.
-func MarkRestored(dir string, index uint64) (err error) {
-	begun, err := HasLog(dir)
-	switch {
-	case err != nil:
-		return fmt.Errorf("note restore: %w", err)
-	case !begun:
-		return fmt.Errorf("note restore: %s holds no raft log", dir)
-	}
-	if err := moveOld(dir); err != nil {
-		return fmt.Errorf("note restore: %w", err)
-	}
-	values, err := openStable(filepath.Join(dir, raftFolder, stableName))
-	if err != nil {
-		return fmt.Errorf("note restore: %w", err)
-	}
-	defer func() { err = errors.Join(err, values.close()) }()
-	if values.get(keyFormat) == nil {
-		return nil // nothing was begun, so nothing is to be noted
-	}
-	if err := values.set(map[string][]byte{keyRestored: indexKey(index)}); err != nil {
-		return fmt.Errorf("note restore: %w", err)
-	}
-	return nil
 }
 
 // restoring notes that the state machine is about to move to index, past the
@@ -504,43 +459,4 @@ func indexKey(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, i
 
 func checksum(key, body []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body)
-}
-
-// encodeEntry: type (1 byte), term, time of append (Unix
-// nanoseconds), length of extensions (uvarint), extensions, data.
-func encodeEntry(entry *raft.Log) []byte {
-	body := make([]byte, 0, entryHead+binary.MaxVarintLen32+len(entry.Extensions)+len(entry.Data))
-	body = append(body, byte(entry.Type))
-	body = binary.BigEndian.AppendUint64(body, entry.Term)
-	var at int64
-	if !entry.AppendedAt.IsZero() {
-		at = entry.AppendedAt.UnixNano()
-	}
-	body = binary.BigEndian.AppendUint64(body, uint64(at))
-	body = binary.AppendUvarint(body, uint64(len(entry.Extensions)))
-	body = append(body, entry.Extensions...)
-	return append(body, entry.Data...)
-}
-
-// decodeEntry takes the body of a record apart, which it keeps.
-func decodeEntry(index uint64, body []byte, entry *raft.Log) error {
-	corrupt := fmt.Errorf("raft log entry %d: %w", index, ErrCorrupt)
-	if len(body) < entryHead {
-		return corrupt
-	}
-	*entry = raft.Log{Index: index, Type: raft.LogType(body[0]), Term: binary.BigEndian.Uint64(body[1:])}
-	if at := int64(binary.BigEndian.Uint64(body[9:])); at != 0 {
-		entry.AppendedAt = time.Unix(0, at)
-	}
-	rest := body[17:]
-	size, n := binary.Uvarint(rest)
-	if n <= 0 || size > uint64(len(rest)-n) {
-		return corrupt
-	}
-	rest = rest[n:]
-	if size > 0 {
-		entry.Extensions = append([]byte{}, rest[:size]...)
-	}
-	entry.Data = rest[size:]
-	return nil
 }
