@@ -15,13 +15,13 @@ import (
 // applier writes entries into one transaction. It has no clock, no randomness
 // and no I/O but the transaction's.
 type applier struct {
-	tx     *bbolt.Tx
-	admit  Admission
-	known  *attested // of the log that it writes
-	size   uint64
-	tree   tlog.HashReader
-	added  []indexable
-	memo   map[string]any // of the admission rules; see [Memo]
+	tx    *bbolt.Tx
+	admit Admission
+	known *attested // of the log that it writes
+	size  uint64
+	tree  tlog.HashReader
+	added []indexable
+	memo  map[string]any // of the admission rules; see [Memo]
 
 	entries, hashes, batches, ids, once, tasks, open, state *bbolt.Bucket
 }
