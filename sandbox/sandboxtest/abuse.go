@@ -123,6 +123,6 @@ var others = []testCase{
 	{name: "module: memory.grow bomb", proves: "memory ends at the limit", status: sandbox.OutOfMemory, exit: 137, code: map[string]string{"wasm": string(Module{Memory: 1, Body: "\x03\x40\x41\x10\x40\x00\x41\x7f\x47\x0d\x00\x0b\x00"}.Bytes())}},
 	{name: "module: 4 GiB at the start", proves: "a module that asks for more than there is does not begin", status: sandbox.OutOfMemory, exit: 137, code: map[string]string{"wasm": string(Module{Memory: 65536}.Bytes())}},
 	{name: "module: giant table", proves: "tables are memory", status: sandbox.OutOfMemory, exit: 137, code: map[string]string{"wasm": string(Module{Table: 1 << 27, Body: "\x41\x00\xd0\x70\x41\x80\x80\x80\xc0\x00\xfc\x11\x00"}.Bytes())}},
-	{name: "module: recursion without end", proves: "a stack without end ends", status: sandbox.OutOfMemory, exit: 137, code: map[string]string{"wasm": string(Module{Body: "\x10\x00"}.Bytes())}},
+	{name: "module: recursion without end", proves: "a stack without end ends", prepare: memory(64 << 20), status: sandbox.OutOfMemory, exit: 137, code: map[string]string{"wasm": string(Module{Body: "\x10\x00"}.Bytes())}},
 	{name: "module: endless loop", proves: "a loop without a call is ended too", prepare: wall(time.Second / 2), status: sandbox.Timeout, exit: 124, code: map[string]string{"wasm": string(Module{Body: "\x03\x40\x0c\x00\x0b"}.Bytes())}},
 }

@@ -79,7 +79,6 @@ func TestHostileModules(t *testing.T) {
 		says   string
 	}{
 		{"endless loop", sandboxtest.Module{Body: loop}.Bytes(), sandbox.Timeout, 124, "", "time limit"},
-		{"endless recursion", sandboxtest.Module{Body: "\x10\x00"}.Bytes(), sandbox.OutOfMemory, 137, "", ""},
 		{"memory without end", sandboxtest.Module{Memory: 1, Body: grow}.Bytes(), sandbox.OutOfMemory, 137, "", ""},
 		{"memory at the start", sandboxtest.Module{Memory: 60000}.Bytes(), sandbox.OutOfMemory, 137, "", ""},
 		{"giant table", sandboxtest.Module{Table: 1 << 27}.Bytes(), sandbox.OK, 0, "", ""}, // nobody touches it
@@ -95,8 +94,12 @@ func TestHostileModules(t *testing.T) {
 		{"import of another shape", sandboxtest.Module{Imports: []sandboxtest.Import{sandboxtest.WASI("fd_write", 2)}}.Bytes(), sandbox.Error, 1, "language_error", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			s := spec("a", tt.module)
+			if tt.status != sandbox.Timeout {
+				s.Limits.Wall = time.Minute // another limit is what it meets
+			}
 			began := time.Now()
-			r, err := b.Run(t.Context(), spec("a", tt.module), nil)
+			r, err := b.Run(t.Context(), s, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,6 +111,33 @@ func TestHostileModules(t *testing.T) {
 	}
 	if r, err := b.Run(t.Context(), spec("a", hello), nil); err != nil || r.Status != sandbox.OK {
 		t.Errorf("a good module after them = %s, %v", r.Status, err)
+	}
+}
+
+// Recursion without end meets the memory limit or, where that is high, the most
+// that a call stack may have.
+func TestEndlessRecursion(t *testing.T) {
+	b := open(t, wasm.Config{})
+	module := sandboxtest.Module{Body: "\x10\x00"}.Bytes() // call 0
+	for _, tt := range []struct {
+		memory int64
+		status sandbox.Status
+		exit   int
+		code   string
+		says   string
+	}{
+		{64 << 20, sandbox.OutOfMemory, 137, "", ""},
+		{512 << 20, sandbox.Error, 1, "language_error", "stack overflow"},
+	} {
+		s := spec("a", module)
+		s.Limits.Memory = tt.memory
+		r, err := b.Run(t.Context(), s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Status != tt.status || r.ExitCode != tt.exit || r.ErrorCode != tt.code || !strings.Contains(r.Message, tt.says) {
+			t.Errorf("%d bytes: ended as %s, exit code %d, %q: %s; want %s, %d, %q, %s", tt.memory, r.Status, r.ExitCode, r.ErrorCode, r.Message, tt.status, tt.exit, tt.code, tt.says)
+		}
 	}
 }
 
