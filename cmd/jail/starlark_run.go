@@ -64,8 +64,12 @@ func runStarlark(q protocol.Request, out *output) (report protocol.Report, value
 		}
 	}
 	globals, err := starlark.ExecFileOptions(dialect, thread, programName, q.Code, predeclared(q, printed))
-	if why := stopped.Load(); why != running && err != nil {
-		return stoppedReport(why), nil, cut(describe(err, q.Code), maxTrace)
+	// A program that ends by itself before it is stopped is believed, unless it flooded.
+	if why := stopped.Load(); why == stoppedByFlood || why != running && err != nil {
+		if err != nil {
+			trace = cut(describe(err, q.Code), maxTrace)
+		}
+		return stoppedReport(why), nil, trace
 	}
 	var exit *exitRequest
 	switch {

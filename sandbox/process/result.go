@@ -36,7 +36,7 @@ func (r *run) result(ctx context.Context, exit jail.Exit, err error) sandbox.Res
 	case exit.Killed && errors.Is(cause, errTimeout):
 		res.Status, res.ExitCode = sandbox.Timeout, exitTimeout
 		res.Message = fmt.Sprintf("it ran longer than %v", r.spec.Limits.Wall)
-	case exit.Killed && errors.Is(cause, errFlood):
+	case errors.Is(cause, errFlood): // how fast the end came changes nothing about that
 		res.Status, res.ExitCode, res.ErrorCode = sandbox.OutputLimit, 1, "output_limit"
 		res.Message = fmt.Sprintf("it printed far more than %d bytes", r.spec.Limits.Output)
 	case exit.Killed:

@@ -125,6 +125,7 @@ var ordinary = []testCase{
 			t.Errorf("stdout has %d bytes, truncated %v", len(r.Stdout), r.StdoutTruncated)
 		}
 	}},
+	{name: "output flood that ends", code: both("print('x' * 2000000)\nresult = 1"), status: sandbox.OutputLimit, exit: 1, errorCode: "output_limit", stdout: strings.Repeat("x", 64<<10), check: func(*testing.T, sandbox.Result) {}},
 	{name: "output a little too long", code: both("print('x' * 70000)\nresult = 1"), status: sandbox.OK, value: "1", stdout: strings.Repeat("x", 64<<10), check: func(t *testing.T, r sandbox.Result) {
 		if !r.StdoutTruncated {
 			t.Error("it is not said that stdout was cut")
