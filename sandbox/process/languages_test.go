@@ -108,7 +108,7 @@ func TestLanguages(t *testing.T) {
 		"sh long":            {"sh", "# " + strings.Repeat("x", big) + "\necho long", nil, want{stdout: "long\n"}},
 		"sh quotes":          {"sh", "x='a\"b'; echo \"$x\" `echo c` \\\\", nil, want{stdout: "a\"b c \\\n"}},
 		"sh spins":           {"sh", "while :; do :; done", nil, want{status: sandbox.Timeout, exit: 124}},
-		"sh fork bomb":       {"sh", "f() { f | f & }; f 2>/dev/null; while :; do :; done", nil, want{status: sandbox.Timeout, exit: 124}},
+		"sh fork bomb":       {"sh", "f() { f | f & }; (f 2>/dev/null) & while :; do :; done", nil, want{status: sandbox.Timeout, exit: 124}},
 		"sh daemon":          {"sh", "(sleep 1000 &) ; echo done", nil, want{stdout: "done\n"}},
 		"sh kills all":       {"sh", "trap '' TERM; kill -TERM -1; echo alive", nil, want{stdout: "alive\n"}},
 		"sh control is shut": {"sh", "echo x >&3", nil, want{status: sandbox.Error, exit: 2, stderr: "3"}},
