@@ -277,9 +277,46 @@ func (s *strict) decision() *Decision {
 	return d
 }
 
+func (s *strict) asked() *Asked {
+	a := new(Asked)
+	s.begin()
+	if s.member("code_bytes") {
+		a.CodeBytes = int(s.nonzero())
+	}
+	if s.member("data_class") {
+		a.DataClass = s.some()
+	}
+	if s.member("language") {
+		a.Language = s.some()
+	}
+	if s.member("limits") {
+		a.Limits = table(s, s.number)
+	}
+	if s.member("network") {
+		a.Network = s.some()
+	}
+	if s.member("sandbox") {
+		a.Sandbox = s.some()
+	}
+	if s.member("tier") {
+		a.Tier = s.some()
+	}
+	if s.member("via") {
+		a.Via = s.some()
+	}
+	if s.member("withheld") {
+		a.Withheld = s.strings()
+	}
+	s.end()
+	return a
+}
+
 func strictIntent(text []byte) (b IntentBody, ok bool) {
 	s := &strict{rest: text}
 	s.begin()
+	if s.member("asked") {
+		b.Asked = s.asked()
+	}
 	s.must("door")
 	b.Door = s.id()
 	if s.member("door_decision") {
@@ -341,6 +378,9 @@ func strictDenial(text []byte) (b DenialBody, ok bool) {
 	s.begin()
 	if s.member("action") {
 		b.Action = s.some()
+	}
+	if s.member("asked") {
+		b.Asked = s.asked()
 	}
 	s.must("code")
 	b.Code = s.string()

@@ -18,6 +18,7 @@ func FuzzStrict(f *testing.F) {
 		`{"door":"d","door_decision":{"allow":false},"executor":"e","language":"l","lease_ms":0,"limits":{"a":1,"b":-2},"network":"none","request":"","required":["a"],"runtime":"r","sandbox":"s"}`,
 		`{"cpu_ms":1,"enforced":{"a":"","b":"x"},"error_code":"e","exit_code":-1,"output":{"result":"r"},"peak_memory":2,"status":"failed","wall_ms":3}`,
 		`{"action":"a","code":"c","count":2,"door":"d"}`,
+		`{"asked":{"code_bytes":1,"limits":{"a":1},"via":"http","withheld":["x"]},"code":"c"}`, `{"asked":{},"code":"c"}`, `{"asked":{"via":""},"code":"c"}`,
 		`{"code":"<>& "}`, `{"code":"a","count":0}`, `{"code":"a","count":01}`, `{"code":"a","count":-0}`, `{"code":"a","count":9007199254740993}`,
 		`{"code":"\u0041"}`, "{\"code\":\"\u007f\"}", `{"code":"a","code":"b"}`, `{"code":"a",}`, `{,"code":"a"}`, ` {"code":"a"}`, `{"code":"a"} `, `null`, `{}`, ``,
 	} {
@@ -58,15 +59,19 @@ func same[T any](t *testing.T, text []byte, quick func([]byte) (T, bool)) {
 
 // The short cut takes what the path writes: else it would be none.
 func TestStrictTakesWhatIsWritten(t *testing.T) {
+	asked := &Asked{
+		CodeBytes: 1, DataClass: "public", Language: "python", Limits: map[string]int64{"wall_ms": 1}, Network: "none",
+		Sandbox: "auto", Tier: "T1", Via: "http", Withheld: []string{"network"},
+	}
 	for name, taken := range map[string]bool{
 		"intent": took(t, IntentBody{
-			Door: "d", DoorDecision: &Decision{Allow: true, Reasons: []string{"role"}}, Executor: "e", Language: "python", LeaseMS: 5,
+			Asked: asked, Door: "d", DoorDecision: &Decision{Allow: true, Reasons: []string{"role"}}, Executor: "e", Language: "python", LeaseMS: 5,
 			Limits: map[string]int64{"wall_ms": 1, "cpu_percent": 2}, Network: "none", Request: "r", Required: []string{"network"}, Runtime: "x", Sandbox: "process",
 		}, strictIntent),
 		"outcome": took(t, OutcomeBody{
 			Enforced: map[string]string{"memory": "cgroup v1", "cpu": "x"}, ErrorCode: "e", ExitCode: 1, Output: map[string]string{"stdout": "o", "result": "r"}, Status: StatusFailed,
 		}, strictOutcome),
-		"denial": took(t, DenialBody{Action: "a", Code: "c", Count: 3, Door: "d"}, strictDenial),
+		"denial": took(t, DenialBody{Action: "a", Asked: asked, Code: "c", Count: 3, Door: "d"}, strictDenial),
 	} {
 		if !taken {
 			t.Errorf("the body of %s entries is not taken", name)
