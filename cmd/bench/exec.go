@@ -203,20 +203,10 @@ func bareRun(name string, args ...string) func(context.Context, time.Duration) (
 
 // leader asks the first node who leads.
 func (c *cluster) leader(ctx context.Context) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Nodes[0].HTTP+"/v1/status", nil)
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set("Authorization", "Bearer "+c.Key)
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer res.Body.Close()
 	var status struct {
 		Leader identity.ID `json:"leader"`
 	}
-	if err := json.NewDecoder(res.Body).Decode(&status); err != nil {
+	if err := c.ask(ctx, 0, http.MethodGet, "/v1/status", nil, &status); err != nil {
 		return 0, fmt.Errorf("ask who leads: %w", err)
 	}
 	for i, n := range c.Nodes {

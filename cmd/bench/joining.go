@@ -117,7 +117,7 @@ func (l *lab) measureJoining(ctx context.Context, t *Table, g *Group, from *fill
 		return fmt.Errorf("the auditor has %d of %d entries", copied.Size(), from.n)
 	}
 	rate := float64(copied.Size()) / took.Seconds()
-	g.Rows = append(g.Rows, Row{Name: "an auditor joins a log of 1000000", Unit: "ms", N: 1, P50: milliseconds(took), Rate: rate, Note: "each part verified before it is written"})
+	g.Rows = append(g.Rows, Row{Name: fmt.Sprintf("an auditor joins a log of %d", from.n), Unit: "ms", N: 1, P50: milliseconds(took), Rate: rate, Note: "each part verified before it is written"})
 	before, meanwhile := alone.row(), during.row()
 	meanwhile.Peers = []Ratio{{Peer: "before", Times: meanwhile.P50 / before.P50, Of: "p50"}}
 	g.Rows = append(g.Rows, before, meanwhile)
