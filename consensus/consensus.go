@@ -119,6 +119,11 @@ type Config struct {
 	// Aside keeps a keeper out of the group: it holds nothing and forwards what
 	// it proposes, as if it were none.
 	Aside bool
+	// MayVote reports whether this keeper may give its vote in a term, to
+	// another or to itself. While it may not, it takes the log all the same, so
+	// that it can catch up with a leader that the others elected. It is called
+	// concurrently. Default: it may.
+	MayVote func(term uint64) bool
 	// Members are the nodes whose raft streams are taken, and whom a node that
 	// is no keeper asks for the leader: the keepers of now and those about to
 	// become one. Default: Keepers.
@@ -258,6 +263,9 @@ func (cfg *Config) complete(m StateMachine) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.MayVote == nil {
+		cfg.MayVote = func(uint64) bool { return true }
+	}
 	if cfg.Members == nil {
 		cfg.Members = func() []identity.ID { return cfg.Keepers }
 	}
@@ -292,6 +300,7 @@ func (g *Group) openKeeper(m StateMachine) error {
 		Keepers: g.cfg.Keepers,
 		Join:    g.cfg.Join,
 		Durable: m.Applied,
+		MayVote: g.cfg.MayVote,
 		Timeout: g.cfg.WriteTimeout,
 		Fail:    g.fail,
 		Metrics: g.met,

@@ -28,7 +28,9 @@ const (
 	keyKeepers  = "keepers"
 	keyRestored = "restored"
 	keyCutting  = "cutting"
-	raftPrefix  = "raft." // of raft's own values
+	raftPrefix  = "raft."        // of raft's own values
+	keyTerm     = "CurrentTerm"  // one of them
+	keyVoteTerm = "LastVoteTerm" // the one of them that is written first when it votes
 
 	storeFormat byte = 2
 	lockTimeout      = 2 * time.Second
@@ -37,6 +39,7 @@ const (
 
 var (
 	errStalled    = errors.New("the disk does not finish a write")
+	errMute       = errors.New("this keeper gives no vote yet")
 	errTruncation = errors.New("refused to remove entries that are applied")
 )
 
@@ -45,6 +48,7 @@ type storeConfig struct {
 	Keepers []identity.ID
 	Join    bool                        // a new file may go on from where the state machine stands
 	Durable func() (index, term uint64) // of the state machine
+	MayVote func(term uint64) bool      // see Config
 	Timeout time.Duration               // of a write to the log
 	Segment int64                       // bytes of a file; 0: segmentBytes
 	Fail    func(error)
@@ -419,7 +423,15 @@ func (s *store) Set(key, value []byte) error {
 // Get returns a value, nil if it was never set.
 func (s *store) Get(key []byte) ([]byte, error) { return s.values.get(raftPrefix + string(key)), nil }
 
-func (s *store) SetUint64(key []byte, value uint64) error { return s.Set(key, indexKey(value)) }
+// SetUint64 is [store.Set]. A vote that is not to be given is refused: raft
+// writes down the term of each vote, that for itself included, before it gives
+// it, and gives none that it cannot write down.
+func (s *store) SetUint64(key []byte, value uint64) error {
+	if string(key) == keyVoteTerm && !s.cfg.MayVote(value) {
+		return errMute
+	}
+	return s.Set(key, indexKey(value))
+}
 
 func (s *store) GetUint64(key []byte) (uint64, error) {
 	value, err := s.Get(key)

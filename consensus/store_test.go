@@ -29,6 +29,7 @@ func testStore(t *testing.T, path string, applied *uint64) (*store, error) {
 		Dir:     path,
 		Keepers: []identity.ID{"k"},
 		Durable: func() (uint64, uint64) { return *applied, 1 },
+		MayVote: func(uint64) bool { return true },
 		Timeout: time.Minute,
 		Segment: testSegment,
 		Fail:    func(error) {},

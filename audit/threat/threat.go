@@ -26,13 +26,14 @@ const (
 	RuleSandbox    = "sandbox_violation"
 	RuleProbing    = "limit_probing"
 	RulePlace      = "new_executor"
-	RuleDivergence = "root_divergence" // noted by [Watch.Diverged], not seen in entries
-	RuleSilent     = "silent_node"     // noted by [Watch.Silent]
+	RuleDivergence = "root_divergence"    // noted by [Watch.Diverged], not seen in entries
+	RuleRollback   = "keeper_rolled_back" // noted by [Watch.RolledBack]
+	RuleSilent     = "silent_node"        // noted by [Watch.Silent]
 )
 
 // Rules lists the names of all rules.
 func Rules() []string {
-	return []string{RuleGuessing, RuleReplays, RuleBreakIn, RuleOddHours, RuleSandbox, RuleProbing, RulePlace, RuleDivergence, RuleSilent}
+	return []string{RuleGuessing, RuleReplays, RuleBreakIn, RuleOddHours, RuleSandbox, RuleProbing, RulePlace, RuleDivergence, RuleRollback, RuleSilent}
 }
 
 // Config sets the thresholds. The zero value of a field is its default.

@@ -116,6 +116,12 @@ func (w *Watch) Diverged(node identity.ID) {
 	w.add(Alert{Rule: RuleDivergence, Severity: audit.SeverityHigh, Node: node, Count: 1, From: now, Until: now}, hour(now))
 }
 
+// RolledBack notes that a keeper started with less than it had before.
+func (w *Watch) RolledBack(node identity.ID) {
+	now := time.Now()
+	w.add(Alert{Rule: RuleRollback, Severity: audit.SeverityHigh, Node: node, Count: 1, From: now, Until: now}, hour(now))
+}
+
 // hour names the hour of a time: what a keeper sees by itself is told once in it.
 func hour(t time.Time) string { return t.UTC().Format("2006-01-02T15") }
 

@@ -39,6 +39,7 @@ type cluster struct {
 	mirror    *audit.Mirror       // of a node that is no keeper
 	points    *audit.Checkpointer // nil on a worker
 	odd       *quarantine
+	marks     *waterlines
 	noRun     bool
 	nats      *natsdoor.Door // nil: none
 
@@ -92,6 +93,9 @@ func (c *cluster) Ready(context.Context) error {
 	}
 	if c.role != registry.Keeper {
 		return c.mirror.Fresh()
+	}
+	if err := c.marks.err(); err != nil {
+		return err
 	}
 	if _, ok := c.group.Leader(); !ok {
 		return errors.New("the keepers have no leader")

@@ -52,11 +52,12 @@ func signers(key *identity.Key, store *audit.Store, who *membership, links *link
 
 // openConsensus takes this node's place among the keepers, or beside them. One
 // that was let in as a keeper fetches the log first.
-func openConsensus(ctx context.Context, cfg *config, self identity.ID, role string, who *membership, node *mesh.Node, links *links, store *audit.Store, mirror *audit.Mirror, odd *quarantine, log *slog.Logger) (*consensus.Group, error) {
+func openConsensus(ctx context.Context, cfg *config, self identity.ID, role string, who *membership, node *mesh.Node, links *links, store *audit.Store, mirror *audit.Mirror, odd *quarantine, marks *waterlines, log *slog.Logger) (*consensus.Group, error) {
 	conf := consensus.Config{
 		Self: self, Keepers: who.first, Members: who.raftMembers, Dir: cfg.Data, Log: log,
 		AllowForward: who.registry.Member, // admission says which entries each may write
 		Aside:        odd.err() != nil,
+		MayVote:      marks.mayVote,
 	}
 	if !conf.Aside && role == registry.Keeper && !slices.Contains(who.first, self) {
 		conf.Join = true
@@ -71,6 +72,11 @@ func openConsensus(ctx context.Context, cfg *config, self identity.ID, role stri
 			if err := becomeKeeper(ctx, who, store, links, mirror, log); err != nil {
 				return nil, err
 			}
+		}
+	}
+	if role == registry.Keeper {
+		if err := marks.begin(); err != nil {
+			return nil, err
 		}
 	}
 	group, err := consensus.Open(conf, node, store)

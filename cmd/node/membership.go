@@ -55,6 +55,13 @@ func (m *membership) part(id identity.ID) {
 	time.AfterFunc(goodbyeGrace, func() { m.parting.Delete(id) })
 }
 
+// rolledBack tells the detectors of a keeper whose folder is older than it was.
+func (m *membership) rolledBack(id identity.ID) {
+	if threats := m.threats.Load(); threats != nil {
+		threats.RolledBack(id)
+	}
+}
+
 // leads reports whether this node leads the keepers.
 func (m *membership) leads() bool {
 	g := m.lead.Load()

@@ -165,7 +165,11 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	group, err := openConsensus(ctx, cfg, key.ID(), own.Role, who, node, links, store, mirror, odd, log)
+	marks, err := openWaterlines(&waterlines{dir: cfg.Data, key: key, store: store, who: who, links: links, log: log, fallen: who.rolledBack})
+	if err != nil {
+		return err
+	}
+	group, err := openConsensus(ctx, cfg, key.ID(), own.Role, who, node, links, store, mirror, odd, marks, log)
 	if err != nil {
 		return err
 	}
@@ -264,7 +268,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	gates := &reception{admin: rules.admin, who: who, node: node, cluster: begin.Cluster, genesis: genesis, leaving: leaving, log: log}
 	status := &cluster{
 		begun: began, name: begin.Cluster, self: key.ID(), store: store, group: group, node: node,
-		directory: members, policy: policy, policies: rules, manager: manager, path: path, who: who, role: own.Role, mirror: mirror, points: points, odd: odd, noRun: cfg.NoRun,
+		directory: members, policy: policy, policies: rules, manager: manager, path: path, who: who, role: own.Role, mirror: mirror, points: points, odd: odd, marks: marks, noRun: cfg.NoRun,
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -318,7 +322,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		<-ctx.Done()
 		return drain(ctx, handler) // the doors' open streams end with the runs
 	})
-	work.Go(func() error { return serveLog(ctx, node, odd.guard(audit.LogHandler(store, points)), log) })
+	work.Go(func() error {
+		return serveLog(ctx, node, odd.guard(marks.handler(audit.LogHandler(store, points))), log)
+	})
 	work.Go(func() error { return reads.Run(ctx) })
 	work.Go(func() error { return rules.run(ctx) })
 	work.Go(func() error { return rules.admin.used.run(ctx, key.ID(), rules.admin) })
@@ -341,6 +347,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		keep := &steward{who: who, group: group, points: points, recorder: recorder, log: log}
 		work.Go(func() error { return keepLog(ctx, store, points, group) })
 		work.Go(func() error { return caughtUp(ctx, group, who, node) })
+		work.Go(func() error { return marks.run(ctx, group) })
 		work.Go(func() error { return keep.run(ctx) })
 		work.Go(func() error { return threats.Run(ctx) })
 	default:
