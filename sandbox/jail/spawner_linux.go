@@ -250,6 +250,9 @@ func (s *Spawner) try(h wire.Hello) Probe {
 		p.Features["jail"] = err.Error()
 		p.Enforces = nil
 		p.Hint = "jails need unprivileged user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns); in a container also seccomp=unconfined and systempaths=unconfined"
+		if !mountsForOthers() {
+			p.Hint = "this root lacks CAP_SYS_ADMIN, as in a container: run the node as another user, or give it the capability; " + p.Hint
+		}
 		return p
 	}
 	p.Features["jail"] = "ok"
@@ -258,6 +261,15 @@ func (s *Spawner) try(h wire.Hello) Probe {
 		p.Tier = Tier1
 	}
 	return p
+}
+
+// mountsForOthers is false for a root who may not hand a mount to the users of a
+// jail. Who is not root need not.
+func mountsForOthers() bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	err := unix.Capget(&head, &sets[0])
+	return os.Geteuid() != 0 || err != nil || sets[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
 func (s *Spawner) tryJail(ctx context.Context) error {
