@@ -80,8 +80,25 @@ func mounts(j *wire.Jail, rep *wire.Report) error {
 	if err := unix.Chdir("/"); err != nil {
 		return step("enter new root", err)
 	}
-	return step("make root read-only",
-		unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|rootFlags, ""))
+	if err := step("make root read-only",
+		unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|rootFlags, "")); err != nil {
+		return err
+	}
+	return leaveNamespace()
+}
+
+// leaveNamespace makes the jail's root a copy of its mounts that belongs to no
+// mount namespace. What /proc/self/mountinfo lists is the mounts of the
+// process's namespace below its root, see proc_pid_mountinfo(5): now none, so
+// that it does not tell where on the host the tree lies. And no mount call can
+// name a mount of the copy, for it is in nobody's namespace.
+func leaveNamespace() error {
+	// Init keeps this descriptor open: with it the copy would be taken apart.
+	root, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return step("copy mounts", err)
+	}
+	return step("enter copied root", errors.Join(unix.Fchdir(root), unix.Chroot(".")))
 }
 
 // bindTree shows each entry of the language tree in the root, read-only.
