@@ -52,7 +52,10 @@ func readFrame(r io.Reader, most int64) (kind byte, payload []byte, err error) {
 		return 0, nil, err
 	}
 	n := int64(binary.BigEndian.Uint32(head[:4]))
-	if n < 1 || n > most {
+	if n < 1 {
+		return 0, nil, fmt.Errorf("%w: it has no length", errFrame)
+	}
+	if n > most {
 		return head[4], nil, fmt.Errorf("%w: %d bytes, more than %d", errFrame, n, most)
 	}
 	payload = make([]byte, 0, min(n-1, 64<<10)) // grows as bytes come, not as they are promised

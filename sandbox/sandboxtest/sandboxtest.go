@@ -147,6 +147,9 @@ func (s *suite) cases(t *testing.T) {
 			if got := string(r.Stdout); c.stdout != anything && got != c.stdout {
 				t.Errorf("stdout is %.200q, want %.200q", got, c.stdout)
 			}
+			if got := string(r.Stderr); c.stderr != "" && got != c.stderr {
+				t.Errorf("stderr is %.200q, want %.200q", got, c.stderr)
+			}
 			if most := spec.Limits.Wall + killSlack; elapsed > most+startSlack {
 				t.Errorf("took %v, more than %v", elapsed, most)
 			}

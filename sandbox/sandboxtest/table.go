@@ -21,6 +21,7 @@ type testCase struct {
 	errorCode string
 	value     string
 	stdout    string
+	stderr    string // "" is not compared
 	check     func(*testing.T, sandbox.Result)
 }
 
@@ -63,7 +64,7 @@ func tight(s *sandbox.Spec) {
 
 // Cases are all cases of the suite, in the order of their groups.
 func Cases() []testCase {
-	return slices.Concat(ordinary, files, secrets, kernel, processes, resources, answers, others)
+	return slices.Concat(ordinary, files, secrets, procfs, sockets, kernel, processes, resources, bombs, answers, frames, others, modules)
 }
 
 // ordinary are what programs are for, their own faults, and the plainest abuse.
