@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,10 +22,15 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	rpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/agenticraft/node/a2a"
 )
@@ -80,6 +86,7 @@ func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
 		grpc.ConnectionTimeout(grpcHandshake),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: grpcIdle, Time: grpcPing}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcPing / 3, PermitWithoutStream: true}),
+		grpc.ForceServerCodecV2(reading{encoding.GetCodecV2(protocodec.Name)}),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
@@ -123,8 +130,8 @@ func (g *GRPC) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next
 	if err != nil {
 		return nil, err
 	}
-	if err := checkProto(req); err != nil {
-		return nil, err
+	if err := checkMessage(req); err != nil {
+		return nil, grpcError(err, codes.OK)
 	}
 	out, err := next(ctx, req)
 	return out, withInfo(err)
@@ -149,20 +156,36 @@ func (a admitted) RecvMsg(m any) error {
 	if err := a.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	return checkProto(m)
-}
-
-// checkProto refuses what the codec would drop without a word.
-func checkProto(req any) error {
-	if r, ok := req.(interface {
-		GetConfiguration() *a2apb.SendMessageConfiguration
-	}); ok {
-		req = r.GetConfiguration()
-	}
-	if r, ok := req.(interface{ GetHistoryLength() int32 }); ok && r.GetHistoryLength() < 0 {
-		return grpcError(errHistory, codes.OK)
+	if err := checkMessage(m); err != nil {
+		return grpcError(err, codes.OK)
 	}
 	return nil
+}
+
+// reading is the codec of protobuf, but what it cannot read is no fault of the
+// server's: gRPC itself answers INTERNAL, before an interceptor is asked. Such a
+// message is marked, for [checkMessage] to refuse.
+type reading struct{ encoding.CodecV2 }
+
+// unreadable marks a message: a field that none has, the last of all numbers.
+var unreadable = protowire.AppendVarint(protowire.AppendTag(nil, protowire.MaxValidNumber, protowire.VarintType), 1)
+
+func (c reading) Unmarshal(data mem.BufferSlice, v any) error {
+	err := c.CodecV2.Unmarshal(data, v)
+	if m, ok := v.(proto.Message); ok && err != nil {
+		proto.Reset(m)
+		m.ProtoReflect().SetUnknown(unreadable)
+		return nil
+	}
+	return err
+}
+
+// checkMessage refuses what could not be read, and what the bounds forbid.
+func checkMessage(m any) *a2a.Error {
+	if p, ok := m.(proto.Message); ok && bytes.Equal(p.ProtoReflect().GetUnknown(), unreadable) {
+		return a2a.Errorf(a2a.CodeInvalidRequest, "not a valid %s", p.ProtoReflect().Descriptor().Name())
+	}
+	return checkProto(m)
 }
 
 // admit checks the version and proves the caller.

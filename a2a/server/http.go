@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
@@ -55,6 +56,7 @@ type HTTPConfig struct {
 //   - params may be written in snake_case, as ProtoJSON allows;
 //   - an error before the first event of a stream is a plain JSON answer, unless
 //     the client accepts nothing but a stream;
+//   - the id of the answer is the request's, whatever number it is;
 //   - errors carry a google.rpc.ErrorInfo that gives the code of [a2a.Error].
 func HTTP(cfg HTTPConfig) http.Handler {
 	cfg = cfg.withDefaults()
@@ -87,10 +89,10 @@ type binding struct {
 
 // envelope is a JSON-RPC request.
 type envelope struct {
-	JSONRPC string          `json:"jsonrpc"`
-	ID      json.RawMessage `json:"id,omitempty"`
-	Method  string          `json:"method"`
-	Params  json.RawMessage `json:"params,omitempty"`
+	JSONRPC string
+	ID      json.RawMessage
+	Method  string
+	Params  json.RawMessage
 }
 
 // methods gives each method the message that its params must be.
@@ -214,9 +216,11 @@ func (b *binding) checkHeaders(r *http.Request) *rpcError {
 	if err := checkVersion(versionOf(r)); err != nil {
 		return &rpcError{0, err}
 	}
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || (kind != "application/json" && kind != "application/a2a+json") || r.Header.Get("Content-Encoding") != "" {
-		return &rpcError{0, &a2a.Error{Code: a2a.CodeContentType, Message: "the request is not plain JSON", Hint: "send the header Content-Type: application/json"}}
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	charset := params["charset"]
+	if err != nil || (kind != "application/json" && kind != "application/a2a+json") || r.Header.Get("Content-Encoding") != "" ||
+		charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return &rpcError{0, &a2a.Error{Code: a2a.CodeContentType, Message: "the request is not plain JSON in UTF-8", Hint: "send the header Content-Type: application/json"}}
 	}
 	if r.ContentLength > b.cfg.MaxBody {
 		return b.tooLarge()
@@ -255,20 +259,25 @@ func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *rpc
 	return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "the request did not arrive whole in time")}
 }
 
+// codecID is the id that the codec sees of every request. It would read the
+// client's own as a float64, and give a large one back as another; [reply] writes
+// it as it came.
+const codecID = "0"
+
 // normalize checks the envelope and rewrites it in the form that the SDK reads.
 // It notes the id for the answer even when it refuses.
 func normalize(body []byte, out *reply) ([]byte, *rpcError) {
-	var e envelope
-	if err := json.Unmarshal(body, &e); err != nil {
-		if json.Valid(body) {
-			return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "not a JSON-RPC request object")}
-		}
+	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, &rpcError{rpcParseError, a2a.Errorf(a2a.CodeInvalidRequest, "the body is not valid JSON")}
 	}
+	e, malformed := readEnvelope(body)
 	if len(e.ID) > 0 && e.ID[0] != '"' && e.ID[0] != '-' && (e.ID[0] < '0' || e.ID[0] > '9') && string(e.ID) != "null" {
 		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "the id must be a string, a number or null")}
 	}
 	out.id = e.ID
+	if malformed != "" {
+		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "%s", malformed)}
+	}
 	if e.JSONRPC != "2.0" || e.Method == "" {
 		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "not a JSON-RPC 2.0 request")}
 	}
@@ -282,14 +291,67 @@ func normalize(body []byte, out *reply) ([]byte, *rpcError) {
 		}
 		e.Params = json.RawMessage("{}")
 	}
-	var err error
-	if e.Params, err = a2a.Normalize(e.Params, message()); err != nil {
+	params, err := normalized(e.Params, message())
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat([]byte(`{"jsonrpc":"2.0","id":`+codecID+`,"method":"`+e.Method+`","params":`), params, []byte("}")), nil
+}
+
+// normalized is outside JSON in the form that the SDK reads, within our limits.
+func normalized(raw []byte, m proto.Message) ([]byte, *rpcError) {
+	out, err := a2a.Normalize(raw, m)
+	if err != nil {
 		return nil, &rpcError{0, a2a.FromWire(err)}
 	}
-	if body, err = json.Marshal(e); err != nil {
-		return nil, &rpcError{rpcParseError, a2a.Errorf(a2a.CodeInvalidRequest, "the body is not valid JSON")}
+	if _, list := m.(*a2apb.ListTasksRequest); list {
+		// A state that the proto does not know is dropped, and would list all tasks.
+		var given struct{ Status *string }
+		if json.Unmarshal(raw, &given) == nil && given.Status != nil && !knownState(*given.Status) {
+			return nil, &rpcError{0, errState}
+		}
 	}
-	return body, nil
+	if err := checkProto(m); err != nil {
+		return nil, &rpcError{0, err}
+	}
+	return out, nil
+}
+
+// readEnvelope reads an object's members by their exact names, and says what is
+// wrong. encoding/json alone would take any case, and the last of two.
+func readEnvelope(body []byte) (e envelope, malformed string) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return e, "not a JSON-RPC request object"
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		var value json.RawMessage
+		if err != nil || !ok || d.Decode(&value) != nil {
+			return e, "not a JSON-RPC request object" // cannot be: it is valid JSON
+		}
+		if seen[name] && malformed == "" {
+			malformed = "a member of the request is there twice"
+		}
+		seen[name] = true
+		var text *string
+		switch name {
+		case "jsonrpc":
+			text = &e.JSONRPC
+		case "method":
+			text = &e.Method
+		case "id":
+			e.ID = value
+		case "params":
+			e.Params = value
+		}
+		if text != nil && json.Unmarshal(value, text) != nil && malformed == "" {
+			malformed = name + " is not a text"
+		}
+	}
+	return e, malformed
 }
 
 func readDelegation(r *http.Request) ([]byte, *rpcError) {

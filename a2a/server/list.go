@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/taskstore"
@@ -69,12 +70,19 @@ func queryOf(req *sdk.ListTasksRequest, caller Caller) (Query, error) {
 	if req.HistoryLength != nil && *req.HistoryLength < 0 {
 		return Query{}, errHistory
 	}
+	state := req.Status
+	switch {
+	case state == sdk.TaskState(a2apb.TaskState_TASK_STATE_UNSPECIFIED.String()):
+		state = ""
+	case state != "" && !knownState(string(state)):
+		return Query{}, errState
+	}
 	q := Query{
 		Filter: taskstore.Filter{
 			Owner:   caller.Principal.String(),
 			Any:     MaySee(caller.Principal, ""),
 			Context: req.ContextID,
-			State:   req.Status,
+			State:   state,
 			Limit:   size,
 			Cursor:  req.PageToken,
 		},

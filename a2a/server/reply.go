@@ -68,14 +68,11 @@ func (e *rpcError) body(id json.RawMessage) []byte {
 			code = c
 		}
 	}
-	if len(id) == 0 {
-		id = json.RawMessage("null")
-	}
 	out, err := json.Marshal(struct {
 		JSONRPC string          `json:"jsonrpc"`
 		ID      json.RawMessage `json:"id"`
 		Error   rpc             `json:"error"`
-	}{"2.0", id, rpc{code, e.err.Error(), []*errordetails.Typed{e.err.Info()}}})
+	}{"2.0", idOf(id), rpc{code, e.err.Error(), []*errordetails.Typed{e.err.Info()}}})
 	if err != nil { // an id that is no JSON: cannot be, it was parsed
 		return []byte(`{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"internal error"}}`)
 	}
@@ -173,9 +170,9 @@ func (r *reply) Write(p []byte) (int, error) {
 		}
 		return len(p), nil
 	}
-	if e := r.failure.err.Load(); (e != nil || r.rest && !r.begun) && isError(bytes.TrimPrefix(p, frameData)) {
+	if e := r.failure.err.Load(); (e != nil || !r.begun) && r.isError(bytes.TrimPrefix(p, frameData)) {
 		if e == nil { // the codec refused it before the handler saw it
-			e = &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "a parameter of the request is malformed")}
+			e = malformed(bytes.TrimPrefix(p, frameData))
 		}
 		r.fail(e)
 		return len(p), nil
@@ -183,12 +180,54 @@ func (r *reply) Write(p []byte) (int, error) {
 	if r.rest && !r.begun && !streaming {
 		r.Header().Set("Content-Type", "application/a2a+json")
 	}
-	if streaming && len(r.pending) > 0 && bytes.HasPrefix(p, frameData) {
-		n, err := r.write(append(r.pending, p...))
-		r.pending = r.pending[:0]
-		return min(n, len(p)), err
+	data := streaming && bytes.HasPrefix(p, frameData)
+	head, rest := r.readdress(p, data)
+	if data && len(r.pending) > 0 {
+		head = append(r.pending, head...)
+		r.pending = head[:0]
 	}
-	return r.write(p)
+	if len(head) > 0 {
+		if _, err := r.write(head); err != nil {
+			return 0, err
+		}
+	}
+	if _, err := r.write(rest); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// codecStart begins each answer of the JSON-RPC codec.
+var codecStart = []byte(`{"jsonrpc":"2.0","id":` + codecID)
+
+// readdress gives what to write in place of the beginning of p, for the answer to
+// bear the client's own id, and what follows of p. It adds the result that the
+// codec leaves out where there is nothing to say: JSON-RPC wants one.
+func (r *reply) readdress(p []byte, data bool) (head, rest []byte) {
+	frame := p
+	if data {
+		frame = p[len(frameData):]
+	}
+	rest, ok := bytes.CutPrefix(frame, codecStart)
+	if r.rest || !ok {
+		return nil, p
+	}
+	if data {
+		head = append(head, frameData...)
+	}
+	head = append(append(head, codecStart[:len(codecStart)-len(codecID)]...), idOf(r.id)...)
+	if rest[0] == '}' {
+		head = append(head, `,"result":{}`...)
+	}
+	return head, rest
+}
+
+// idOf is the id of an answer.
+func idOf(id json.RawMessage) json.RawMessage {
+	if len(id) == 0 {
+		return json.RawMessage("null")
+	}
+	return id
 }
 
 // fail answers with an error: as an event if a stream has begun or if the
@@ -237,11 +276,30 @@ func (r *reply) finish() {
 	r.control.SetWriteDeadline(time.Time{}) //nolint:errcheck // not every writer has one
 }
 
-func isError(frame []byte) bool {
+// isError reports whether the codec's answer is an error.
+func (r *reply) isError(frame []byte) bool {
+	if !r.rest {
+		rest, _ := bytes.CutPrefix(frame, codecStart)
+		return bytes.HasPrefix(rest, []byte(`,"error":`))
+	}
 	var answer struct {
 		Error json.RawMessage `json:"error"`
 	}
 	return json.Unmarshal(frame, &answer) == nil && len(answer.Error) > 0
+}
+
+// malformed is the codec's own refusal in our words, with what it says of it.
+func malformed(frame []byte) *rpcError {
+	var answer struct {
+		Error struct {
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	said := "a parameter of the request is malformed"
+	if json.Unmarshal(frame, &answer) == nil && answer.Error.Message != "" {
+		said += ": " + answer.Error.Message
+	}
+	return &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%.200s", said)}
 }
 
 // noting is a handler whose errors are noted.

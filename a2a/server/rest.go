@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
-	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
 	"google.golang.org/protobuf/proto"
 
@@ -68,6 +68,10 @@ func (b *restBinding) acceptREST(w http.ResponseWriter, r *http.Request, out *re
 	if err := checkVersion(versionOf(r)); err != nil {
 		return nil, nil, &rpcError{0, err}
 	}
+	// What of it cannot be read is dropped by the codec: a filter that does not hold.
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return nil, nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "the query of the URL is malformed")}
+	}
 	ctx, err := b.prepare(r, out)
 	if err != nil {
 		return nil, nil, err
@@ -96,45 +100,47 @@ func (b *restBinding) readREST(w http.ResponseWriter, r *http.Request, route *ro
 		}
 	}
 	body, err := b.readBody(w, r)
-	if err != nil || route.body == nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case route.body != nil:
+		return normalized(body, route.body())
+	case route.may != nil && len(bytes.TrimSpace(body)) > 0:
+		_, err = normalized(body, route.may()) // all that it could say, the path says
 	}
-	body, failed := a2a.Normalize(body, route.body())
-	if failed != nil {
-		return nil, &rpcError{0, a2a.FromWire(failed)}
-	}
-	return body, nil
+	return nil, err
 }
 
 // route is one path of the binding.
 type route struct {
 	methods []string
 	body    func() proto.Message // nil: none that counts
+	may     func() proto.Message // what a body is that may be absent, and does not count
 }
 
 var (
 	get       = []string{http.MethodGet}
 	post      = []string{http.MethodPost}
-	sendRoute = &route{post, methods["SendMessage"]}
+	sendRoute = &route{methods: post, body: methods["SendMessage"]}
 
 	fixedRoutes = map[string]*route{
 		"message:send":      sendRoute,
 		"message:stream":    sendRoute,
-		"tasks":             {get, nil},
-		"extendedAgentCard": {get, nil},
+		"tasks":             {methods: get},
+		"extendedAgentCard": {methods: get},
 	}
-	taskRoute   = &route{get, nil}
-	cancelRoute = &route{post, nil}
+	taskRoute   = &route{methods: get}
+	cancelRoute = &route{methods: post, may: methods["CancelTask"]}
 	// The text of the specification says POST (11.3), its proto GET.
-	subscribeRoute = &route{[]string{http.MethodGet, http.MethodPost}, nil}
-	pushRoute      = &route{[]string{http.MethodGet, http.MethodPost}, func() proto.Message { return new(a2apb.TaskPushNotificationConfig) }}
-	pushItemRoute  = &route{[]string{http.MethodGet, http.MethodDelete}, nil}
+	subscribeRoute = &route{methods: []string{http.MethodGet, http.MethodPost}, may: methods["SubscribeToTask"]}
+	pushRoute      = &route{methods: []string{http.MethodGet, http.MethodPost}, body: methods["CreateTaskPushNotificationConfig"]}
+	pushItemRoute  = &route{methods: []string{http.MethodGet, http.MethodDelete}}
 )
 
 // findRoute finds the route of a path, with or without a tenant before it.
 func findRoute(path string) (found *route, tenant bool) {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	if found = matchRoute(parts); found == nil && len(parts) > 1 && parts[0] != "" {
+	if found = matchRoute(parts); found == nil && len(parts) > 1 && validTenant(parts[0]) {
 		found = matchRoute(parts[1:])
 		return found, found != nil
 	}

@@ -13,10 +13,9 @@ import (
 )
 
 const (
-	maxContextID = 128             // bytes
-	appearWait   = 2 * time.Second // for a task that was admitted a moment ago by another request
-	pollFirst    = 20 * time.Millisecond
-	pollMost     = time.Second
+	appearWait = 2 * time.Second // for a task that was admitted a moment ago by another request
+	pollFirst  = 20 * time.Millisecond
+	pollMost   = time.Second
 )
 
 // SendMessage implements the SDK's RequestHandler: it answers when the task
@@ -108,18 +107,6 @@ func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk
 		task, follow, err = h.askedBefore(ctx, admitted, caller, req)
 	}
 	return task, nil, follow, err
-}
-
-func checkRequest(req *sdk.SendMessageRequest) error {
-	switch {
-	case req == nil || req.Message == nil:
-		return a2a.Errorf(a2a.CodeInvalidRequest, "the request has no message")
-	case len(req.Message.ContextID) > maxContextID:
-		return a2a.Errorf(a2a.CodeInvalidRequest, "contextId is longer than %d bytes", maxContextID)
-	case req.Config != nil && req.Config.HistoryLength != nil && *req.Config.HistoryLength < 0:
-		return errHistory
-	}
-	return nil
 }
 
 // start stores the task and runs it. A run happens whatever becomes of the

@@ -83,7 +83,10 @@ func (c *credentials) prove(ctx context.Context, bearer, source string) (identit
 			return p, nil
 		}
 		token, err := a2a.VerifyToken(bearer, a2a.VerifyOptions{Audiences: []string{c.audience}})
-		if err != nil {
+		if known, ok := errors.AsType[*a2a.Error](err); ok && (known.Code == a2a.CodeInvalidRequest || known.Code == a2a.CodeTooLarge) {
+			// Of a message it would be a malformed request; of a credential it is none.
+			return identity.Principal{}, &a2a.Error{Code: a2a.CodeUnauthenticated, Message: "the token is malformed: " + known.Message}
+		} else if err != nil {
 			return identity.Principal{}, err
 		}
 		p, ok := c.directory.Agent(token.Issuer)
