@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,10 +137,11 @@ func (c *cluster) stop() error {
 	return errors.Join(faults...)
 }
 
-// door is a client with the agent's key at one node, whose connection stays
-// open between requests.
+// door is a client with the agent's key at one node, whose connections, one for
+// each request at the same time, stay open between requests.
 func (c *cluster) door(node int) (*client.Client, error) {
-	return client.New(client.Config{URL: c.Nodes[node].HTTP + a2aPath, Key: c.agent, Audience: a2a.Audience(c.name)})
+	hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: taskClients}}
+	return client.New(client.Config{URL: c.Nodes[node].HTTP + a2aPath, Key: c.agent, Audience: a2a.Audience(c.name), HTTPClient: hc})
 }
 
 // a2aPath is where a node serves A2A over JSON-RPC, as its card says.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/agenticraft/node/a2a"
@@ -32,8 +33,11 @@ const rounds = 8
 // governed is a run through the whole path, and what the node said of it.
 type governed struct {
 	contender
-	whole, ran []float64 // ms: the path inside the nodes, and of it the program
-	language   string
+	language string
+	once     func(ctx context.Context) error // may be called concurrently
+
+	mu         sync.Mutex // guards what follows
+	whole, ran []float64  // ms: the path inside the nodes, and of it the program
 }
 
 // measureExec measures executions on a cluster of three, Python also on one that
@@ -143,7 +147,7 @@ func newGoverned(name string, cl *client.Client, language, on string) *governed 
 		code = pythonProgram
 	}
 	g.name = name
-	g.run = repeated(func(ctx context.Context) error {
+	g.once = func(ctx context.Context) error {
 		rep, err := cl.Run(ctx, a2a.Execution{Language: language, Code: code, On: on})
 		if err != nil {
 			return err
@@ -152,10 +156,13 @@ func newGoverned(name string, cl *client.Client, language, on string) *governed 
 			text, err := json.Marshal(rep)
 			return errors.Join(fmt.Errorf("unexpected report: %s", text), err)
 		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
 		g.whole = append(g.whole, rep.Duration)
 		g.ran = append(g.ran, rep.Usage.WallMS)
 		return nil
-	})
+	}
+	g.run = repeated(g.once)
 	return g
 }
 

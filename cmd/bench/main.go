@@ -100,6 +100,7 @@ func bench(ctx context.Context, each time.Duration, starts int, only string, hug
 		{"audit appends", func() error { return l.measureAppends(ctx, t, each) }},
 		{"audit reading", func() error { return l.measureReading(ctx, t, each, huge) }},
 		{"A2A tasks", func() error { return l.measureTasks(ctx, t, each) }},
+		{"A2A executions", func() error { return l.measureTaskExec(ctx, t, each) }},
 		{"one idle node", func() error {
 			return l.onCluster(ctx, 1, func(c *cluster) error { return measureIdle(ctx, c, t, watch) })
 		}},

@@ -12,7 +12,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +35,8 @@ const (
 	sdkTasks           = "sdk"
 )
 
-// serveTasks prints its address and serves until its input ends.
+// serveTasks prints its address and serves until its input ends. For each line of
+// it, it gives up the memory that it does not need, and prints the line.
 func serveTasks(ctx context.Context, which, dir string, in io.Reader, out io.Writer) (err error) {
 	var h http.Handler
 	switch which {
@@ -49,11 +51,14 @@ func serveTasks(ctx context.Context, which, dir string, in io.Reader, out io.Wri
 			return err
 		}
 		defer func() {
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
-			defer cancel()
+			end, cancel := context.WithCancel(context.WithoutCancel(ctx))
+			cancel() // a task may wait for just that
 			err = errors.Join(err, handler.Close(end))
 		}()
-		h = server.HTTP(server.HTTPConfig{Handler: handler})
+		binding := server.HTTP(server.HTTPConfig{Handler: handler})
+		h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			binding.ServeHTTP(w, r.WithContext(server.WithCaller(r.Context(), server.Caller{Principal: bencher, Door: server.DoorHTTP})))
+		})
 	case sdkTasks:
 		h = a2asrv.NewJSONRPCHandler(a2asrv.NewHandler(idle{}))
 	default:
@@ -68,7 +73,11 @@ func serveTasks(ctx context.Context, which, dir string, in io.Reader, out io.Wri
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	fmt.Fprintln(out, l.Addr())
-	_, _ = io.Copy(io.Discard, in) // ends with whoever started us
+	for lines := bufio.NewScanner(in); lines.Scan(); { // ends with whoever started us
+		runtime.GC()
+		debug.FreeOSMemory()
+		fmt.Fprintln(out, lines.Text())
+	}
 	err = s.Close()
 	if serving := <-done; !errors.Is(serving, http.ErrServerClosed) {
 		err = errors.Join(err, serving)
@@ -87,14 +96,23 @@ func report() a2a.Report {
 	return a2a.Report{Status: a2a.Succeeded, Result: []byte("42"), Stdout: "hello world\n"}
 }
 
-func (nothing) Submit(context.Context, server.Inbound) (server.Admitted, error) {
+func (nothing) Submit(_ context.Context, in server.Inbound) (server.Admitted, error) {
 	task := a2a.NewJTI()
-	return server.Admitted{Task: task, Owner: "service:bench", Run: func(context.Context, server.Updates) a2a.Report {
+	return server.Admitted{Task: task, Owner: bencher.String(), Run: func(ctx context.Context, _ server.Updates) a2a.Report {
 		r := report()
 		r.Task = task
+		if in.Request.Message.ID == waitingMessage {
+			<-ctx.Done() // readers have an idle stream until then
+		}
 		return r
 	}}, nil
 }
+
+// bencher is who asks our handler, and waitingMessage the id of a message whose
+// task does not end.
+var bencher = identity.Principal{Kind: identity.Service, Name: "bench"}
+
+const waitingMessage = "wait"
 
 func (nothing) Fetch(context.Context, string, identity.Principal) (*sdk.Task, error) {
 	return nil, a2a.Errorf(a2a.CodeNotFound, "there is no such task")
@@ -126,49 +144,15 @@ const taskClients = 64
 // measureTasks measures our handler beside the SDK's, each in a process of its
 // own with the runtime's defaults, and what a signature costs.
 func (l *lab) measureTasks(ctx context.Context, t *Table, each time.Duration) (err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	var both [2]*contender
 	var cpu [2]time.Duration
 	for i, which := range []string{ourTasks, sdkTasks} {
-		dir := filepath.Join(l.dir, "tasks-"+which)
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
-		cmd := exec.CommandContext(context.WithoutCancel(ctx), self, taskServerArgument, which, dir)
-		in, err := cmd.StdinPipe()
+		served, err := l.startTasks(ctx, which)
 		if err != nil {
 			return err
 		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return err
-		}
-		p, err := startProcess(ctx, cmd)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, in.Close(), p.wait()) }()
-		addr, err := bufio.NewReader(out).ReadString('\n')
-		if err != nil {
-			return fmt.Errorf("task server %s: %w", which, err)
-		}
-		ask := asker("http://" + strings.TrimSpace(addr) + "/")
-		both[i] = &contender{
-			name: map[string]string{ourTasks: "our handler, tasks on disk", sdkTasks: "the SDK's handler, tasks in memory"}[which],
-			run: func(ctx context.Context, d time.Duration) (slice, error) {
-				_, before, err := stat(cmd.Process.Pid)
-				if err != nil {
-					return slice{}, err
-				}
-				s, err := crowd(ctx, d, ask)
-				_, after, statErr := stat(cmd.Process.Pid)
-				cpu[i] += after - before
-				return s, errors.Join(err, statErr)
-			},
-		}
+		defer func() { err = errors.Join(err, served.stop()) }()
+		both[i] = served.contender(&cpu[i])
 	}
 	if err := interleave(ctx, rounds, max(each/rounds, 200*time.Millisecond), both[:]); err != nil {
 		return err
@@ -200,7 +184,79 @@ func (l *lab) measureTasks(ctx context.Context, t *Table, each time.Duration) (e
 		Target{Name: "CPU of a task through our handler, of the SDK's", Unit: "x", Most: 0.4, Got: perTask[0] / perTask[1]},
 		Target{Name: "verifying a signed request", Unit: "ms", Most: 0.1, Got: row.P50},
 	)
-	return nil
+	return l.measureStreams(ctx, t)
+}
+
+// taskServer is this program as an A2A server, in a process of its own with the
+// runtime's defaults.
+type taskServer struct {
+	which, url string
+	p          *process
+	in         io.WriteCloser
+	out        *bufio.Reader
+}
+
+func (l *lab) startTasks(ctx context.Context, which string) (*taskServer, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(l.dir, "tasks-"+which)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, taskServerArgument, which, dir)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	t := &taskServer{which: which, in: in, out: bufio.NewReader(out)}
+	if t.p, err = startProcess(ctx, cmd); err != nil {
+		return nil, err
+	}
+	addr, err := t.out.ReadString('\n')
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("task server %s: %w", which, err), t.stop())
+	}
+	t.url = "http://" + strings.TrimSpace(addr) + "/"
+	return t, nil
+}
+
+func (t *taskServer) stop() error { return errors.Join(t.in.Close(), t.p.wait()) }
+
+// settle has the server give up the memory that it does not need, and gives what
+// is left, in bytes.
+func (t *taskServer) settle() (float64, error) {
+	if _, err := io.WriteString(t.in, "settle\n"); err != nil {
+		return 0, err
+	}
+	if _, err := t.out.ReadString('\n'); err != nil {
+		return 0, err
+	}
+	u, err := usage(t.p.cmd.Process.Pid)
+	return u.rss * (1 << 20), err
+}
+
+// contender is the server asked by many at a time; what it consumes is added to cpu.
+func (t *taskServer) contender(cpu *time.Duration) *contender {
+	ask := asker(t.url)
+	return &contender{
+		name: map[string]string{ourTasks: "our handler, tasks on disk", sdkTasks: "the SDK's handler, tasks in memory"}[t.which],
+		run: func(ctx context.Context, d time.Duration) (slice, error) {
+			_, before, err := stat(t.p.cmd.Process.Pid)
+			if err != nil {
+				return slice{}, err
+			}
+			s, err := crowd(ctx, d, ask)
+			_, after, statErr := stat(t.p.cmd.Process.Pid)
+			*cpu += after - before
+			return s, errors.Join(err, statErr)
+		},
+	}
 }
 
 // asker sends a message to an A2A server and sees that its task is completed.
@@ -208,13 +264,7 @@ func asker(url string) func(context.Context) error {
 	hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: taskClients}}
 	return func(ctx context.Context) error {
 		body := `{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{"message":{"messageId":"` + a2a.NewJTI() + `","role":"ROLE_USER","parts":[{"text":"hello"}]}}}`
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Content-Type", "application/json")
-		req.Header.Set(sdk.SvcParamVersion, a2a.Version)
-		res, err := hc.Do(req)
+		res, err := call(ctx, hc, url, body)
 		if err != nil {
 			return err
 		}
