@@ -172,7 +172,7 @@ type Group struct {
 	raft      *raft.Raft
 	store     *store
 	layer     *layer
-	transport *raft.NetworkTransport
+	transport *durableTransport
 	members   *membership
 	fsm       *fsm
 	queue     chan *proposal
@@ -317,13 +317,13 @@ func (g *Group) openKeeper(m StateMachine) error {
 	}
 	logger := raftLogger(g.log)
 	g.layer = newLayer(g, listener)
-	g.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	g.transport = newDurableTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                  g.layer,
 		MaxPool:                 3,
 		Timeout:                 transportTimeout,
 		Logger:                  logger,
 		MsgpackUseNewTimeFormat: true,
-	})
+	}), g.store)
 	applied, _ := m.Applied()
 	if c, ok := m.(Checker); ok {
 		g.check = c.Check

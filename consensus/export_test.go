@@ -12,6 +12,18 @@ func (g *Group) HoldDisk(t testing.TB) (release func()) {
 	return g.store.disk.Unlock
 }
 
+// LastIndex is the last entry of the raft log, on the disk or not.
+func (g *Group) LastIndex() (uint64, error) { return g.store.LastIndex() }
+
+// LoseDisk has the disk refuse what it has not written.
+func (g *Group) LoseDisk(why error) {
+	g.store.mu.Lock()
+	g.store.unwritten.lost = why
+	close(g.store.unwritten.changed)
+	g.store.unwritten.changed = make(chan struct{})
+	g.store.mu.Unlock()
+}
+
 // Corrupt spoils one entry of the raft log where it lies.
 func (g *Group) Corrupt(t testing.TB, index uint64) {
 	t.Helper()

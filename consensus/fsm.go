@@ -93,6 +93,10 @@ func (f *fsm) apply(entries []*raft.Log) (results [][]byte, counts []int, err er
 	if last == nil || f.broken != nil {
 		return nil, counts, nil
 	}
+	// Nothing is applied, and so answered, that this keeper could lose.
+	if err := f.onDisk(last.Index); err != nil {
+		return nil, counts, fmt.Errorf("apply up to entry %d: %w", last.Index, err)
+	}
 	f.since.Store(time.Now().UnixNano())
 	results, err = f.machine.Apply(last.Index, last.Term, cmds)
 	f.since.Store(0)
@@ -105,6 +109,25 @@ func (f *fsm) apply(entries []*raft.Log) (results [][]byte, counts []int, err er
 	f.applied = last.Index
 	f.met.applied.Add(float64(len(cmds)))
 	return results, counts, nil
+}
+
+// onDisk waits until the entry is on this keeper's disk. Once the group closes it
+// waits for one more write at most.
+func (f *fsm) onDisk(index uint64) error {
+	if f.store.upTo() >= index {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	unhook := context.AfterFunc(f.ctx, func() {
+		select {
+		case <-time.After(f.store.cfg.Timeout):
+			cancel(errCut)
+		case <-ctx.Done():
+		}
+	})
+	defer unhook()
+	return f.store.durable(ctx, index)
 }
 
 // Snapshot captures nothing: the machine is durable by itself, and raft only

@@ -398,6 +398,18 @@ func (s *segments) drop(i int) error {
 	return seg.file.Close()
 }
 
+// room is how many bytes of records the last file still takes. Its blocks are
+// there: writing them needs no space.
+func (s *segments) room() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.files) == 0 {
+		return 0
+	}
+	seg := s.files[len(s.files)-1]
+	return seg.size - seg.end
+}
+
 // span is the oldest and the newest entry; 0: there is none.
 func (s *segments) span() (first, last uint64) {
 	s.mu.RLock()

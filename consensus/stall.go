@@ -27,7 +27,7 @@ const (
 
 var errHung = errors.New("the state machine's disk does not finish a write")
 
-// watchMachine looks after the machine until the group closes.
+// watchMachine looks after the machine, and the log, until the group closes.
 func (g *Group) watchMachine(s Staller) {
 	tick := time.NewTicker(stallTick)
 	defer tick.Stop()
@@ -43,8 +43,9 @@ func (g *Group) watchMachine(s Staller) {
 				return
 			}
 		}
-		why, hung := error(nil), g.fsm.busy()
-		if s != nil {
+		age, why := g.store.stalled()
+		hung := max(age, g.fsm.busy())
+		if s != nil && why == nil {
 			why = s.Stalled()
 		}
 		if why == nil && hung > g.cfg.WriteTimeout {
@@ -58,7 +59,7 @@ func (g *Group) watchMachine(s Staller) {
 		if err != nil && hung > hangFactor*g.cfg.WriteTimeout {
 			// raft's main loop waits for the machine and cannot step down, yet
 			// its heartbeats keep the others from electing one of them.
-			g.fail(fmt.Errorf("give the lead away: %w: %w", err, errHung))
+			g.fail(fmt.Errorf("give the lead away: %w: %w", err, why))
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -67,7 +68,6 @@ type store struct {
 	fresh  bool        // the folder was not begun with a configuration yet
 	live   atomic.Bool // raft runs
 
-	writes  chan storeWrite
 	stopped chan struct{}
 	once    sync.Once
 	work    sync.WaitGroup
@@ -75,13 +75,10 @@ type store struct {
 	disk sync.Mutex // held while the log is changed
 
 	mu          sync.Mutex
-	first, last uint64 // of the log; 0 if it is empty
+	first, last uint64 // of the log, with what is on its way to the disk; 0 if it is empty
+	flushed     uint64 // the last entry that is on the disk; 0 if there is none
 	restored    uint64
-}
-
-type storeWrite struct {
-	records []record
-	done    chan error
+	unwritten   unwritten
 }
 
 var (
@@ -90,7 +87,7 @@ var (
 )
 
 func openStore(cfg storeConfig) (*store, error) {
-	s := &store{cfg: cfg, writes: make(chan storeWrite), stopped: make(chan struct{})}
+	s := &store{cfg: cfg, unwritten: newUnwritten(), stopped: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft's log in %s: %w", cfg.Dir, err), s.closeFiles())
 	}
@@ -170,12 +167,13 @@ func (s *store) load() error {
 		}
 	}
 	s.first, s.last = s.log.span()
+	s.flushed = s.last
 	switch {
 	case s.last < applied && s.restored < applied:
 		return fmt.Errorf("the raft log ends at entry %d, although entry %d is applied: it is an older copy, and votes are lost with it", s.last, applied)
 	case s.last < applied:
 		// A crash came after a restore and before the first entry behind it.
-		s.first, s.last = 0, 0
+		s.first, s.last, s.flushed = 0, 0, 0
 		return s.log.clear()
 	case s.first > applied+1:
 		return fmt.Errorf("the raft log begins at entry %d, although only entry %d is applied: the state is an older copy", s.first, applied)
@@ -256,109 +254,19 @@ func (s *store) LastIndex() (uint64, error) {
 func (s *store) GetLog(index uint64, entry *raft.Log) error {
 	s.mu.Lock()
 	in := s.first > 0 && index >= s.first && index <= s.last
+	body := s.unwritten.body(index)
 	s.mu.Unlock()
 	if !in {
 		return raft.ErrLogNotFound
+	}
+	if body != nil {
+		return decodeEntry(index, body, entry)
 	}
 	err := s.read(index, entry)
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
 		return s.broken(err)
 	}
 	return err
-}
-
-func (s *store) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft.Log{entry}) }
-
-// StoreLogs writes the entries with one flush, durable when it returns nil.
-// If the disk has not finished after the time-out it returns an error, upon
-// which a leader steps down; the write may still land. Entries that lie behind
-// the written ones are removed: only such a late write can have left them.
-func (s *store) StoreLogs(entries []*raft.Log) error {
-	write := storeWrite{done: make(chan error, 1)}
-	for i, entry := range entries {
-		if i > 0 && entry.Index != entries[i-1].Index+1 {
-			return fmt.Errorf("internal error: entry %d follows %d", entry.Index, entries[i-1].Index)
-		}
-		write.records = append(write.records, record{index: entry.Index, body: encodeEntry(entry)})
-	}
-	if len(write.records) == 0 {
-		return nil
-	}
-	begin := time.Now()
-	timer := time.NewTimer(s.cfg.Timeout)
-	defer timer.Stop()
-	select {
-	case s.writes <- write:
-	case <-timer.C:
-		return fmt.Errorf("%w: an earlier one is under way", errStalled)
-	case <-s.stopped:
-		return raft.ErrRaftShutdown
-	}
-	select {
-	case err := <-write.done:
-		s.cfg.Metrics.write.Observe(time.Since(begin).Seconds())
-		return err
-	case <-timer.C:
-		s.cfg.Metrics.stalls.Inc()
-		return fmt.Errorf("%w: %d entries from %d, %v", errStalled, len(entries), entries[0].Index, s.cfg.Timeout)
-	}
-}
-
-// write is the goroutine that waits for the disk, so that raft need not.
-func (s *store) write() {
-	for {
-		select {
-		case w := <-s.writes:
-			w.done <- s.put(w.records)
-		case <-s.stopped:
-			return
-		}
-	}
-}
-
-func (s *store) put(records []record) error {
-	s.disk.Lock() // over the write: it is what it guards
-	defer s.disk.Unlock()
-	from, to := records[0].index, records[len(records)-1].index
-	s.mu.Lock()
-	first, last, restored := s.first, s.last, s.restored
-	s.mu.Unlock()
-	gap := last > 0 && from > last+1
-	if gap && from != restored+1 {
-		return fmt.Errorf("internal error: entry %d follows %d", from, last)
-	}
-	var err error
-	switch {
-	case gap, last == 0, from < first: // all that is there lies below the restored state
-		err = s.log.clear()
-		first = 0
-	case from <= last:
-		err = s.cut(from)
-	}
-	if err == nil {
-		err = s.log.append(records)
-	}
-	if err != nil {
-		s.settle()
-		return fmt.Errorf("write raft log: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.first = first; first == 0 {
-		s.first = from
-	}
-	s.last = to
-	return nil
-}
-
-// settle takes over what is in the log after a change that failed half-way.
-func (s *store) settle() {
-	first, last := s.log.span()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.first, s.last = max(s.first, first), last; last < s.first {
-		s.first, s.last = first, last
-	}
 }
 
 // DeleteRange removes a range at the front of the log, of which it keeps
@@ -378,6 +286,9 @@ func (s *store) DeleteRange(lowest, highest uint64) error {
 		// INVARIANT: I7 an acknowledged entry is never lost.
 		return s.broken(fmt.Errorf("%w: entries %d to %d, applied is %d", errTruncation, lowest, last, applied))
 	}
+	if err := s.settled(context.Background()); err != nil {
+		return fmt.Errorf("truncate raft log: %w", err)
+	}
 	s.disk.Lock()
 	defer s.disk.Unlock()
 	err := s.cut(lowest)
@@ -396,6 +307,7 @@ func (s *store) DeleteRange(lowest, highest uint64) error {
 	if s.first, s.last = first, lowest-1; first == 0 {
 		s.last = 0
 	}
+	s.flushed = s.last
 	return nil
 }
 

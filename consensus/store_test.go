@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,7 +69,7 @@ func fill(t *testing.T, s *store, term, from, to uint64) {
 	for i := from; i <= to; i++ {
 		entries = append(entries, entry(i, term, fmt.Sprint("data ", i)))
 	}
-	if err := s.StoreLogs(entries); err != nil {
+	if err := errors.Join(s.StoreLogs(entries), s.settled(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -548,32 +550,117 @@ func TestAHungDiskIsToldInTime(t *testing.T) {
 	fill(t, s, 1, 1, 3)
 	s.cfg.Timeout = 100 * time.Millisecond
 	s.disk.Lock() // no write gets past it
-	begin := time.Now()
-	if err := s.StoreLogs([]*raft.Log{entry(4, 1, "late"), entry(5, 1, "late"), entry(6, 1, "late")}); !errors.Is(err, errStalled) {
-		t.Errorf("write to a hung disk = %v", err)
+	if err := s.StoreLogs([]*raft.Log{entry(4, 1, "late"), entry(5, 1, "late"), entry(6, 1, "late")}); err != nil {
+		t.Errorf("commands that follow = %v, want them taken", err)
 	}
-	if err := s.StoreLog(entry(4, 2, "never queued")); !errors.Is(err, errStalled) {
-		t.Errorf("second write to a hung disk = %v", err)
+	span(t, s, 1, 6)
+	var got raft.Log
+	if err := s.GetLog(5, &got); err != nil || string(got.Data) != "late" {
+		t.Errorf("GetLog of an entry under way = %q, %v", got.Data, err)
+	}
+	if at := s.upTo(); at != 3 {
+		t.Errorf("the disk has entry %d, it can have 3", at)
+	}
+	waited, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if s.durable(waited, 4) == nil || s.settled(waited) == nil {
+		t.Error("entries under way are called durable")
+	}
+	begin := time.Now()
+	if err := s.StoreLog(entry(4, 2, "replaced")); !errors.Is(err, errStalled) {
+		t.Errorf("a write that is waited for = %v", err)
+	}
+	if err := s.StoreLog(entry(7, 1, "never queued")); !errors.Is(err, errStalled) {
+		t.Errorf("a write behind a late one = %v", err)
 	}
 	if took := time.Since(begin); took > 2*time.Second {
 		t.Errorf("it took %v", took)
 	}
+	if _, err := s.stalled(); !errors.Is(err, errStalled) {
+		t.Errorf("stalled = %v", err)
+	}
 	s.disk.Unlock()
-	s.cfg.Timeout = time.Minute
-	// The late write lands, and the next leader's entry replaces all of it.
+	// The late writes land, in order.
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if last, _ := s.LastIndex(); last == 6 {
+		if last, _ := s.LastIndex(); last == 4 {
 			break
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("the late write did not land")
 		}
 	}
-	fill(t, s, 2, 4, 4)
 	span(t, s, 1, 4)
-	var got raft.Log
 	if err := s.GetLog(4, &got); err != nil || got.Term != 2 {
 		t.Errorf("GetLog(4) = term %d, %v, want the newer one", got.Term, err)
+	}
+	if _, err := s.stalled(); err != nil {
+		t.Errorf("stalled after the disk went on = %v", err)
+	}
+}
+
+// Entries that raft counts as stored, and that the disk refuses, end the keeper.
+func TestALostWriteEndsTheKeeper(t *testing.T) {
+	applied := uint64(0)
+	s, _ := newStore(t, &applied)
+	failed := make(chan error, 1)
+	s.cfg.Fail = func(err error) { failed <- err }
+	fill(t, s, 1, 1, 3)
+	s.disk.Lock()
+	if err := s.log.files[0].file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StoreLog(entry(4, 1, "lost")); err != nil {
+		t.Fatal(err)
+	}
+	s.disk.Unlock()
+	if err := s.durable(t.Context(), 4); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("durable = %v, want why it is lost", err)
+	}
+	if err := <-failed; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the keeper was told %v", err)
+	}
+	if err := s.StoreLog(entry(5, 1, "behind it")); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a write behind it = %v", err)
+	}
+	if at := s.upTo(); at != 3 {
+		t.Errorf("the disk has entry %d, want 3", at)
+	}
+}
+
+// What raft acts on by itself, or could not be told of later, is waited for.
+func TestWhatIsWaitedFor(t *testing.T) {
+	members := entry(4, 1, "members")
+	members.Type = raft.LogConfiguration
+	for name, e := range map[string]*raft.Log{
+		"a change of members":      members,
+		"an entry in place of one": entry(3, 2, "other"),
+		"more than the file takes": entry(4, 1, strings.Repeat("x", testSegment-150)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			applied := uint64(0)
+			s, _ := newStore(t, &applied)
+			fill(t, s, 1, 1, 3)
+			s.disk.Lock()
+			release := sync.OnceFunc(s.disk.Unlock)
+			defer release()
+			stored := make(chan error, 1)
+			go func() { stored <- s.StoreLog(e) }()
+			for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+				s.mu.Lock()
+				waits := s.unwritten.awaited == 1
+				s.mu.Unlock()
+				if waits {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatal("it is not waited for")
+				}
+			}
+			release()
+			if err := <-stored; err != nil || s.upTo() != e.Index {
+				t.Errorf("StoreLog = %v, the disk has entry %d, want %d", err, s.upTo(), e.Index)
+			}
+		})
 	}
 }
 
