@@ -84,6 +84,9 @@ type Peers interface {
 	// Follow streams a task from the node that runs it, after an event if after
 	// is not nil.
 	Follow(ctx context.Context, at identity.ID, task string, after *uint64) iter.Seq2[server.Numbered, error]
+	// Relay hands a message that came through a door here on to the node that
+	// holds its task, and streams what that node says.
+	Relay(ctx context.Context, at identity.ID, req *sdk.SendMessageRequest, door string) iter.Seq2[server.Numbered, error]
 	// List asks a node for tasks of its store.
 	List(ctx context.Context, at identity.ID, q server.Query) (server.Page, error)
 	// Pushes are the push configurations that a node keeps of its door's tasks.
@@ -232,6 +235,9 @@ func (a *Agent) Cancel(ctx context.Context, task string) error {
 		return nil
 	}
 	executor, _, err := a.whereabouts(task)
+	if errors.Is(err, audit.ErrNotFound) { // it may wait for its owner
+		executor, _, err = a.holder(ctx, task)
+	}
 	if err != nil || executor == a.cfg.Key.ID() {
 		return &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task is running"}
 	}

@@ -329,6 +329,10 @@ func (p *peers) Follow(context.Context, identity.ID, string, *uint64) iter.Seq2[
 	}
 }
 
+func (p *peers) Relay(context.Context, identity.ID, *sdk.SendMessageRequest, string) iter.Seq2[server.Numbered, error] {
+	return p.Follow(context.Background(), "", "", nil)
+}
+
 func (p *peers) List(context.Context, identity.ID, server.Query) (server.Page, error) {
 	return server.Page{}, errors.New("no answer")
 }

@@ -19,15 +19,19 @@ import (
 // says which node runs a task and which took it in.
 
 var (
-	_ server.Mesh   = (*Agent)(nil)
+	_ server.Relay  = (*Agent)(nil)
 	_ server.Lister = (*Agent)(nil)
 )
 
 // Follow streams a task from the node that runs it.
 func (a *Agent) Follow(ctx context.Context, task string, caller identity.Principal, after *uint64) iter.Seq2[server.Numbered, error] {
 	executor, intent, err := a.whereabouts(task)
+	owner := intent.Actor
+	if errors.Is(err, audit.ErrNotFound) { // it takes several messages, and is in the log under other ids
+		executor, owner, err = a.holder(ctx, task)
+	}
 	switch {
-	case err != nil || !server.MaySee(caller, intent.Actor):
+	case err != nil || !server.MaySee(caller, owner):
 		return failing(errNoTask)
 	case executor == a.cfg.Key.ID():
 		return failing(&a2a.Error{Code: a2a.CodeUnavailable, Message: "the task does not run on another node"})
@@ -43,6 +47,14 @@ func failing(err error) iter.Seq2[server.Numbered, error] {
 func (a *Agent) Pushes(ctx context.Context, task string, caller identity.Principal) (server.Pushes, error) {
 	a.cfg.Catchup(ctx)
 	_, intent, err := a.whereabouts(task)
+	if errors.Is(err, audit.ErrNotFound) { // it may wait for its owner, with the node that asked him
+		if peer, found := a.firstWith(ctx, task); found != nil && server.Interrupted(found.Status.State) {
+			if !server.MayHandle(caller, a2a.OwnerOf(found)) {
+				return nil, errNoTask
+			}
+			return a.cfg.Peers.Pushes(peer)
+		}
+	}
 	for end := time.Now().Add(askWait); errors.Is(err, audit.ErrNotFound) && time.Now().Before(end) && ctx.Err() == nil; {
 		sleep(ctx, settlePoll) // our copy of the log is a moment behind
 		_, intent, err = a.whereabouts(task)
@@ -109,34 +121,79 @@ func (a *Agent) Lists(ctx context.Context, q server.Query) (map[string]server.Pa
 const askWait = 2 * time.Second
 
 // askAround asks the connected nodes for a task that is not in our log: it may
-// be a moment ahead of our copy, or wait for its intent at another door. A node
-// that asks us does that itself.
+// be a moment ahead of our copy, wait for its intent at another door, or for its
+// owner. A node that asks us does that itself.
 func (a *Agent) askAround(ctx context.Context, task string, caller identity.Principal) (*sdk.Task, error) {
 	if caller.Kind == identity.Node {
 		return nil, errNoTask
 	}
+	_, found := a.firstWith(ctx, task)
+	if found == nil || !server.MaySee(caller, a2a.OwnerOf(found)) {
+		return nil, errNoTask
+	}
+	// Who learns of an outcome here finds it in this node's log, too.
+	if rep, err := a2a.ReportOf(found); err == nil && rep.Outcome != nil {
+		a.cfg.Reported(*rep.Outcome)
+	}
+	return found, nil
+}
+
+// holder is the connected node that holds a task which is not in the log, and the
+// task's owner.
+func (a *Agent) holder(ctx context.Context, task string) (identity.ID, string, error) {
+	peer, found := a.firstWith(ctx, task)
+	if found == nil {
+		return "", "", errNoTask
+	}
+	return peer, a2a.OwnerOf(found), nil
+}
+
+// firstWith asks the connected nodes for a task, and gives the first that has it.
+func (a *Agent) firstWith(ctx context.Context, task string) (identity.ID, *sdk.Task) {
+	type answer struct {
+		peer identity.ID
+		task *sdk.Task
+	}
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	adverts := a.cfg.Peers.Adverts()
-	answers := make(chan *sdk.Task, len(adverts))
+	answers := make(chan answer, len(adverts))
 	var asked sync.WaitGroup
 	defer asked.Wait()
 	for peer := range adverts {
 		asked.Go(func() {
 			t, err := a.cfg.Peers.Task(ctx, peer, task)
-			if err != nil || !server.MaySee(caller, a2a.OwnerOf(t)) {
+			if err != nil {
 				t = nil
 			}
-			answers <- t
+			answers <- answer{peer, t}
 		})
 	}
 	for range adverts {
-		if t := <-answers; t != nil {
+		if got := <-answers; got.task != nil {
 			cancel() // nobody else need answer
-			return t, nil
+			return got.peer, got.task
 		}
 	}
-	return nil, errNoTask
+	return "", nil
+}
+
+// Relay hands a message to a task that another node holds on to that node.
+func (a *Agent) Relay(ctx context.Context, in server.Inbound, caller identity.Principal) iter.Seq2[server.Numbered, error] {
+	if err := a.cfg.Closed(); err != nil {
+		return failing(err)
+	}
+	peer, owner, err := a.holder(ctx, string(in.Request.Message.TaskID))
+	if err != nil || !server.MaySee(caller, owner) {
+		return failing(errNoTask)
+	}
+	req := &request{signed: in.Request}
+	if !a2a.IsSigned(in.Request) {
+		if err := a.vouch(req, in.Caller); err != nil {
+			return failing(err)
+		}
+	}
+	return a.cfg.Peers.Relay(ctx, peer, req.signed, in.Caller.Door)
 }
 
 var errNoTask = &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task"}

@@ -64,6 +64,14 @@ func (a *Agent) Continue(ctx context.Context, in server.Inbound, task *sdk.Task)
 	if err := a.cfg.Closed(); err != nil {
 		return server.Admitted{}, err
 	}
+	if in.Caller.Door == server.DoorMesh {
+		// Another node only handed it on: nobody's request but its signer's, which
+		// came through that node's door.
+		in.Caller = server.Caller{Door: in.Relayed}
+		if in.Relayed == "" {
+			return server.Admitted{}, a2a.Errorf(a2a.CodeInvalidRequest, "a node that hands a message on says through which door it came")
+		}
+	}
 	req, err := a.verify(in)
 	if req.lacks != "" && req.principal.String() == a2a.OwnerOf(task) {
 		a.noteRefused(err)

@@ -151,13 +151,20 @@ func (c *Client) Stream(ctx context.Context, req *sdk.SendMessageRequest, header
 	if err != nil {
 		return func(yield func(sdk.Event, error) bool) { yield(nil, err) }
 	}
-	open := func(ctx context.Context) iter.Seq2[sdk.Event, error] {
-		return wired(c.transport.SendStreamingMessage(ctx, c.params(header, ""), req))
-	}
+	open := func(ctx context.Context) iter.Seq2[sdk.Event, error] { return c.streamOnce(ctx, req, header) }
 	if c.cfg.Resume < 0 {
 		return open(ctx)
 	}
 	return c.resumed(ctx, header, "", a2a.IsSigned(req), open)
+}
+
+// streamOnce is the stream of a request over one connection.
+func (c *Client) streamOnce(ctx context.Context, req *sdk.SendMessageRequest, header http.Header) iter.Seq2[sdk.Event, error] {
+	req, err := c.sign(req)
+	if err != nil {
+		return func(yield func(sdk.Event, error) bool) { yield(nil, err) }
+	}
+	return wired(c.transport.SendStreamingMessage(ctx, c.params(header, ""), req))
 }
 
 // StreamRaw is [Client.Stream] for a signed request as it is.

@@ -33,9 +33,20 @@ func (c *Client) SubscribeAfter(ctx context.Context, task string, after *uint64,
 	if after != nil {
 		header.Set(lastEventID, strconv.FormatUint(*after, 10))
 	}
-	seen := new(numbers)
+	return numbered(ctx, func(ctx context.Context) iter.Seq2[sdk.Event, error] { return c.subscribe(ctx, task, header) })
+}
+
+// StreamNumbered is [Client.Stream] with the number of each event. It resumes
+// nothing: who has the numbers can.
+func (c *Client) StreamNumbered(ctx context.Context, req *sdk.SendMessageRequest, header http.Header) iter.Seq2[Numbered, error] {
+	return numbered(ctx, func(ctx context.Context) iter.Seq2[sdk.Event, error] { return c.streamOnce(ctx, req, header) })
+}
+
+// numbered yields the events that open gives with their numbers.
+func numbered(ctx context.Context, open func(context.Context) iter.Seq2[sdk.Event, error]) iter.Seq2[Numbered, error] {
 	return func(yield func(Numbered, error) bool) {
-		for e, err := range c.subscribe(context.WithValue(ctx, numbersKey{}, seen), task, header) {
+		seen := new(numbers)
+		for e, err := range open(context.WithValue(ctx, numbersKey{}, seen)) {
 			n := Numbered{Event: e}
 			if err == nil {
 				n.Number = seen.pop()

@@ -132,7 +132,7 @@ func (h *Handler) endForgotten(now time.Time) {
 	}
 	for _, id := range ids {
 		record, err := h.store.Get(id)
-		if err == nil && interrupted(record.Task.Status.State) && now.Sub(record.Updated) >= waitAtMost {
+		if err == nil && Interrupted(record.Task.Status.State) && now.Sub(record.Updated) >= waitAtMost {
 			h.hush(context.Background(), record.Task, forgotten)
 		}
 	}

@@ -145,6 +145,10 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 	if err != nil {
 		return nil, nil, err
 	}
+	relayed, err := readDoor(r)
+	if err != nil {
+		return nil, nil, err
+	}
 	body, err := b.readBody(w, r)
 	if err != nil {
 		return nil, nil, err
@@ -158,6 +162,9 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 	}
 	if delegation != nil {
 		ctx = context.WithValue(ctx, delegationKey, delegation)
+	}
+	if relayed != "" {
+		ctx = context.WithValue(ctx, doorKey, relayed)
 	}
 	return ctx, body, nil
 }
@@ -359,8 +366,8 @@ func readDelegation(r *http.Request) ([]byte, *rpcError) {
 	if text == "" {
 		return nil, nil
 	}
-	if c, _ := CallerFrom(r.Context()); c.Door != DoorMesh {
-		return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%s is for nodes only", DelegationHeader)}
+	if err := nodesOnly(r, DelegationHeader); err != nil {
+		return nil, err
 	}
 	if len(text) > maxDelegation {
 		return nil, &rpcError{0, a2a.Errorf(a2a.CodeTooLarge, "%s has more than %d bytes", DelegationHeader, maxDelegation)}
@@ -370,4 +377,24 @@ func readDelegation(r *http.Request) ([]byte, *rpcError) {
 		return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%s is not base64url", DelegationHeader)}
 	}
 	return raw, nil
+}
+
+// readDoor reads the door through which another node had the message.
+func readDoor(r *http.Request) (string, *rpcError) {
+	switch door := r.Header.Get(DoorHeader); door {
+	case "":
+		return "", nil
+	case DoorHTTP, DoorNATS:
+		return door, nodesOnly(r, DoorHeader)
+	default:
+		return "", &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%s names no door", DoorHeader)}
+	}
+}
+
+// nodesOnly refuses a header that others than nodes sent.
+func nodesOnly(r *http.Request, header string) *rpcError {
+	if c, _ := CallerFrom(r.Context()); c.Door != DoorMesh {
+		return &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%s is for nodes only", header)}
+	}
+	return nil
 }

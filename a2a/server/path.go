@@ -29,6 +29,7 @@ type Inbound struct {
 	Request    *sdk.SendMessageRequest
 	Caller     Caller
 	Delegation []byte // from another node; only through the mesh door
+	Relayed    string // by another node that had it through this door; likewise
 }
 
 // Caller is whom the door's channel proved. A zero principal is nobody: the
@@ -93,6 +94,7 @@ type contextKey int
 const (
 	callerKey contextKey = iota
 	delegationKey
+	doorKey
 	failureKey
 	numbersKey
 	resumeKey

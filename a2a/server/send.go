@@ -21,6 +21,15 @@ const (
 // SendMessage implements the SDK's RequestHandler: it answers when the task
 // has ended, or at once if the request asks for that.
 func (h *Handler) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) (sdk.SendMessageResult, error) {
+	if away, err := h.elsewhere(ctx, req); err != nil {
+		return nil, err
+	} else if away != nil {
+		task, err := away.wait(ctx, h, req)
+		if err != nil {
+			return nil, err
+		}
+		return trimHistory(task, historyLength(req)), nil
+	}
 	task, reply, reader, err := h.submit(ctx, req)
 	if err != nil {
 		return nil, err
@@ -43,6 +52,13 @@ func (h *Handler) SendMessage(ctx context.Context, req *sdk.SendMessageRequest) 
 // output as it comes, the report, the end.
 func (h *Handler) SendStreamingMessage(ctx context.Context, req *sdk.SendMessageRequest) iter.Seq2[sdk.Event, error] {
 	return func(yield func(sdk.Event, error) bool) {
+		if away, err := h.elsewhere(ctx, req); err != nil {
+			yield(nil, err)
+			return
+		} else if away != nil {
+			away.stream(ctx, yield)
+			return
+		}
 		task, reply, reader, err := h.submit(ctx, req)
 		if err != nil {
 			yield(nil, err)
@@ -234,7 +250,7 @@ func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller
 		case err == nil && task.Status.State.Terminal():
 			follow, err := h.replay(ctx, task)
 			return task, follow, err
-		case err == nil && (immediately || interrupted(task.Status.State)):
+		case err == nil && (immediately || Interrupted(task.Status.State)):
 			return task, nil, nil
 		case err != nil && (!isNotFound(err) || time.Now().After(appeared)):
 			return nil, nil, err
@@ -251,7 +267,7 @@ func (r *run) wait(ctx context.Context) error {
 		r.mu.Lock()
 		state, changed := r.task.Status.State, r.changed
 		r.mu.Unlock()
-		if state.Terminal() || interrupted(state) {
+		if state.Terminal() || Interrupted(state) {
 			return nil
 		}
 		select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
@@ -37,8 +38,8 @@ type Prover interface {
 // the task is cancelled; what that means the talk says itself.
 type Talk func(ctx context.Context, task *sdk.Task, say func(sdk.Event)) error
 
-// interrupted are the states in which a task waits for somebody.
-func interrupted(s sdk.TaskState) bool {
+// Interrupted reports whether a task in this state waits for somebody.
+func Interrupted(s sdk.TaskState) bool {
 	return s == sdk.TaskStateInputRequired || s == sdk.TaskStateAuthRequired
 }
 
@@ -47,6 +48,7 @@ func interrupted(s sdk.TaskState) bool {
 func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, caller Caller, push *sdk.PushConfig) (*sdk.Task, *reader, error) {
 	id := req.Message.TaskID
 	in := Inbound{Request: req, Caller: caller}
+	in.Relayed, _ = ctx.Value(doorKey).(string)
 	if prover, ok := h.path.(Prover); ok {
 		var err error
 		if caller.Principal, err = prover.Prove(in); err != nil {
@@ -74,10 +76,10 @@ func (h *Handler) resumeTalk(ctx context.Context, req *sdk.SendMessageRequest, c
 		return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; send a new message without taskId")
 	case !talks:
 		return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "a task takes one message; send a new one without taskId")
-	case !interrupted(state) || !owned:
+	case !Interrupted(state) || !owned:
 		return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits for no message")
 	case !h.holds(id):
-		return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits at another node of the cluster; answer there, or send a new message without taskId")
+		return nil, nil, &a2a.Error{Code: a2a.CodeUnavailable, Message: "the node that holds the task cannot be reached", RetryAfter: time.Second}
 	}
 	if err := h.enter(); err != nil {
 		return nil, nil, err
@@ -122,7 +124,7 @@ func (h *Handler) nextTurn(ctx context.Context, before *run, message *sdk.Messag
 	r.word.Lock()
 	defer r.word.Unlock()
 	next, at := *r.now(), now()
-	if !interrupted(next.Status.State) {
+	if !Interrupted(next.Status.State) {
 		return nil, a2a.Errorf(a2a.CodeUnsupported, "the task waits for no message")
 	}
 	own := *message
@@ -199,7 +201,7 @@ func (t *turn) say(e sdk.Event) {
 		at := now()
 		e.Status.Timestamp = &at
 		next.Status = e.Status
-		t.over = next.Status.State.Terminal() || interrupted(next.Status.State)
+		t.over = next.Status.State.Terminal() || Interrupted(next.Status.State)
 	default:
 		t.h.log.ErrorContext(t.ctx, "talk said what is no update", "task", next.ID)
 		return
@@ -232,7 +234,7 @@ func (h *Handler) hush(ctx context.Context, task *sdk.Task, reason string) bool 
 	switch {
 	case r != nil && !r.talks:
 		return false
-	case r == nil && (!interrupted(task.Status.State) || !h.holds(task.ID)):
+	case r == nil && (!Interrupted(task.Status.State) || !h.holds(task.ID)):
 		return false
 	case r == nil:
 		var err error
@@ -245,7 +247,7 @@ func (h *Handler) hush(ctx context.Context, task *sdk.Task, reason string) bool 
 	r.word.Lock()
 	defer r.word.Unlock()
 	next := *r.now()
-	if !interrupted(next.Status.State) {
+	if !Interrupted(next.Status.State) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if reason == "" && r.hush != nil {

@@ -100,7 +100,7 @@ func (s *streams) open(ctx context.Context, hc *http.Client, url, task string, n
 		work.Go(func() {
 			gate <- struct{}{}
 			defer func() { <-gate }()
-			res, err := call(ctx, hc, url, `{"jsonrpc":"2.0","id":1,"method":"SubscribeToTask","params":{"id":"`+task+`"}}`)
+			res, err := call(ctx, hc, url, `{"jsonrpc":"2.0","id":1,"method":"SubscribeToTask","params":{"id":"`+task+`"}}`) //nolint:bodyclose // close closes it
 			if err == nil {
 				err = firstEvent(res.Body)
 			}

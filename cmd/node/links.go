@@ -145,6 +145,25 @@ func (p *meshPeers) Follow(ctx context.Context, at identity.ID, task string, aft
 	}
 }
 
+// Relay hands a message on to the node that holds its task.
+func (p *meshPeers) Relay(ctx context.Context, at identity.ID, req *sdk.SendMessageRequest, door string) iter.Seq2[server.Numbered, error] {
+	return func(yield func(server.Numbered, error) bool) {
+		c, err := p.a2a(at)
+		if err != nil {
+			yield(server.Numbered{}, err)
+			return
+		}
+		for e, err := range c.StreamNumbered(ctx, req, http.Header{server.DoorHeader: {door}}) {
+			if _, cut := errors.AsType[*client.Interrupted](err); cut {
+				err = &a2a.Error{Code: a2a.CodeUnavailable, Message: "the node that holds the task stopped answering", RetryAfter: time.Second}
+			}
+			if !yield(server.Numbered(e), err) {
+				return
+			}
+		}
+	}
+}
+
 func (p *meshPeers) List(ctx context.Context, at identity.ID, q server.Query) (server.Page, error) {
 	text, err := json.Marshal(q)
 	if err != nil {

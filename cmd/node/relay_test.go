@@ -1,0 +1,192 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/nats-io/nats.go"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/client"
+	"github.com/agenticraft/node/a2a/natsrpc"
+)
+
+// Issue 5: a task that waits for its owner is answered through any door of the
+// cluster, over HTTP and over NATS, where nobody chooses the node; the node that
+// asked verifies and decides, by the door that the message came through.
+func TestAnswersThroughAnyDoor(t *testing.T) {
+	t.Setenv("AGENTICRAFT_PUSH_ALLOW", "127.0.0.1")
+	broker := startBroker(t, false)
+	c := startCluster(t, 3)
+	conn := broker.Connect(nats.UserInfo("client", "client"))
+	awaitService(c, conn, 3)
+	w := newWire(t, c)
+	var runner, other struct{ Key string }
+	c.json(&runner, "key", "create", "--name", "asker", "--role", "runner")
+	c.json(&other, "key", "create", "--name", "other", "--role", "runner")
+	code := executionPart(t, a2a.Execution{Language: "starlark", Code: "print('four')\nresult = 2 + 2"})
+
+	overHTTP := func(node int, key string) *client.Client {
+		cfg := client.Config{URL: c.Nodes[node].HTTP + a2aPath, APIKey: key}
+		if key == "" {
+			cfg.Key, cfg.Audience = w.key, w.audience
+		}
+		cl, err := client.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cl
+	}
+	overNATS := func(node int, key string) *client.Client {
+		cfg := client.Config{URL: natsrpc.URL(c.Nodes[node].ID), HTTPClient: &http.Client{Transport: &natsrpc.Transport{Conn: conn}}, APIKey: key}
+		if key == "" {
+			cfg.Key, cfg.Audience = w.key, w.audience
+		}
+		cl, err := client.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cl
+	}
+	for name, tc := range map[string]struct {
+		over func(node int, key string) *client.Client
+		key  string
+		via  string
+	}{
+		"HTTP, signed":          {overHTTP, "", "http"},
+		"HTTP, with an API key": {overHTTP, runner.Key, "http"},
+		"NATS, signed":          {overNATS, "", "nats"},
+		"NATS, with an API key": {overNATS, runner.Key, "nats"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asks, answers, third := tc.over(0, tc.key), tc.over(1, tc.key), tc.over(2, tc.key)
+			begin := func() sdk.TaskID {
+				t.Helper()
+				task, err := asks.Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil)
+				if err != nil || task.Status.State != sdk.TaskStateInputRequired {
+					t.Fatalf("a text: %+v, %v", task, err)
+				}
+				return task.ID
+			}
+			id := begin()
+			if got, err := third.Get(t.Context(), string(id), nil); err != nil || got.Status.State != sdk.TaskStateInputRequired {
+				t.Errorf("at the third: %+v, %v", got, err)
+			}
+			if _, err := tc.over(1, other.Key).Send(t.Context(), toTask(id, code), nil); a2a.FromWire(err).Code != a2a.CodeNotFound {
+				t.Errorf("another's message: %v", err)
+			}
+			if got, err := answers.Send(t.Context(), toTask(id, sdk.NewTextPart("what?")), nil); err != nil || got.Status.State != sdk.TaskStateInputRequired || got.ID != id {
+				t.Errorf("no program yet: %+v, %v", got, err)
+			}
+			done, err := third.Send(t.Context(), toTask(id, code), nil)
+			if err != nil || done.Status.State != sdk.TaskStateCompleted || done.ID != id || len(done.History) != 3 {
+				t.Fatalf("the program: %+v, %v", done, err)
+			}
+			rep, err := a2a.ReportOf(done)
+			if err != nil || string(rep.Result) != "4" || rep.Outcome == nil {
+				t.Fatalf("report %+v, %v", rep, err)
+			}
+			// The log says through which door it came, not that a node handed it on.
+			if body := c.intentOf(rep); body.Asked == nil || body.Asked.Via != tc.via {
+				t.Errorf("the intent says %+v, want via %s", body.Asked, tc.via)
+			}
+			if _, err := answers.Send(t.Context(), toTask(id, code), nil); a2a.FromWire(err).Code != a2a.CodeUnsupported {
+				t.Errorf("a message to the ended task: %v", err)
+			}
+
+			// A stream, with the numbers of the node that runs it.
+			id = begin()
+			var last sdk.Event
+			for e, err := range answers.Stream(t.Context(), toTask(id, code), nil) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				last = e
+			}
+			if e, ok := last.(*sdk.TaskStatusUpdateEvent); !ok || e.Status.State != sdk.TaskStateCompleted {
+				t.Errorf("the stream ended with %+v", last)
+			}
+			// At once, and followed at the third.
+			id = begin()
+			req := toTask(id, code)
+			req.Config = immediately()
+			if got, err := answers.Send(t.Context(), req, nil); err != nil || got.ID != id {
+				t.Errorf("at once: %+v, %v", got, err)
+			}
+			if got, err := third.Wait(t.Context(), string(id)); err != nil || got.Status.State != sdk.TaskStateCompleted {
+				t.Errorf("waited for at the third: %+v, %v", got, err)
+			}
+			// Cancelled from elsewhere.
+			id = begin()
+			if got, err := answers.Cancel(t.Context(), string(id), nil); err != nil || got.Status.State != sdk.TaskStateCanceled {
+				t.Errorf("cancel: %+v, %v", got, err)
+			}
+		})
+	}
+	t.Run("a message sent again", func(t *testing.T) {
+		asked, err := overHTTP(0, "").Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := w.intents()
+		complete := w.sign(toTask(asked.ID, code), nil)
+		for node := range c.Nodes {
+			if got, err := overHTTP(node, "").Send(t.Context(), complete, nil); err != nil || got.ID != asked.ID || got.Status.State != sdk.TaskStateCompleted {
+				t.Errorf("through node %d: %+v, %v", node+1, got, err)
+			}
+		}
+		if n := w.intents() - before; n != 1 {
+			t.Errorf("%d intents, want one", n)
+		}
+	})
+	t.Run("its receiver", func(t *testing.T) { answersAreTold(t, c, overHTTP(0, runner.Key), overHTTP(1, runner.Key), code) })
+	t.Run("a node's header", func(t *testing.T) {
+		asked, err := overHTTP(0, runner.Key).Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := overHTTP(0, runner.Key).Send(t.Context(), toTask(asked.ID, code), http.Header{"Agenticraft-Door": {"nats"}}); a2a.FromWire(err).Code != a2a.CodeInvalidRequest {
+			t.Errorf("a client that says through which door it came: %v", err)
+		}
+	})
+}
+
+// answersAreTold: a receiver that comes with the answer, its secret too, is told by
+// the node that holds the task.
+func answersAreTold(t *testing.T, c *testCluster, asks, answers *client.Client, code *sdk.Part) {
+	told := make(chan string, 100)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var out sdk.StreamResponse
+		if json.NewDecoder(r.Body).Decode(&out) != nil {
+			return
+		}
+		if e, ok := out.Event.(*sdk.TaskStatusUpdateEvent); ok && e.Status.State.Terminal() {
+			told <- r.Header.Get(a2a.NotificationTokenHeader) + " " + string(e.Status.State)
+		}
+	}))
+	defer receiver.Close()
+	asked, err := asks.Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := toTask(asked.ID, code)
+	req.Config = &sdk.SendMessageConfig{PushConfig: &sdk.PushConfig{URL: receiver.URL, Token: "s3cret"}}
+	if got, err := answers.Send(t.Context(), req, nil); err != nil || got.Status.State != sdk.TaskStateCompleted {
+		t.Fatalf("the program: %+v, %v", got, err)
+	}
+	got := ""
+	c.await("the receiver to be told", func() bool {
+		select {
+		case got = <-told:
+			return true
+		default:
+			return false
+		}
+	})
+	if want := "s3cret TASK_STATE_COMPLETED"; got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
