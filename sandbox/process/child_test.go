@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/agenticraft/node/sandbox/jail/jailtest"
 	"github.com/agenticraft/node/sandbox/process"
 	"github.com/agenticraft/node/sandbox/runtime"
+	"github.com/agenticraft/node/sandbox/sandboxtest"
 )
 
 // What this test binary does when it runs itself.
@@ -29,24 +29,8 @@ const (
 func child(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	store := python(t)
-	helper := filepath.Join(scratchDir, "helper")
-	if err := os.WriteFile(helper, jailtest.Helper(t), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The folder that go test runs binaries from is closed to others.
-	exe := filepath.Join(scratchDir, "process.test")
-	if err := os.WriteFile(exe, self, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe, args...)
-	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "TMPDIR=/tmp",
-		jailtest.HelperEnv + "=" + helper, runtimesEnv + "=" + store.Dir(),
-	}
+	cmd := jailtest.Self(t, scratchDir, args...)
+	cmd.Env = append(cmd.Env, runtimesEnv+"="+store.Dir())
 	return cmd
 }
 
@@ -54,28 +38,15 @@ func TestUnprivilegedUserHasTheSameJail(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this is an unprivileged user already, every other test shows it")
 	}
-	const nobody = 65534
 	cmd := child(t, "-test.v", "-test.run", "^(TestTier2|TestProgramsEnd|TestJailDenies|TestAbuseEnds|TestCPUShare|TestReady|TestCancel)")
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: sandboxtest.Nobody, Gid: sandboxtest.Nobody}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Errorf("tests as an unprivileged user: %v\n%s", err, failures(string(out)))
+		t.Errorf("tests as an unprivileged user: %v\n%s", err, sandboxtest.Failures(string(out)))
 	}
 	if !strings.Contains(string(out), "--- PASS: TestTier2") {
 		t.Errorf("tier 2 was not tested:\n%.4000s", out)
 	}
-}
-
-// failures keeps the parts of a verbose test log that tell of failures.
-func failures(log string) string {
-	var out []string
-	for line := range strings.Lines(log) {
-		if !strings.HasPrefix(line, "=== ") && !strings.Contains(line, "--- PASS") {
-			out = append(out, line)
-		}
-	}
-	return strings.Join(out, "")
 }
 
 // TestTier2 says what holds the limits without control groups.

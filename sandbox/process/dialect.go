@@ -76,7 +76,7 @@ var dialects = []dialect{
 		reserves: true,
 		threads:  nodeThreads,
 		starved: func(exit jail.Exit, stderr []byte) bool {
-			return exit.Signal == int(unix.SIGABRT) && (strings.Contains(string(stderr), "heap out of memory") || strings.Contains(string(stderr), "process out of memory"))
+			return exit.Signal == int(unix.SIGABRT) && slices.ContainsFunc(nodeStarved, func(text string) bool { return strings.Contains(string(stderr), text) })
 		},
 	},
 	{
@@ -95,6 +95,10 @@ func dialectOf(language string) (dialect, bool) {
 	}
 	return dialects[i], true
 }
+
+// nodeStarved is what Node.js says before it aborts for want of memory: its heap,
+// its engine, the C++ library.
+var nodeStarved = []string{"heap out of memory", "process out of memory", "std::bad_alloc"}
 
 // nodeThreads are those of an idle node: its own, two for the compiler and the
 // collector, one that waits for signals, two for files.

@@ -3,6 +3,7 @@
 package sandboxtest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -51,14 +52,16 @@ func (s *suite) report(t *testing.T, d sandbox.Description) {
 	}
 	text := fmt.Sprintf("\n## %s, %s\n\nTier %s, Linux %s, %d of %d held. Beside every case a well-behaved run of\nanother owner went well, and after it nothing was left: no process, control group, mount or descriptor.\n\n| the program | proves | must end as | held |\n|---|---|---|---|\n%s",
 		d.Name, s.options.Language, d.Tier, unix.ByteSliceToString(u.Release[:]), held, len(s.findings), rows.String())
+	if err := appendTo(name, []byte(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+func appendTo(name string, text []byte) error {
 	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if _, err := f.WriteString(text); err != nil {
-		t.Error(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
 }

@@ -129,7 +129,7 @@ func greet(p Process, c Class, cfg *Config) (*Worker, error) {
 	if err != nil {
 		exit, words := w.bury(deathTimeout)
 		return nil, &StartError{
-			OOM: outOfMemory(exit, words),
+			OOM: outOfMemory(exit, words, w.Enforced),
 			err: fmt.Errorf("%w: %s worker did not start: %w (exit code %d, signal %d): %.500s", sandbox.ErrUnavailable, cfg.Name, err, exit.Code, exit.Signal, words),
 		}
 	}
@@ -147,8 +147,15 @@ func (e *StartError) Error() string { return e.err.Error() }
 func (e *StartError) Unwrap() error { return e.err }
 
 // outOfMemory says whether memory ended a worker, however the limit answered.
-func outOfMemory(exit jail.Exit, words string) bool {
-	return exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory")
+func outOfMemory(exit jail.Exit, words string, enforced map[string]string) bool {
+	if exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory") {
+		return true
+	}
+	// Where memory is refused and not the process killed, Go's collector may use
+	// what it did not get: it falls over on its own stack, goroutine 0, on which
+	// no program of ours runs.
+	return strings.Contains(enforced[sandbox.LimitMemory], "rlimit_data") &&
+		strings.HasPrefix(words, "SIGSEGV: ") && strings.Contains(words, "\ngoroutine 0 ")
 }
 
 // alive says whether the worker can be given a program.
@@ -310,7 +317,7 @@ func (w *Worker) end(ctx context.Context, err error, result *sandbox.Result) {
 		set(sandbox.OutputLimit, 1, "the program printed far more than its output limit")
 	case !hungUp:
 		set(sandbox.Internal, 1, w.cfg.Name+" worker: "+err.Error())
-	case outOfMemory(exit, words):
+	case outOfMemory(exit, words, w.Enforced):
 		set(sandbox.OutOfMemory, 137, "the program reached its memory limit")
 	case strings.Contains(words, "stack overflow"):
 		const message = "the program recursed too deeply"

@@ -129,6 +129,12 @@ func (j *jail) lower(l wire.Limits) error {
 	return nil
 }
 
+// untouched is what the Go runtime maps at its start, to write to hardly any of
+// it (the map of its arenas alone is 32 MiB), in bytes. RLIMIT_DATA counts it all;
+// without this a worker with a limit of 64 MiB starts only with luck. What is
+// really used, the watchdog holds to the limit.
+const untouched = 40 << 20
+
 // apply sets the limits that bind the worker alone, and those in set.
 func (j *jail) apply(l wire.Limits, set map[int]uint64) error {
 	host := j.server.host
@@ -136,7 +142,7 @@ func (j *jail) apply(l wire.Limits, set map[int]uint64) error {
 		set[unix.RLIMIT_AS] = uint64(l.Memory)
 		if j.spec.Worker {
 			delete(set, unix.RLIMIT_AS)
-			set[unix.RLIMIT_DATA] = uint64(l.Memory)
+			set[unix.RLIMIT_DATA] = uint64(l.Memory) + untouched
 		}
 		// A process that never sleeps may not outlive the wall clock by much,
 		// even if everything of ours hangs.
