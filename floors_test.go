@@ -51,7 +51,8 @@ var floors = map[string]string{
 	"a2a/taskstore":           "a2a identity",
 	"a2a/push":                "a2a a2a/taskstore identity", // delivers what the task store queues
 	"a2a/conformance":         "a2a a2a/push a2a/server a2a/taskstore identity",
-	"authz":                   "identity authz/destination internal/recent",
+	"authz":                   "identity authz/destination authz/plan internal/recent",
+	"authz/plan":              "", // how policies are evaluated, which knows nothing of what they say
 	"authz/mandate":           "identity authz/destination internal/recent",
 	"authz/destination":       "", // HOST:PORT and its patterns, which policy and mandates share
 	"audit":                   "identity internal/recent",
@@ -104,7 +105,7 @@ var homes = map[string]string{
 	"go.etcd.io/bbolt":                     "audit consensus a2a/taskstore",
 	"github.com/libp2p":                    "mesh",
 	"github.com/multiformats":              "mesh",
-	"github.com/open-policy-agent":         "authz",
+	"github.com/open-policy-agent":         "authz authz/plan",
 	"github.com/docker":                    "sandbox/docker",
 	"github.com/a2aproject":                "a2a/... agent bridges/... cmd/bench cmd/node",
 	"go.starlark.net":                      "cmd/jail",

@@ -21,6 +21,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
+	"github.com/agenticraft/node/authz/plan"
 )
 
 // ErrPolicy is returned for modules that do not make a policy.
@@ -31,8 +33,8 @@ const (
 	maxModuleBytes = 1 << 20
 	digestLabel    = "agenticraft policy v1\x00"
 	packageRoot    = "agenticraft"
-	decisionQuery  = "data.agenticraft.authz.decision"
-	reasonsQuery   = "data.agenticraft.reasons.found"
+	decisionRule   = "agenticraft.authz.decision"
+	reasonsRule    = "agenticraft.reasons.found"
 )
 
 //go:embed policy/*.rego policy/*.json
@@ -72,8 +74,14 @@ type bundle struct {
 	txn      storage.Transaction // reads; nothing ever writes
 	document document
 	timed    bool // a rule looks at the time of a query
-	decision rego.PreparedEvalQuery
-	reasons  rego.PreparedEvalQuery
+	decision prepared
+	reasons  prepared
+}
+
+// prepared is a rule that a policy is asked for, ready to be evaluated.
+type prepared struct {
+	plan   *plan.Program          // nil: OPA makes none of it
+	search rego.PreparedEvalQuery // OPA's own way, for what the plan does not answer
 }
 
 // compile checks the modules and prepares the two queries.
@@ -100,9 +108,12 @@ func compile(ctx context.Context, modules map[string]string) (*bundle, error) {
 	if b.document, err = readDocument(ctx, b.store, b.txn); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
 	}
-	for query, prepared := range map[string]*rego.PreparedEvalQuery{decisionQuery: &b.decision, reasonsQuery: &b.reasons} {
-		*prepared, err = rego.New(
-			rego.Query(query), rego.Compiler(compiler), rego.Store(b.store),
+	for rule, asked := range map[string]*prepared{decisionRule: &b.decision, reasonsRule: &b.reasons} {
+		if asked.plan, err = plan.Compile(ctx, parsed, capabilities(), strings.ReplaceAll(rule, ".", "/")); err != nil && !errors.Is(err, plan.ErrPlan) {
+			return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+		}
+		asked.search, err = rego.New(
+			rego.Query("data."+rule), rego.Compiler(compiler), rego.Store(b.store),
 			rego.Capabilities(capabilities()), rego.StrictBuiltinErrors(true),
 			rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }),
 		).PrepareForEval(ctx)

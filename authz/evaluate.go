@@ -45,13 +45,18 @@ func (d document) Get(ref ast.Ref) ast.Value {
 // Put forgets: everything is there already.
 func (document) Put(ast.Ref, ast.Value) {}
 
-// evaluate returns the value of a prepared query that has exactly one, nil if
-// it is undefined.
-func (b *bundle) evaluate(ctx context.Context, query rego.PreparedEvalQuery, value ast.Value) (ast.Value, error) {
+// evaluate returns the value of a rule, nil if it is undefined: by its plan or,
+// where that has no answer, as OPA searches for one.
+func (b *bundle) evaluate(ctx context.Context, asked prepared, value ast.Value) (ast.Value, error) {
 	// Without a cancel of ours OPA starts a goroutine for each evaluation.
 	cancel := topdown.NewCancel()
 	defer context.AfterFunc(ctx, cancel.Cancel)()
-	results, err := query.Eval(ctx, rego.EvalParsedInput(value), rego.EvalTransaction(b.txn), rego.EvalBaseCache(b.document),
+	if asked.plan != nil {
+		if result, err := asked.plan.Eval(ctx, cancel, value, b.document.root); err == nil {
+			return result, nil
+		}
+	}
+	results, err := asked.search.Eval(ctx, rego.EvalParsedInput(value), rego.EvalTransaction(b.txn), rego.EvalBaseCache(b.document),
 		rego.EvalExternalCancel(cancel), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
 		return nil, fmt.Errorf("evaluate: %w", errors.Join(err, ctx.Err()))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
 // InputText is the input document of a query as JSON.
@@ -55,4 +56,22 @@ func PolicyAlone(tb testing.TB, p *Policy, q Query) any {
 		tb.Fatal(err)
 	}
 	return plain
+}
+
+// PlanAndSearch are what the plan of the policy's decision and of its reasons
+// answer, and what OPA's own search does.
+func PlanAndSearch(tb testing.TB, p *Policy, q Query) (plan, search [2]ast.Value) {
+	tb.Helper()
+	b, value := p.active.Load().base, newInput(q).value()
+	for i, asked := range []prepared{b.decision, b.reasons} {
+		var err error
+		if plan[i], err = asked.plan.Eval(tb.Context(), topdown.NewCancel(), value, b.document.root); err != nil {
+			tb.Fatal(err)
+		}
+		asked.plan = nil
+		if search[i], err = b.evaluate(tb.Context(), asked, value); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return plan, search
 }

@@ -1,0 +1,5 @@
+//go:build long
+
+package plan_test
+
+const everyNth = 1
