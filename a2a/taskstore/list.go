@@ -86,10 +86,7 @@ func (s *Store) List(f Filter) (Page, error) {
 }
 
 func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
-	index, prefix := tx.Bucket(bucketOwners).Cursor(), ownerPrefix(f.Owner)
-	if f.Any {
-		index, prefix = tx.Bucket(bucketTimes).Cursor(), nil
-	}
+	index, prefix := f.narrowest(tx)
 	var page Page
 	size := 0 // bytes of the page's records
 	for k, v := index.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = index.Next() {
@@ -128,15 +125,19 @@ func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
 	return page, nil
 }
 
+// match reports whether a task of the narrowest index is one to list.
 func (f Filter) match(raw []byte) (bool, error) {
-	if f.State == "" && f.Context == "" && f.Present == nil {
-		return true, nil
+	switch {
+	case f.Present == nil && f.Context == "" && (f.State == "" || !f.Any):
+		return true, nil // the index has no others
+	case f.State != "" && !bytes.HasPrefix(raw, []byte(`{"state":"`+string(f.State)+`"`)):
+		return false, nil // without reading on: of the states, an index by time alone leaves out none
 	}
 	var s summary
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return false, err
 	}
-	return (s.Door == "" || !slices.Contains(f.Present, s.Door)) && (f.State == "" || f.State == s.State) && (f.Context == "" || f.Context == s.Context), nil
+	return (f.Any || f.Context == "" || s.Owner == f.Owner) && (s.Door == "" || !slices.Contains(f.Present, s.Door)) && (f.State == "" || f.State == s.State) && (f.Context == "" || f.Context == s.Context), nil
 }
 
 const (

@@ -2,8 +2,8 @@
 // the process that ran it.
 //
 // Every change is on disk when the call that made it returns. Each task counts
-// its changes (its generation); two indexes, by owner and by time, serve lists
-// in pages without reading the tasks that are left out.
+// its changes (its generation); indexes by owner, owner and state, context, and time
+// serve lists in pages without reading the tasks that are left out.
 package taskstore
 
 import (
@@ -42,6 +42,8 @@ const (
 var (
 	bucketTasks      = []byte("tasks")      // id -> record
 	bucketOwners     = []byte("owners")     // owner 0x00 order id -> summary
+	bucketStates     = []byte("states")     // owner 0x00 state 0x00 order id -> summary
+	bucketContexts   = []byte("contexts")   // length context order id -> summary
 	bucketTimes      = []byte("times")      // order id -> summary
 	bucketUnfinished = []byte("unfinished") // id -> nothing, or owner of one that waits for him
 	bucketEvents     = []byte("events")     // id 0x00 number -> event
@@ -49,7 +51,8 @@ var (
 	bucketNotices    = []byte("notices")    // id 0x00 configuration 0x00 number -> time body
 	bucketMeta       = []byte("meta")
 	keyFormat        = []byte("format")
-	format           = []byte("1")
+	format           = []byte("2")
+	formatBefore     = []byte("1") // had no states and contexts
 )
 
 // Config of a store.
@@ -71,6 +74,7 @@ type summary struct {
 	State   sdk.TaskState `json:"state"`
 	Context string        `json:"context"`
 	Door    string        `json:"door,omitempty"`
+	Owner   string        `json:"owner,omitempty"` // in contexts, whose keys do not have it
 }
 
 // Store is an open task store. It may be used concurrently.
@@ -103,7 +107,7 @@ func Open(cfg Config) (*Store, error) {
 }
 
 func prepare(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketTimes, bucketUnfinished, bucketEvents, bucketPushes, bucketNotices, bucketMeta} {
+	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketStates, bucketContexts, bucketTimes, bucketUnfinished, bucketEvents, bucketPushes, bucketNotices, bucketMeta} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -112,6 +116,8 @@ func prepare(tx *bbolt.Tx) error {
 	switch have := meta.Get(keyFormat); {
 	case have == nil:
 		return meta.Put(keyFormat, format)
+	case bytes.Equal(have, formatBefore):
+		return errors.Join(indexAnew(tx), meta.Put(keyFormat, format))
 	case !bytes.Equal(have, format):
 		return fmt.Errorf("format %q is not known to this version", have)
 	}
@@ -234,10 +240,6 @@ func put(tx *bbolt.Tx, r Record) error {
 	if err != nil {
 		return err
 	}
-	sum, err := json.Marshal(summary{State: r.Task.Status.State, Context: r.Task.ContextID, Door: r.Door})
-	if err != nil {
-		return err
-	}
 	id := []byte(r.Task.ID)
 	switch state := r.Task.Status.State; {
 	case state.Terminal():
@@ -247,21 +249,8 @@ func put(tx *bbolt.Tx, r Record) error {
 	default:
 		err = tx.Bucket(bucketUnfinished).Put(id, nil)
 	}
-	return errors.Join(err,
-		tx.Bucket(bucketTasks).Put(id, raw),
-		tx.Bucket(bucketOwners).Put(append(ownerPrefix(r.Owner), orderKey(r)...), sum),
-		tx.Bucket(bucketTimes).Put(orderKey(r), sum),
-	)
+	return errors.Join(err, tx.Bucket(bucketTasks).Put(id, raw), index(tx, r))
 }
-
-func unindex(tx *bbolt.Tx, r Record) error {
-	return errors.Join(
-		tx.Bucket(bucketOwners).Delete(append(ownerPrefix(r.Owner), orderKey(r)...)),
-		tx.Bucket(bucketTimes).Delete(orderKey(r)),
-	)
-}
-
-func ownerPrefix(owner string) []byte { return append([]byte(owner), 0) }
 
 const orderBytes = 8
 
