@@ -28,10 +28,10 @@ import (
 const DelegationHeader = "Agenticraft-Delegation"
 
 const (
-	maxDelegation   = 64 << 10 // bytes of the header
-	defaultRead     = 30 * time.Second
-	defaultWrite    = 30 * time.Second
-	keepAlivePeriod = 15 * time.Second
+	maxDelegation    = 64 << 10 // bytes of the header
+	defaultRead      = 30 * time.Second
+	defaultWrite     = 30 * time.Second
+	defaultKeepAlive = 15 * time.Second
 )
 
 // HTTPConfig of the JSON-RPC and the HTTP+JSON binding.
@@ -40,6 +40,7 @@ type HTTPConfig struct {
 	MaxBody      int64                 // bytes; default [a2a.MaxRequestBytes]
 	ReadTimeout  time.Duration         // for a whole body; default 30 s
 	WriteTimeout time.Duration         // for each write to a slow reader; default 30 s
+	KeepAlive    time.Duration         // between signs of life on an idle stream; default 15 s
 	Log          *slog.Logger          // default: none
 }
 
@@ -62,7 +63,7 @@ func HTTP(cfg HTTPConfig) http.Handler {
 	cfg = cfg.withDefaults()
 	return &binding{
 		cfg:   cfg,
-		codec: a2asrv.NewJSONRPCHandler(noting{cfg.Handler}, a2asrv.WithTransportKeepAlive(keepAlivePeriod)),
+		codec: a2asrv.NewJSONRPCHandler(noting{cfg.Handler}, a2asrv.WithTransportKeepAlive(cfg.KeepAlive)),
 	}
 }
 
@@ -75,6 +76,9 @@ func (cfg HTTPConfig) withDefaults() HTTPConfig {
 	}
 	if cfg.WriteTimeout == 0 {
 		cfg.WriteTimeout = defaultWrite
+	}
+	if cfg.KeepAlive == 0 {
+		cfg.KeepAlive = defaultKeepAlive
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

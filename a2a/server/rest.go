@@ -22,7 +22,7 @@ import (
 // method (405), credential (401) or room (413).
 func REST(cfg HTTPConfig) http.Handler {
 	cfg = cfg.withDefaults()
-	keepAlive := a2asrv.WithTransportKeepAlive(keepAlivePeriod)
+	keepAlive := a2asrv.WithTransportKeepAlive(cfg.KeepAlive)
 	return &restBinding{
 		binding: binding{cfg: cfg, codec: a2asrv.NewRESTHandler(noting{cfg.Handler}, keepAlive)},
 		tenants: a2asrv.NewTenantRESTHandler("/{*}", noting{cfg.Handler}, keepAlive),

@@ -5,12 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
@@ -48,17 +52,27 @@ func subscribe(t *testing.T, s *httptest.Server, task, token, last string, enoug
 	if res.StatusCode != http.StatusOK {
 		t.Fatalf("status %d", res.StatusCode)
 	}
+	return frames(t, res.Body, enough)
+}
+
+// frames reads the whole events of a stream until its end, or until enough says so.
+func frames(t *testing.T, r io.Reader, enough func(frame) bool) []frame {
+	t.Helper()
 	var out []frame
 	var id uint64
-	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if text, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return out // what is left was cut off
+		}
+		line = strings.TrimSuffix(line, "\n")
+		if text, ok := strings.CutPrefix(line, "id: "); ok {
 			if id, err = strconv.ParseUint(text, 10, 64); err != nil {
 				t.Fatal(err)
 			}
 		}
-		text, ok := strings.CutPrefix(lines.Text(), "data: ")
+		text, ok := strings.CutPrefix(line, "data: ")
 		if !ok {
 			continue
 		}
@@ -84,10 +98,9 @@ func subscribe(t *testing.T, s *httptest.Server, task, token, last string, enoug
 			f.kind, f.text = "status", string(e.Status.State)
 		}
 		if out = append(out, f); enough != nil && enough(f) {
-			break
+			return out
 		}
 	}
-	return out
 }
 
 func kinds(frames []frame) (all, text string) {
@@ -185,4 +198,149 @@ func TestReaderResumesWhereHeLeftOff(t *testing.T) {
 	}
 	defer second.Close(t.Context())
 	check(openREST(t, &house{Handler: second, door: server.DoorHTTP}))
+}
+
+// waiting is a house whose one task is at work, its reader's token, and what ends
+// the task.
+func waiting(t *testing.T, out func(server.Updates)) (w *house, task, token string, end func()) {
+	t.Helper()
+	wrote, ended := make(chan struct{}), make(chan struct{})
+	w = open(t, &fakePath{run: func(_ context.Context, _ a2a.Execution, to server.Updates) a2a.Report {
+		out(to)
+		close(wrote)
+		<-ended
+		return a2a.Report{Status: a2a.Succeeded}
+	}})
+	end = sync.OnceFunc(func() { close(ended) })
+	t.Cleanup(end)
+	key := newKey(t)
+	token, err := a2a.SignToken(key, a2a.SignOptions{Audience: a2a.Audience(cluster)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := request(t)
+	req.Config = &sdk.SendMessageConfig{ReturnImmediately: true}
+	sent, err := w.client(t, key).Send(t.Context(), req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-wrote
+	return w, string(sent.ID), token, end
+}
+
+// serveAs serves the HTTP+JSON binding of a house with settings of its own.
+func serveAs(t *testing.T, w *house, cfg server.HTTPConfig) *httptest.Server {
+	t.Helper()
+	cfg.Handler = w.Handler
+	binding := server.REST(cfg)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		binding.ServeHTTP(rw, r.WithContext(server.WithCaller(r.Context(), w.caller(r))))
+	}))
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s
+}
+
+// Issue 5: a stream on which nothing happens gives signs of life, on both bindings
+// of HTTP.
+func TestIdleStreamsGiveSignsOfLife(t *testing.T) {
+	w, task, token, end := waiting(t, func(server.Updates) {})
+	defer end()
+	cfg := server.HTTPConfig{KeepAlive: 5 * time.Millisecond}
+	s := serveAs(t, w, cfg)
+	s.Start()
+	cfg.Handler = w.Handler
+	rpc := server.HTTP(cfg)
+	both := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rpc.ServeHTTP(rw, r.WithContext(server.WithCaller(r.Context(), w.caller(r))))
+	}))
+	defer both.Close()
+	defer both.CloseClientConnections()
+	for name, ask := range map[string]func(ctx context.Context) (*http.Request, error){
+		"HTTP+JSON": func(ctx context.Context) (*http.Request, error) {
+			return http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/tasks/"+task+":subscribe", nil)
+		},
+		"JSON-RPC": func(ctx context.Context) (*http.Request, error) {
+			return http.NewRequestWithContext(ctx, http.MethodPost, both.URL, strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"SubscribeToTask","params":{"id":"`+task+`"}}`))
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		req, err := ask(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"A2a-Version": {"1.0"}, "Content-Type": {"application/json"}, "Authorization": {"Bearer " + token}}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signs := 0
+		for lines := bufio.NewScanner(res.Body); signs < 3 && lines.Scan(); {
+			if strings.HasPrefix(lines.Text(), ":") {
+				signs++
+			}
+		}
+		if signs < 3 {
+			t.Errorf("%s: %d signs of life", name, signs)
+		}
+		cancel()
+		res.Body.Close()
+	}
+}
+
+// Issue 5: a reader who takes nothing is cut off, while the run goes on, and may go
+// on after the last event that he has.
+func TestASlowReaderIsCutOffAndResumes(t *testing.T) {
+	const pieces, size = 240, 32 << 10 // more than sockets hold
+	piece := func(n int) string { return strings.Repeat(string(rune('a'+n%26)), size) }
+	w, task, token, end := waiting(t, func(out server.Updates) {
+		for n := range pieces {
+			out.Output("stdout", int64(n*size), []byte(piece(n)))
+		}
+	})
+	s := serveAs(t, w, server.HTTPConfig{WriteTimeout: 50 * time.Millisecond})
+	cut := make(chan struct{})
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			close(cut)
+		}
+	}
+	s.Start()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.(*net.TCPConn).SetReadBuffer(256 << 10); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET /tasks/%s:subscribe HTTP/1.1\r\nHost: x\r\nA2A-Version: 1.0\r\nLast-Event-ID: 0\r\nAuthorization: Bearer %s\r\n\r\n", task, token)
+	select {
+	case <-cut:
+	case <-time.After(20 * time.Second):
+		t.Fatal("a reader who takes nothing is not cut off")
+	}
+	s.Config.ConnState = nil
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	had := frames(t, res.Body, nil) // what was on its way
+	all, first := kinds(had)
+	if all != "task" || first == "" || len(first) >= pieces*size {
+		t.Fatalf("before he was cut off he had %q and %d bytes", all, len(first))
+	}
+	end()
+	patient := serveAs(t, w, server.HTTPConfig{})
+	patient.Start()
+	all, rest := kinds(subscribe(t, patient, task, token, fmt.Sprint(had[len(had)-1].id), nil))
+	var want strings.Builder
+	for n := range pieces {
+		want.WriteString(piece(n))
+	}
+	if first+rest != want.String() || !strings.HasSuffix(all, "report status") {
+		t.Errorf("after %d bytes: %q and %d bytes, want %d in all", len(first), all, len(rest), want.Len())
+	}
 }
