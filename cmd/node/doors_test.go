@@ -164,7 +164,7 @@ func openDoors(t *testing.T) map[string]*a2aclient.Client {
 	for _, n := range nodes {
 		start(func() error { return n.Run(ctx) })
 	}
-	start(func() error { return serveMesh(ctx, nodes[0], rpc, handler, nil, nil, log) })
+	start(func() error { return serveMesh(ctx, nodes[0], rpc, http.NotFoundHandler(), handler, nil, nil, log) })
 
 	// The HTTP door takes its callers for the same member.
 	member := oneKey{identity.Principal{Kind: identity.Node, Name: nodes[1].ID().DID(), Roles: []string{"operator"}}}

@@ -91,6 +91,7 @@ func (l *links) logClient(to identity.ID) *http.Client { return l.client(to, pro
 type meshPeers struct {
 	node  *mesh.Node
 	links *links
+	cards *peerCards
 }
 
 // a2a speaks to one peer. A connection that breaks is for the path to judge.
@@ -100,6 +101,9 @@ func (p *meshPeers) a2a(to identity.ID) (*client.Client, error) {
 
 // Send hands a signed request to a peer verbatim and follows it to its end.
 func (p *meshPeers) Send(ctx context.Context, to identity.ID, req *sdk.SendMessageRequest, delegation []byte, out agent.Output) (*sdk.Task, error) {
+	if err := p.cards.check(ctx, to); err != nil {
+		return nil, err
+	}
 	c, err := p.a2a(to)
 	if err != nil {
 		return nil, err
@@ -148,6 +152,10 @@ func (p *meshPeers) Follow(ctx context.Context, at identity.ID, task string, aft
 // Relay hands a message on to the node that holds its task.
 func (p *meshPeers) Relay(ctx context.Context, at identity.ID, req *sdk.SendMessageRequest, door string) iter.Seq2[server.Numbered, error] {
 	return func(yield func(server.Numbered, error) bool) {
+		if p.cards.check(ctx, at) != nil {
+			yield(server.Numbered{}, &a2a.Error{Code: a2a.CodeUnavailable, Message: "the node that holds the task cannot be reached", RetryAfter: time.Second})
+			return
+		}
 		c, err := p.a2a(at)
 		if err != nil {
 			yield(server.Numbered{}, err)
@@ -229,11 +237,12 @@ func (p *meshPeers) Adverts() map[identity.ID][]byte {
 
 // serveMesh answers A2A requests of other nodes. The connection proves who they
 // are: as members they look after the tasks that they placed here.
-func serveMesh(ctx context.Context, node *mesh.Node, rpc http.Handler, handler *server.Handler, path *agent.Agent, gate *gate, log *slog.Logger) error {
+func serveMesh(ctx context.Context, node *mesh.Node, rpc, card http.Handler, handler *server.Handler, path *agent.Agent, gate *gate, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.Handle("POST /tasks", listTasks(handler, log))
 	evidenceRoutes(mux, path, gate, log)
 	mux.Handle("POST /", rpc)
+	mux.Handle("GET "+a2a.CardPath, card)
 	mux.HandleFunc("GET /receipt/{task}", func(w http.ResponseWriter, r *http.Request) {
 		text, err := path.OwnReceipt(r.Context(), r.PathValue("task"))
 		if err != nil {

@@ -225,7 +225,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	path := agent.New(agent.Config{
 		Key: key, Audience: a2a.Audience(begin.Cluster),
 		Policy: policy, Directory: members, Recorder: recorder, Log: store, Runner: manager,
-		Peers: &meshPeers{node: node, links: links}, Evidence: evidence,
+		Peers: &meshPeers{node, links, &peerCards{links: links, audience: a2a.Audience(begin.Cluster), log: log, proved: map[identity.ID]time.Time{}}}, Evidence: evidence,
 		BuildReceipt: func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error) {
 			return audit.BuildReceipt(ctx, store, task, extra)
 		},
@@ -335,7 +335,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	work.Go(func() error { return watch(ctx, store, who, node, path, rules) })
 	if odd.err() == nil {
 		work.Go(func() error {
-			return serveMesh(ctx, node, rpc, handler, path, &gate{policy, members, server.DoorMesh, odd, path.NoteDenial}, log)
+			return serveMesh(ctx, node, rpc, card, handler, path, &gate{policy, members, server.DoorMesh, odd, path.NoteDenial}, log)
 		})
 		work.Go(func() error { return path.Run(ctx, handler) })
 		work.Go(func() error { return gates.serve(ctx) })
