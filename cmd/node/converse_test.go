@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2aclient"
@@ -222,8 +223,8 @@ func TestAskedForAuthority(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	grant := func(name string, language string) string {
-		file := c.mandate(name, "grant", "--agent-key", owner, "--to", string(plannerID), "--tenant", defaultTenant, "--lang", language)
+	grant := func(name, language string, more ...string) string {
+		file := c.mandate(name, append([]string{"grant", "--agent-key", owner, "--to", string(plannerID), "--tenant", defaultTenant, "--lang", language}, more...)...)
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -231,18 +232,22 @@ func TestAskedForAuthority(t *testing.T) {
 		return strings.TrimSpace(string(text))
 	}
 	narrow, revoked, good := grant("narrow", "python"), grant("revoked", "starlark"), grant("good", "starlark")
+	expired := grant("expired", "starlark", "--expires", "1s")
+	ended := time.Now().Add(2 * time.Second) // its end is a whole second
 	if r := c.run("mandate", "revoke", filepath.Join(c.dir, "revoked"), "--agent-key", owner); r.code != exitOK {
 		t.Fatalf("revoke: %s", r.stderr)
 	}
 	if asked, err = cl.Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil); err != nil {
 		t.Fatal(err)
 	}
+	c.await("the end of a mandate", func() bool { return time.Now().After(ended) })
 	for _, step := range []struct {
 		name, mandate string
 		want          sdk.TaskState
 	}{
 		{"one that does not cover it", narrow, sdk.TaskStateAuthRequired},
 		{"one that was revoked", revoked, sdk.TaskStateAuthRequired},
+		{"one that has expired", expired, sdk.TaskStateAuthRequired},
 		{"a good one", good, sdk.TaskStateCompleted},
 	} {
 		got, err := cl.Send(t.Context(), toTask(asked.ID, executionPart(t, a2a.Execution{Language: "starlark", Code: "result = 8", Mandate: step.mandate})), nil)

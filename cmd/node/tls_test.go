@@ -25,6 +25,10 @@ import (
 	"testing"
 	"time"
 
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/a2aproject/a2a-go/v2/a2aclient"
+	"github.com/a2aproject/a2a-go/v2/a2aclient/agentcard"
+	a2agrpc "github.com/a2aproject/a2a-go/v2/a2agrpc/v1"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -32,6 +36,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/identity"
 )
 
@@ -115,28 +120,36 @@ func write(t testing.TB, name string, text []byte) string {
 	return name
 }
 
-// Issue 5: the doors speak TLS, follow their files, and know clients by their
-// certificates.
-func TestDoorsWithTLS(t *testing.T) {
-	c := &testCluster{t: t, dir: t.TempDir()}
+// tlsNode is a node whose doors speak TLS.
+type tlsNode struct {
+	c                         *testCluster
+	ca                        *authority
+	base, at, grpcAt          string // URL and address of the HTTP door, address of gRPC's own
+	certFile, keyFile, caFile string
+	made                      map[string]string // what init said
+	log                       *printout
+}
+
+// startTLS starts one that asks its clients for certificates, until the test ends.
+func startTLS(t *testing.T, clients, roles string) *tlsNode {
+	t.Helper()
+	n := &tlsNode{c: &testCluster{t: t, dir: t.TempDir()}, ca: newAuthority(t), made: map[string]string{}, log: new(printout)}
 	port, err := devPorts(t.Context(), 0, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca, other := newAuthority(t), newAuthority(t)
-	hour := time.Now().Add(time.Hour)
-	cert, key := ca.issue(nil, "node", 1, hour, x509.ExtKeyUsageServerAuth)
-	certFile, keyFile := write(t, filepath.Join(c.dir, "node.pem"), cert), write(t, filepath.Join(c.dir, "node.key"), key)
-	caFile := write(t, filepath.Join(c.dir, "ca.pem"), ca.pem)
-	made := map[string]string{}
-	data := filepath.Join(c.dir, "data")
-	c.json(&made, "init", "--data", data, "--http", fmt.Sprintf("127.0.0.1:%d", port), "--mesh", fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port+1))
+	n.at, n.grpcAt = fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", port+2)
+	n.base = "https://" + n.at
+	cert, key := n.ca.issue(nil, "node", 1, time.Now().Add(time.Hour), x509.ExtKeyUsageServerAuth)
+	n.certFile, n.keyFile = write(t, filepath.Join(n.c.dir, "node.pem"), cert), write(t, filepath.Join(n.c.dir, "node.key"), key)
+	n.caFile = write(t, filepath.Join(n.c.dir, "ca.pem"), n.ca.pem)
+	data := filepath.Join(n.c.dir, "data")
+	n.c.json(&n.made, "init", "--data", data, "--http", n.at, "--mesh", fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port+1))
 	node := exec.CommandContext(t.Context(), testBinary, "serve", "--config", filepath.Join(data, "config.yaml"),
-		"--tls-cert", certFile, "--tls-key", keyFile, "--grpc-listen", fmt.Sprintf("127.0.0.1:%d", port+2),
-		"--tls-clients", "request", "--tls-client-ca", caFile, "--tls-client-roles", "ops.example=viewer")
-	node.Env = c.env()
-	log := new(printout)
-	node.Stderr = log
+		"--tls-cert", n.certFile, "--tls-key", n.keyFile, "--grpc-listen", n.grpcAt,
+		"--tls-clients", clients, "--tls-client-ca", n.caFile, "--tls-client-roles", roles)
+	node.Env = n.c.env()
+	node.Stderr = n.log
 	if err := node.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +157,94 @@ func TestDoorsWithTLS(t *testing.T) {
 		_ = node.Process.Signal(syscall.SIGTERM)
 		_ = node.Wait()
 	})
-	base := fmt.Sprintf("https://127.0.0.1:%d", port)
+	return n
+}
+
+// Issue 5: where the operator wants a certificate of every client, stock clients work
+// with one and nothing else, on every binding, and nobody else gets as far as a word.
+func TestMutualTLS(t *testing.T) {
+	n := startTLS(t, clientsRequire, "ops.example=runner,dev.example=viewer")
+	hour := time.Now().Add(time.Hour)
+	as := func(cert tls.Certificate) *tls.Config {
+		return &tls.Config{RootCAs: n.ca.pool(), Certificates: certificates(cert)}
+	}
+	runner, viewer := n.ca.client(nil, "ops.example", hour), n.ca.client(nil, "dev.example", hour)
+	over := func(cert tls.Certificate) *http.Client {
+		hc := &http.Client{Transport: &http.Transport{TLSClientConfig: as(cert)}}
+		t.Cleanup(hc.CloseIdleConnections)
+		return hc
+	}
+	n.c.await("the node", func() bool {
+		res, err := over(runner).Get(n.base + "/readyz")
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	})
+
+	card, err := agentcard.NewResolver(over(runner)).Resolve(t.Context(), n.base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := func() *sdk.SendMessageRequest {
+		return &sdk.SendMessageRequest{Message: sdk.NewMessage(sdk.MessageRoleUser, sdk.NewTextPart("```starlark\nresult = 6 * 7\n```"))}
+	}
+	for _, at := range card.SupportedInterfaces {
+		t.Run(string(at.ProtocolBinding), func(t *testing.T) {
+			dial := func(cert tls.Certificate) *a2aclient.Client {
+				t.Helper()
+				option := map[sdk.TransportProtocol]a2aclient.FactoryOption{
+					sdk.TransportProtocolJSONRPC:  a2aclient.WithJSONRPCTransport(over(cert)),
+					sdk.TransportProtocolHTTPJSON: a2aclient.WithRESTTransport(over(cert)),
+					sdk.TransportProtocolGRPC:     a2agrpc.WithGRPCTransport(grpc.WithTransportCredentials(grpccreds.NewTLS(as(cert)))),
+				}[at.ProtocolBinding]
+				cl, err := a2aclient.NewFromEndpoints(t.Context(), []*sdk.AgentInterface{at}, option)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = cl.Destroy() }) // the connection only
+				return cl
+			}
+			sent, err := dial(runner).SendMessage(t.Context(), program())
+			task, _ := sent.(*sdk.Task)
+			if err != nil || task == nil || task.Status.State != sdk.TaskStateCompleted {
+				t.Fatalf("with a certificate: %+v, %v", sent, err)
+			}
+			if rep, err := a2a.ReportOf(task); err != nil || string(rep.Result) != "42" || rep.Outcome == nil {
+				t.Errorf("report %+v, %v", rep, err)
+			}
+			if _, err := dial(viewer).GetTask(t.Context(), &sdk.GetTaskRequest{ID: task.ID}); a2a.FromWire(err).Code != a2a.CodeNotFound {
+				t.Errorf("another's task: %v", err)
+			}
+			if got, err := dial(viewer).SendMessage(t.Context(), program()); err != nil || got.(*sdk.Task).Status.State != sdk.TaskStateRejected {
+				t.Errorf("who may only look: %+v, %v", got, err)
+			}
+			for name, cert := range map[string]tls.Certificate{
+				"no certificate": {}, "an expired one": n.ca.client(nil, "ops.example", time.Now().Add(-time.Minute)),
+				"one of another authority": newAuthority(t).client(nil, "ops.example", hour), "a name without a role": n.ca.client(nil, "x.example", hour),
+			} {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				got, err := dial(cert).SendMessage(ctx, program())
+				if err == nil {
+					t.Errorf("%s: %+v", name, got)
+				}
+				if name == "no certificate" && a2a.FromWire(err).Code == a2a.CodeUnauthenticated {
+					t.Errorf("%s: the door had a word for it: %v", name, err)
+				}
+				cancel()
+			}
+		})
+	}
+}
+
+// Issue 5: the doors speak TLS, follow their files, and know clients by their
+// certificates.
+func TestDoorsWithTLS(t *testing.T) {
+	n := startTLS(t, clientsRequest, "ops.example=viewer")
+	c, ca, base, made, log := n.c, n.ca, n.base, n.made, n.log
+	other, hour := newAuthority(t), time.Now().Add(time.Hour)
+	certFile, keyFile, caFile := n.certFile, n.keyFile, n.caFile
 	cli := func(args ...string) result {
 		return c.run(append(args, "--server", base, "--ca-file", caFile, "--api-key-file", made["api_key_file"])...)
 	}
@@ -165,7 +265,7 @@ func TestDoorsWithTLS(t *testing.T) {
 	}
 
 	// The wire.
-	at := strings.TrimPrefix(base, "https://")
+	at := n.at
 	if _, err := tls.Dial("tcp", at, &tls.Config{RootCAs: ca.pool(), MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
 		t.Error("TLS 1.1 is spoken")
 	}
@@ -192,7 +292,7 @@ func TestDoorsWithTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, addr := range []string{at, fmt.Sprintf("127.0.0.1:%d", port+2)} {
+	for _, addr := range []string{at, n.grpcAt} {
 		if code := grpcCode(t, addr, ca.pool(), nil, "Bearer "+strings.TrimSpace(string(apiKey))); code != codes.NotFound {
 			t.Errorf("gRPC at %s: %s", addr, code)
 		}
@@ -232,7 +332,7 @@ func TestDoorsWithTLS(t *testing.T) {
 		if !strings.Contains(string(text), tc.want) {
 			t.Errorf("%s: %s", name, text)
 		}
-		for _, addr := range []string{at, fmt.Sprintf("127.0.0.1:%d", port+2)} {
+		for _, addr := range []string{at, n.grpcAt} {
 			if code := grpcCode(t, addr, ca.pool(), certificates(tc.cert), ""); code != tc.code {
 				t.Errorf("%s, gRPC at %s: %s", name, addr, code)
 			}
@@ -240,7 +340,7 @@ func TestDoorsWithTLS(t *testing.T) {
 	}
 
 	// The files.
-	cert, key = ca.issue(nil, "node", 2, hour, x509.ExtKeyUsageServerAuth)
+	cert, key := ca.issue(nil, "node", 2, hour, x509.ExtKeyUsageServerAuth)
 	write(t, certFile, cert)
 	write(t, keyFile, key)
 	c.await("the new certificate", func() bool { return serialOf(t, at, ca.pool()) == 2 })
