@@ -40,10 +40,18 @@ func (e Execution) Needs() string {
 	return strings.TrimPrefix(e.Runtime, digestPrefix)
 }
 
-// File is one file in or out, relative to the working folder.
+// File is one file of a request, relative to the working folder.
 type File struct {
 	Path    string `json:"path"`
 	Content []byte `json:"content"` // base64 in JSON
+}
+
+// OutFile is one file that a program left in its working folder. MediaType is what
+// its name and content are taken for (RFC 6838): the program chose both.
+type OutFile struct {
+	Path      string `json:"path"`
+	MediaType string `json:"media_type,omitempty"`
+	Content   []byte `json:"content"` // base64 in JSON
 }
 
 // Limits that the caller asks for; zero means the node's default. Policy may
@@ -83,7 +91,7 @@ type Report struct {
 	Stdout    string            `json:"stdout"`
 	Stderr    string            `json:"stderr"`
 	Truncated []string          `json:"truncated,omitempty"` // "stdout", "stderr"; "files", "result" of a report beyond 8 MiB
-	Files     []File            `json:"files"`
+	Files     []OutFile         `json:"files"`
 	Sandbox   string            `json:"sandbox"`
 	Tier      string            `json:"tier,omitempty"`
 	Runtime   string            `json:"runtime,omitempty"`

@@ -32,7 +32,7 @@ func TestReportRoundTrip(t *testing.T) {
 		"1" + strings.Repeat("0", 400), "[1e400,-9007199254740993]", `"\u2028"`,
 	} {
 		want := a2a.Report{
-			Task: "t", Node: "n", Status: a2a.Succeeded, Result: json.RawMessage(result), Stdout: "out\u2028", Files: []a2a.File{{Path: "a", Content: []byte{0}}},
+			Task: "t", Node: "n", Status: a2a.Succeeded, Result: json.RawMessage(result), Stdout: "out\u2028", Files: []a2a.OutFile{{Path: "a", Content: []byte{0}}},
 			Enforced: map[string]string{"memory": "cgroup1"}, Intent: &intent, Duration: 1.5, Usage: a2a.Usage{PeakMemoryBytes: 1 << 40},
 		}
 		artifact, err := want.Artifact()
@@ -62,10 +62,10 @@ func TestReportFitsWhatClientsRead(t *testing.T) {
 		report a2a.Report
 		want   []string
 	}{
-		{"files", a2a.Report{Stdout: "x", Files: []a2a.File{{Path: "a", Content: make([]byte, 8<<20)}}}, []string{"files"}},
+		{"files", a2a.Report{Stdout: "x", Files: []a2a.OutFile{{Path: "a", Content: make([]byte, 8<<20)}}}, []string{"files"}},
 		{"output", a2a.Report{Stdout: big(1 << 20), Stderr: big(1 << 20), Truncated: []string{"stderr"}}, []string{"stderr", "stdout"}},
 		{"result", a2a.Report{Result: json.RawMessage(`"` + strings.Repeat("x", 9<<20) + `"`)}, []string{"result"}},
-		{"all", a2a.Report{Stdout: big(2 << 20), Files: []a2a.File{{Path: "a", Content: make([]byte, 8<<20)}}, Result: json.RawMessage(`"` + strings.Repeat("x", 9<<20) + `"`)}, []string{"files", "result", "stdout"}},
+		{"all", a2a.Report{Stdout: big(2 << 20), Files: []a2a.OutFile{{Path: "a", Content: make([]byte, 8<<20)}}, Result: json.RawMessage(`"` + strings.Repeat("x", 9<<20) + `"`)}, []string{"files", "result", "stdout"}},
 	} {
 		artifact, err := c.report.Artifact()
 		if err != nil {

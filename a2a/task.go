@@ -32,14 +32,14 @@ func Describe(task *sdk.Task) (Report, error) {
 	if task != nil && !task.Status.State.Terminal() {
 		return Report{
 			Task: string(task.ID), Status: Running,
-			Result: json.RawMessage("null"), Files: []File{}, Enforced: map[string]string{},
+			Result: json.RawMessage("null"), Files: []OutFile{}, Enforced: map[string]string{},
 		}, nil
 	}
 	rep, err := ReportOf(task)
 	if err != nil && task != nil && task.Status.State == sdk.TaskStateCanceled { // while it waited: nothing ran
 		return Report{
 			Task: string(task.ID), Status: Cancelled, ExitCode: 130,
-			Result: json.RawMessage("null"), Files: []File{}, Enforced: map[string]string{},
+			Result: json.RawMessage("null"), Files: []OutFile{}, Enforced: map[string]string{},
 			Error: &ReportError{Code: "cancelled", Message: "the task was cancelled before it ran anything"},
 		}, nil
 	}

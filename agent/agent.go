@@ -108,6 +108,16 @@ type Output interface {
 	Output(stream string, offset int64, data []byte)
 }
 
+// ProgressOf is how out is told of what takes long before a program starts, such
+// as an image that is pulled: by its method Progress, if it has one. It is nil
+// for an out that does not care.
+func ProgressOf(out Output) func(line string) {
+	if p, ok := out.(interface{ Progress(line string) }); ok {
+		return p.Progress
+	}
+	return nil
+}
+
 // ErrUnreachable is wrapped by errors of [Peers] that happened before the peer
 // could have seen the request.
 var ErrUnreachable = errors.New("peer unreachable")

@@ -407,6 +407,7 @@ func (a *Agent) spec(req *request, out Output) sandbox.Spec {
 		},
 		Network:  destinations(req),
 		Required: required(req),
+		Progress: ProgressOf(out),
 		Output:   out.Output,
 	}
 	for _, f := range req.exec.Files {

@@ -65,7 +65,7 @@ func (a *Agent) report(req *request, res sandbox.Result, err error) a2a.Report {
 		rep.Truncated = append(rep.Truncated, "stderr")
 	}
 	for _, f := range res.Files {
-		rep.Files = append(rep.Files, a2a.File{Path: f.Path, Content: f.Content})
+		rep.Files = append(rep.Files, a2a.OutFile{Path: f.Path, MediaType: mediaType(f.Path, f.Content), Content: f.Content})
 	}
 	rep.Tier, rep.Runtime = res.Tier, res.Runtime
 	if res.Enforced != nil {
@@ -156,7 +156,7 @@ func (a *Agent) failedReport(req *request, code, message string) a2a.Report {
 func (a *Agent) blank(req *request) a2a.Report {
 	return a2a.Report{
 		Task: req.task, Node: a.cfg.Key.ID(), Sandbox: req.backend,
-		Result: json.RawMessage("null"), Files: []a2a.File{}, Enforced: map[string]string{},
+		Result: json.RawMessage("null"), Files: []a2a.OutFile{}, Enforced: map[string]string{},
 	}
 }
 

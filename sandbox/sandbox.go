@@ -68,6 +68,9 @@ type Spec struct {
 	// Connected is told of each connection that the program asked for, when it is
 	// over; nil: nobody is. It may be called concurrently, before Run returns.
 	Connected func(Connection)
+	// Progress is told, in a line each, of what takes long before the program
+	// starts, such as an image that is pulled or made; nil: nobody is.
+	Progress func(line string)
 	// Output receives stdout and stderr as they come; nil: only collected.
 	Output func(stream string, offset int64, data []byte)
 }

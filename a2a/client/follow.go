@@ -8,11 +8,12 @@ import (
 	"github.com/agenticraft/node/a2a"
 )
 
-// Watcher is told what happens to a task while [Follow] reads its stream. Both
+// Watcher is told what happens to a task while [Follow] reads its stream. The
 // functions may be nil; they are called in order, by the caller's goroutine.
 type Watcher struct {
-	Began  func(task string)                              // once, before anything else
-	Output func(stream string, offset int64, data []byte) // "stdout" or "stderr", in order for each
+	Began    func(task string)                              // once, before anything else
+	Output   func(stream string, offset int64, data []byte) // "stdout" or "stderr", in order for each
+	Progress func(line string)                              // what takes long before the program starts
 }
 
 // Follow reads a task's stream to its end and puts the task together again. A
@@ -33,6 +34,7 @@ func Follow(events iter.Seq2[sdk.Event, error], w Watcher) (*sdk.Task, error) {
 			if f.task != nil {
 				f.task.Status = e.Status
 			}
+			f.progress(e)
 		}
 	}
 	if f.task == nil || !f.task.Status.State.Terminal() {
@@ -45,6 +47,21 @@ type follower struct {
 	watch Watcher
 	task  *sdk.Task
 	seen  map[sdk.ArtifactID]int64 // bytes of each output stream so far
+}
+
+// progress hands on the message of a task that works on.
+func (f *follower) progress(e *sdk.TaskStatusUpdateEvent) {
+	if f.watch.Progress == nil || e.Status.State != sdk.TaskStateWorking || e.Status.Message == nil {
+		return
+	}
+	for _, part := range e.Status.Message.Parts {
+		if part == nil { // a server may send null
+			continue
+		}
+		if text, ok := part.Content.(sdk.Text); ok {
+			f.watch.Progress(string(text))
+		}
+	}
 }
 
 func (f *follower) begin(task *sdk.Task) {

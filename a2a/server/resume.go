@@ -136,6 +136,8 @@ type entry struct {
 	Offset int64           `json:"offset,omitempty"`
 	Data   []byte          `json:"data,omitempty"`
 	Event  json.RawMessage `json:"event,omitempty"`
+	// Progress: the event is a line of progress, not one of a talk.
+	Progress bool `json:"progress,omitempty"`
 }
 
 // log is the run's log for the store, and what comes next if something does;
@@ -150,7 +152,7 @@ func (r *run) log(next []sdk.Event) ([]taskstore.Event, error) {
 		chunks = append(chunks, chunk{event: e})
 	}
 	for _, c := range chunks {
-		e := entry{Stream: c.stream, Offset: c.offset, Data: c.data}
+		e := entry{Stream: c.stream, Offset: c.offset, Data: c.data, Progress: c.progress}
 		if c.event != nil {
 			var err error
 			if e.Event, err = json.Marshal(sdk.StreamResponse{Event: c.event}); err != nil {
@@ -191,7 +193,8 @@ func (h *Handler) storedRun(task *sdk.Task) (*run, error) {
 			if response.Event == nil {
 				return nil, errors.New("log of task " + string(task.ID) + " holds an empty event")
 			}
-			c.event, r.talks = response.Event, true
+			c.event, c.progress = response.Event, e.Progress
+			r.talks = r.talks || !e.Progress
 		}
 		r.chunks = append(r.chunks, c)
 	}

@@ -17,6 +17,7 @@ const (
 	maxLiveBytes  = 8 << 20
 	maxLiveChunks = 16 << 10
 	maxChunkBytes = 32 << 10 // of one artifact update
+	maxProgress   = 1 << 10  // bytes of one line of progress
 )
 
 // run is a task in progress. Readers follow it by their own [reader].
@@ -36,12 +37,14 @@ type run struct {
 	changed chan struct{} // closed and replaced whenever something above changes
 }
 
-// chunk is a piece of one stream of output, or an event of a talk.
+// chunk is a piece of one stream of output, an event of a talk, or a line of
+// progress.
 type chunk struct {
-	event  sdk.Event
-	stream string
-	offset int64
-	data   []byte // grows at its end only
+	event    sdk.Event
+	progress bool // event is one, and so says nothing of a talk
+	stream   string
+	offset   int64
+	data     []byte // grows at its end only
 }
 
 func newRun(task *sdk.Task, owner string) *run {
@@ -72,8 +75,21 @@ func (r *run) Output(stream string, offset int64, data []byte) {
 	r.wake()
 }
 
+// Progress tells readers what takes long before the program starts, as the
+// message of a task that works.
+func (r *run) Progress(line string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.task.Status.State.Terminal() || len(r.chunks) >= maxLiveChunks || line == "" || len(line) > maxProgress {
+		return
+	}
+	message := sdk.NewMessageForTask(sdk.MessageRoleAgent, r.task, sdk.NewTextPart(line))
+	r.chunks = append(r.chunks, chunk{event: sdk.NewStatusUpdateEvent(r.task, sdk.TaskStateWorking, message), progress: true})
+	r.wake()
+}
+
 func (c chunk) takes(stream string, offset int64, n int) bool {
-	return c.stream == stream && c.offset+int64(len(c.data)) == offset && len(c.data)+n <= maxChunkBytes
+	return c.event == nil && c.stream == stream && c.offset+int64(len(c.data)) == offset && len(c.data)+n <= maxChunkBytes
 }
 
 // size is how much there is to take of it.

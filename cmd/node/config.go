@@ -16,6 +16,7 @@ import (
 	httpdoor "github.com/agenticraft/node/bridges/http"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/process"
 )
 
@@ -55,6 +56,9 @@ type config struct {
 	Timeout    time.Duration  // default wall limit
 	Warm       int            // jails that wait with an interpreter for a run each
 	Egress     []netip.Prefix // private ranges that programs may reach
+	EgressConn int            // connections of one run in all
+	EgressOpen int            // connections of one run at the same time
+	EgressMB   int            // of one run both ways together, in MiB
 	Docker     string         // the engine's socket; "off": no sandbox docker
 	NATS       natsSettings
 	CardKeys   []string // files of further keys that sign the agent card
@@ -178,6 +182,9 @@ func settingsTable() []setting {
 			c.Egress, err = prefixes(s)
 			return err
 		}, func(c *config) string { return joined(c.Egress) })("egress_allow", "AGENTICRAFT_EGRESS_ALLOW", "", "private ranges (CIDR,…) that programs may reach although they are private, local or this cluster's"),
+		of(num(func(c *config) *int { return &c.EgressConn }, 1))("egress_connections", "AGENTICRAFT_EGRESS_CONNECTIONS", strconv.Itoa(egress.DefaultConnections), "connections that one run may make, where policy lets it reach a network"),
+		of(num(func(c *config) *int { return &c.EgressOpen }, 1))("egress_open", "AGENTICRAFT_EGRESS_OPEN", strconv.Itoa(egress.DefaultOpen), "connections of one run at the same time"),
+		of(num(func(c *config) *int { return &c.EgressMB }, 1))("egress_max_mb", "AGENTICRAFT_EGRESS_MAX_MB", strconv.Itoa(egress.DefaultBytes>>20), "what one run may send and receive together, in MiB"),
 		of(func(c *config, s string) error {
 			if s != dockerOff && !filepath.IsAbs(s) {
 				return fmt.Errorf("%q is neither an absolute path nor %q", s, dockerOff)

@@ -18,6 +18,7 @@ import (
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/client"
 	"github.com/agenticraft/node/internal/durable"
+	"github.com/agenticraft/node/sandbox/process"
 )
 
 // execFlags are the flags of exec, as the user wrote them.
@@ -322,7 +323,8 @@ func (a *app) send(ctx context.Context, cl *client.Client, e a2a.Execution, deta
 		Began: func(task string) {
 			settled = context.AfterFunc(ctx, func() { a.cancel(wait, cl, task) })
 		},
-		Output: func(stream string, offset int64, data []byte) { a.live(&live, stream, offset, data) },
+		Output:   func(stream string, offset int64, data []byte) { a.live(&live, stream, offset, data) },
+		Progress: func(line string) { fmt.Fprintf(a.stderr, "agenticraft: %s\n", process.Printable(line)) },
 	})
 	settled() // an interrupt from here on has nothing to cancel
 	if err != nil {
@@ -385,7 +387,7 @@ func (a *app) keep(ctx context.Context, door *api, f execFlags, rep a2a.Report) 
 }
 
 // writeOut puts files below dir and nowhere else, whatever their names say.
-func writeOut(dir string, files []a2a.File) (err error) {
+func writeOut(dir string, files []a2a.OutFile) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return failed("--out: %v", err)
 	}

@@ -110,7 +110,7 @@ func (p *meshPeers) Send(ctx context.Context, to identity.ID, req *sdk.SendMessa
 	}
 	header := http.Header{}
 	header.Set(server.DelegationHeader, base64.RawURLEncoding.EncodeToString(delegation))
-	task, err := client.Follow(c.Stream(ctx, req, header), client.Watcher{Output: out.Output})
+	task, err := client.Follow(c.Stream(ctx, req, header), client.Watcher{Output: out.Output, Progress: agent.ProgressOf(out)})
 	if cut, ok := errors.AsType[*client.Interrupted](err); ok {
 		return nil, cut.Cause // not an answer: the peer may have seen the request
 	}

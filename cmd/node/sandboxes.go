@@ -29,7 +29,9 @@ func openSandboxes(cfg *config, id identity.ID, nodes func() []netip.Addr, log *
 	if err != nil {
 		return nil, errors.Join(err, spawner.Close())
 	}
-	way, err := egress.New(egress.Config{Allow: cfg.Egress, Nodes: nodes, Log: log})
+	way, err := egress.New(egress.Config{
+		Allow: cfg.Egress, Nodes: nodes, Log: log, Connections: cfg.EgressConn, Open: cfg.EgressOpen, Bytes: int64(cfg.EgressMB) << 20,
+	})
 	if err != nil {
 		return nil, errors.Join(err, spawner.Close())
 	}

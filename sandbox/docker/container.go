@@ -156,6 +156,9 @@ func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*contain
 	l := spec.Limits
 	scratch := fmt.Sprintf("rw,nosuid,nodev,size=%d,nr_inodes=%d,uid=%d,gid=%d", l.Memory/4, l.Files+8, worker, worker)
 	pids := int64(max(l.Processes+waiters, startThreads))
+	b.mu.Lock()
+	runtime := b.runtime
+	b.mu.Unlock()
 	limit := func(name string, n int64) *units.Ulimit { return &units.Ulimit{Name: name, Soft: n, Hard: n} }
 	config := &container.Config{
 		Image:           from.image,
@@ -168,6 +171,7 @@ func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*contain
 		Labels:          map[string]string{label: b.cfg.Node},
 	}
 	host := &container.HostConfig{
+		Runtime:        runtime,
 		NetworkMode:    "none",
 		ReadonlyRootfs: true,
 		CapDrop:        []string{"ALL"},

@@ -10,12 +10,14 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
 
 	"github.com/agenticraft/node/sandbox"
@@ -90,6 +92,7 @@ type Backend struct {
 	hint    string
 	swept   bool
 	enforce map[string]string
+	runtime string // of the engine, for containers; "" is its default
 }
 
 var _ sandbox.Backend = (*Backend)(nil)
@@ -182,8 +185,9 @@ func (b *Backend) Describe() sandbox.Description {
 func (b *Backend) probe() {
 	ctx, cancel := context.WithTimeout(b.ctx, probeTimeout)
 	defer cancel()
-	enforce, err := b.ask(ctx)
+	enforce, runtime, err := b.ask(ctx)
 	b.mu.Lock()
+	b.runtime = runtime
 	b.probed, b.probing, b.reason, b.hint = time.Now(), false, "", ""
 	b.enforce = enforce
 	sweep := err == nil && !b.swept
@@ -208,21 +212,39 @@ func (b *Backend) suspect(err error) {
 	b.probed = time.Now().Add(suspectFor - probeEvery)
 }
 
-// ask returns what of the limits the engine holds.
-func (b *Backend) ask(ctx context.Context) (map[string]string, error) {
+// gVisor is the runtime with a kernel of its own, which is used where an engine
+// has it, started with hostPipes: without that a container's named pipes do not
+// lead to the node.
+const (
+	gVisor    = "runsc"
+	hostPipes = "--host-fifo=open"
+)
+
+// runtimeOf is which runtime of an engine containers get; "" is its default.
+func runtimeOf(info system.Info) string {
+	if r, offered := info.Runtimes[gVisor]; offered && slices.Contains(r.Args, hostPipes) {
+		return gVisor
+	}
+	return ""
+}
+
+// ask returns what of the limits the engine holds, and which of its runtimes to
+// use.
+func (b *Backend) ask(ctx context.Context) (enforces map[string]string, runtime string, err error) {
 	if _, err := os.Stat(b.cfg.Socket); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	info, err := b.api.Info(ctx)
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("no answer within %v", probeTimeout)
+		return nil, "", fmt.Errorf("no answer within %v", probeTimeout)
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if info.OSType != "linux" {
-		return nil, fmt.Errorf("it runs %s containers, not linux ones", info.OSType)
+		return nil, "", fmt.Errorf("it runs %s containers, not linux ones", info.OSType)
 	}
+	runtime = runtimeOf(info)
 	m := map[string]string{
 		sandbox.LimitFileSize: "rlimit_fsize",
 		sandbox.LimitFiles:    "mountns",
@@ -244,9 +266,12 @@ func (b *Backend) ask(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	if m[sandbox.LimitSyscalls] == "" {
-		return nil, errors.New("it was built without seccomp")
+		return nil, "", errors.New("it was built without seccomp")
 	}
-	return m, nil
+	if runtime == gVisor {
+		m[sandbox.LimitSyscalls] = "gvisor+seccomp"
+	}
+	return m, runtime, nil
 }
 
 // sweep removes the node's containers.
@@ -309,7 +334,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 
 // obtain is a container for a run: one that waits, or a new one.
 func (b *Backend) obtain(ctx context.Context, spec sandbox.Spec, enforced map[string]string) (*contained, string, error) {
-	from, err := b.source(ctx, spec.Language)
+	from, err := b.source(ctx, spec.Language, spec.Progress)
 	if err != nil {
 		return nil, "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,8 +86,14 @@ func TestNamedImages(t *testing.T) {
 		t.Errorf("Run = %+v, %v", r, err)
 	}
 	b = open(t, docker.Config{Socket: socketOf(t), Runtimes: nobody{}, Images: map[string]string{"python": "127.0.0.1:1/none:none"}})
-	if _, err := b.Run(t.Context(), python1("none", ""), nil); !errors.Is(err, sandbox.ErrUnavailable) || !strings.Contains(err.Error(), "127.0.0.1:1/none") {
+	var told []string
+	missing := python1("none", "")
+	missing.Progress = func(line string) { told = append(told, line) }
+	if _, err := b.Run(t.Context(), missing, nil); !errors.Is(err, sandbox.ErrUnavailable) || !strings.Contains(err.Error(), "127.0.0.1:1/none") {
 		t.Errorf("Run on an image that does not exist = %v", err)
+	}
+	if want := []string{"pulling the image 127.0.0.1:1/none:none"}; !slices.Equal(told, want) {
+		t.Errorf("its caller was told %q, want %q", told, want)
 	}
 }
 

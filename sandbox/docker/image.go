@@ -18,6 +18,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 
 	"github.com/agenticraft/node/sandbox"
+	"github.com/agenticraft/node/sandbox/process"
 )
 
 // source is where a container comes from.
@@ -27,23 +28,27 @@ type source struct {
 	path          string // PATH inside
 }
 
-// source finds the image for a language, and makes or pulls it if need be.
-func (b *Backend) source(ctx context.Context, language string) (source, error) {
+// source finds the image for a language, and makes or pulls it if need be, of
+// which progress, if not nil, is told.
+func (b *Backend) source(ctx context.Context, language string, progress func(string)) (source, error) {
+	if progress == nil {
+		progress = func(string) {}
+	}
 	if name := b.cfg.Images[language]; name != "" {
-		id, err := b.ensureNamed(ctx, name)
+		id, err := b.ensureNamed(ctx, name, progress)
 		return source{image: id, digest: id, argv: []string{"python3"}, path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, err
 	}
 	dir, digest, argv, err := b.cfg.Runtimes.Lookup(language)
 	if err != nil {
 		return source{}, fmt.Errorf("find runtime: %w", err)
 	}
-	name, err := b.ensureImage(ctx, dir, digest)
+	name, err := b.ensureImage(ctx, dir, digest, progress)
 	return source{image: name, digest: digest, argv: argv, path: "/usr/bin:/bin"}, err
 }
 
 // ensureNamed returns the id of a named image, and pulls it if the engine lacks
 // it. Runs keep to the id: a name may come to mean another image.
-func (b *Backend) ensureNamed(ctx context.Context, name string) (string, error) {
+func (b *Backend) ensureNamed(ctx context.Context, name string, progress func(string)) (string, error) {
 	b.importing.Lock()
 	defer b.importing.Unlock()
 	id, err := b.imageID(ctx, name)
@@ -52,11 +57,12 @@ func (b *Backend) ensureNamed(ctx context.Context, name string) (string, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, importTimeout)
 	defer cancel()
+	progress("pulling the image " + name)
 	out, err := b.api.ImagePull(ctx, name, image.PullOptions{})
 	if err != nil {
 		return "", b.imageError("pull image "+name, err)
 	}
-	err = b.follow(ctx, name, out)
+	err = b.follow(ctx, name, out, progress)
 	if err == nil {
 		id, err = b.imageID(ctx, name)
 	}
@@ -77,12 +83,12 @@ func (b *Backend) imageError(doing string, err error) error {
 	return fmt.Errorf("%w: %s: %s", sandbox.ErrUnavailable, doing, cut(err.Error()))
 }
 
-// progressEvery is how often those who watch the log hear of a long pull.
+// progressEvery is how often the log and who waits hear of a long pull.
 const progressEvery = 2 * time.Second
 
-// follow reads what the engine says of a pull, logs a line now and then, and
+// follow reads what the engine says of a pull, hands on a line now and then, and
 // returns its error.
-func (b *Backend) follow(ctx context.Context, name string, out io.ReadCloser) error {
+func (b *Backend) follow(ctx context.Context, name string, out io.ReadCloser, progress func(string)) error {
 	defer func() { _ = out.Close() }() // read to its end, or of no more use
 	said := time.Time{}
 	in := json.NewDecoder(io.LimitReader(out, maxPullText))
@@ -101,6 +107,7 @@ func (b *Backend) follow(ctx context.Context, name string, out io.ReadCloser) er
 		case time.Since(said) >= progressEvery:
 			said = time.Now()
 			b.cfg.Log.InfoContext(ctx, "pulling an image", "image", name, "status", cut(line.Status), "progress", cut(line.Progress))
+			progress(process.Printable("pulling the image " + name + ": " + line.Status + " " + line.Progress))
 		}
 	}
 }
@@ -113,7 +120,7 @@ func ImageOf(digest string) string { return "agenticraft/runtime:" + digest }
 
 // ensureImage makes the image of a language tree unless the engine has it, and
 // returns its name, which bears the tree's digest.
-func (b *Backend) ensureImage(ctx context.Context, dir, digest string) (string, error) {
+func (b *Backend) ensureImage(ctx context.Context, dir, digest string, progress func(string)) (string, error) {
 	name := ImageOf(digest)
 	b.importing.Lock()
 	defer b.importing.Unlock()
@@ -128,6 +135,7 @@ func (b *Backend) ensureImage(ctx context.Context, dir, digest string) (string, 
 	}
 	began := time.Now()
 	b.cfg.Log.InfoContext(ctx, "making the image of a runtime, once", "image", name)
+	progress("making the image of a runtime, once")
 	ctx, cancelImport := context.WithTimeout(ctx, importTimeout)
 	defer cancelImport()
 	r, w := io.Pipe()

@@ -207,7 +207,7 @@ func (p *pool) make(ctx context.Context) (*warm, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
-	from, err := p.backend.source(ctx, process.Python)
+	from, err := p.backend.source(ctx, process.Python, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -107,11 +107,11 @@ func checkError(payload []byte) reply {
 	default:
 		return reply{code: codeForged, text: "the program wrote nonsense to its result channel"}
 	}
-	return reply{code: code, text: printable(text)}
+	return reply{code: code, text: Printable(text)}
 }
 
-// printable makes text of the program's fit to be shown.
-func printable(s string) string {
+// Printable makes text that others wrote fit to be shown in a line, and short.
+func Printable(s string) string {
 	if len(s) > maxText {
 		s = s[:maxText]
 	}

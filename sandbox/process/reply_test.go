@@ -31,7 +31,7 @@ func TestReadReplyBelievesOnlyOneGoodFrame(t *testing.T) {
 		{"two values", frame('R', "1 2"), "", codeForged},
 		{"too large", frame('R', strings.Repeat("1", 5000)), "", codeTooLarge},
 		{"within the frame, over the limit", frame('R', strings.Repeat("1", 1500)), "", codeTooLarge},
-		{"empty frame", []byte{0, 0, 0, 0, 'R'}, "", codeTooLarge},
+		{"empty frame", []byte{0, 0, 0, 0, 'R'}, "", codeForged},
 		{"huge", []byte{255, 255, 255, 255, 'X'}, "", codeForged},
 		{"deep", frame('R', strings.Repeat("[", 70)+strings.Repeat("]", 70)), "", codeNotJSON},
 		{"brackets in a string", frame('R', `"`+strings.Repeat("[", 70)+`\""`), `"` + strings.Repeat("[", 70) + `\""`, ""},

@@ -224,6 +224,7 @@ func (w *Worker) Run(ctx context.Context, spec sandbox.Spec, steps uint64) (resu
 		case c.result.Status == sandbox.Timeout, c.result.Status == sandbox.OutputLimit, c.result.Status == sandbox.OutOfMemory:
 			c.result.Value, c.result.Files = nil, nil
 			w.destroy()
+			c.result.Usage.Wall = time.Since(start) // with its end, as below
 			return c.result, false
 		}
 		err = fmt.Errorf("%w: status %.20q with exit code %d", protocol.ErrProtocol, r.Status, r.ExitCode)

@@ -22,7 +22,7 @@ func Self(tb testing.TB, dir string, args ...string) *exec.Cmd {
 			tb.Fatal(err)
 		}
 	}
-	cmd := exec.Command(exe, args...)
+	cmd := exec.CommandContext(tb.Context(), exe, args...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=/tmp", "CI=" + os.Getenv("CI"), HelperEnv + "=" + helper}
 	return cmd
