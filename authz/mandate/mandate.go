@@ -189,16 +189,18 @@ func verifyChain(text string, o Options, known *signatures) (Verified, error) {
 	if err != nil {
 		return Verified{}, fmt.Errorf("%w: block 0: by: %w", ErrMalformed, err)
 	}
+	var seals []sealed
 	for i, b := range blocks {
 		to, err := identity.FromDID(b.To)
 		if err != nil {
 			return Verified{}, fmt.Errorf("%w: block %d: to: %w", ErrMalformed, i, err)
 		}
-		if !(sealed{by: by, raw: b.raw, signature: b.signature, id: b.id}).holds(known) {
-			return Verified{}, fmt.Errorf("%w: block %d", ErrSignature, i)
-		}
+		seals = append(seals, sealed{by: by, raw: b.raw, signature: b.signature, id: b.id})
 		v.Chain = append(v.Chain, Link{ID: b.id, By: by, To: to, Budget: b.Budget})
 		by = to // who signs the next block, as was checked above
+	}
+	if i := firstBad(seals, known); i >= 0 {
+		return Verified{}, fmt.Errorf("%w: block %d", ErrSignature, i)
 	}
 	v.Root, v.Holder = v.Chain[0].By, v.Chain[len(v.Chain)-1].To
 	if o.Holder != "" && o.Holder != v.Holder {
