@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -248,6 +249,7 @@ type runner struct {
 	during func()
 	opens  []sandbox.Connection
 	load   sandbox.Load
+	tier   string // "": T1
 }
 
 func (r *runner) Run(ctx context.Context, _ string, spec sandbox.Spec, ready func(context.Context) error) (sandbox.Result, error) {
@@ -293,7 +295,7 @@ func (r *runner) Resolve(_, language, _ string) (string, error) {
 }
 
 func (r *runner) Describe() []sandbox.Description {
-	return []sandbox.Description{{Name: "process", Available: true, Tier: "T1", Languages: []string{"python"}}}
+	return []sandbox.Description{{Name: "process", Available: true, Tier: cmp.Or(r.tier, "T1"), Languages: []string{"python"}}}
 }
 
 func (r *runner) Load() sandbox.Load {

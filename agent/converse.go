@@ -74,11 +74,11 @@ func (a *Agent) Continue(ctx context.Context, in server.Inbound, task *sdk.Task)
 	}
 	req, err := a.verify(in)
 	if req.lacks != "" && req.principal.String() == a2a.OwnerOf(task) {
-		a.noteRefused(err)
+		a.noteRefused(req, err)
 		return server.Admitted{Task: string(task.ID), Owner: a2a.OwnerOf(task), Talk: waitFor(sdk.TaskStateAuthRequired, req.lacks+". "+askForMore)}, nil
 	}
 	if err != nil {
-		a.noteRefused(err)
+		a.noteRefused(req, err)
 		return server.Admitted{}, err
 	}
 	out := server.Admitted{Task: req.task, Owner: req.principal.String()}

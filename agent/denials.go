@@ -47,7 +47,8 @@ const (
 	maxCounts     = 1_000
 	unknownCaller = "unauthenticated"
 	codeRepeated  = "repeated"
-	fewRepeated   = 5 // repetitions in a flush that a client's retries explain
+	codeVouch     = "vouch_not_allowed" // who signed, or would have, may not speak for the caller
+	fewRepeated   = 5                   // repetitions in a flush that a client's retries explain
 )
 
 func newDenials(r Recorder, log *slog.Logger) *denials {
@@ -61,12 +62,33 @@ func newDenials(r Recorder, log *slog.Logger) *denials {
 func (a *Agent) noteDenied(req *request) { a.denials.note(a.denialEntry(req), "denied") }
 
 // noteRefused counts a request that could not prove itself.
-func (a *Agent) noteRefused(err error) {
+func (a *Agent) noteRefused(req *request, err error) {
+	if req.noted {
+		return
+	}
 	code := "internal"
 	if known := new(a2a.Error); errors.As(err, &known) {
 		code = known.Code
 	}
 	a.denials.count(count{actor: unknownCaller, code: code}, 1)
+}
+
+// noteForged notes a request whose signer proved himself, and then spoke for
+// somebody for whom he may not: an agent, or a node that is a confused deputy or
+// worse. It reports whether it did; of a signer whom nobody knows it says nothing.
+func (a *Agent) noteForged(facts a2a.Signed, via string) bool {
+	if len(facts.Claims.Mandate) == 0 {
+		return false
+	}
+	signer, known := a.cfg.Directory.Agent(facts.Issuer)
+	if !known {
+		signer = identity.Principal{Kind: identity.Node, Name: facts.Issuer.DID()}
+		known = a.cfg.Directory.Member(facts.Issuer)
+	}
+	if known {
+		a.NoteDenial(signer, authz.ExecRun, codeVouch, via, authz.Decision{})
+	}
+	return known
 }
 
 // NoteDenial notes an act that runs no code and that a door refused: by policy, or

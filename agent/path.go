@@ -27,6 +27,7 @@ type request struct {
 	vouched   bool               // a node signed for a principal without a key
 	behalf    *behalf            // set when the issuer shows a mandate
 	unclear   *a2a.Unclear       // set when it names no program
+	noted     bool               // its refusal is in the log under the name of who is to blame
 	lacks     string             // what authority its sender could get, if that is all that is wrong
 	task      string
 	mandate   *delegation // set when another node placed the request here
@@ -45,7 +46,7 @@ func (a *Agent) Submit(ctx context.Context, in server.Inbound) (server.Admitted,
 	}
 	req, err := a.verify(in)
 	if err != nil {
-		a.noteRefused(err)
+		a.noteRefused(req, err)
 		return server.Admitted{}, err
 	}
 	if req.unclear != nil {
@@ -110,6 +111,7 @@ func (a *Agent) verify(in server.Inbound) (*request, error) {
 		return req, a2a.Errorf(a2a.CodeInvalidRequest, "network: %v", err)
 	}
 	if req.principal, req.vouched, err = a.principal(facts); err != nil {
+		req.noted = a.noteForged(facts, in.Caller.Door)
 		return req, err
 	}
 	if req.behalf, err = a.behalf(req); err != nil {
@@ -134,6 +136,8 @@ func (a *Agent) vouch(req *request, caller server.Caller) error {
 		return &a2a.Error{Code: a2a.CodeSignatureMissing, Message: "the request is not signed", Hint: "sign it with an agent's key, or send an API key"}
 	}
 	if !a.cfg.Directory.MayVouch(a.cfg.Key.ID(), block.Tenant) {
+		a.NoteDenial(caller.Principal, authz.ExecRun, codeVouch, caller.Door, authz.Decision{})
+		req.noted = true
 		return errMayNotVouch
 	}
 	signed, err := a2a.Sign(a.cfg.Key, req.signed, a2a.SignOptions{

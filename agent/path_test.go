@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/server"
+	"github.com/agenticraft/node/agent"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
 	"github.com/agenticraft/node/identity"
@@ -289,6 +291,29 @@ func TestVouching(t *testing.T) {
 	wantCode(t, mandate(w.caller, w.node, service.String()), a2a.CodeUnauthenticated)           // nor in a node's name
 	wantCode(t, mandate(w.node, w.node, "service:nobody"), a2a.CodeUnauthenticated)             // nor for who does not exist
 	wantCode(t, mandate(w.node, w.node, "agent:"+w.caller.ID().DID()), a2a.CodeUnauthenticated) // agents sign for themselves
+
+	// Issue 6: each is in the log under the name of who spoke for somebody else; a
+	// signer whom nobody knows is only counted.
+	stranger, err := identity.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, mandate(stranger, stranger, service.String()), a2a.CodeUnauthenticated)
+	w.sweep(&tasks{}, func() bool {
+		by, counted := map[string]int{}, 0
+		for _, e := range w.entries(audit.KindDenial) {
+			if d, err := e.Denial(); err == nil && d.Code == "vouch_not_allowed" && d.Action == authz.ExecRun {
+				by[e.Actor]++
+			}
+		}
+		for _, e := range w.entries(audit.KindGap) {
+			var gap audit.GapBody
+			if err := audit.DecodeBody(e.Body, &gap); err == nil && gap.Code == a2a.CodeUnauthenticated {
+				counted += gap.Count
+			}
+		}
+		return by["agent:"+w.caller.ID().DID()] == 2 && by["node:"+w.node.ID().DID()] == 2 && len(by) == 2 && counted == 1
+	})
 }
 
 // INVARIANT: I6, a limit that cannot be enforced refuses the run: what the
@@ -316,6 +341,45 @@ func TestLimits(t *testing.T) {
 	if rep.Error == nil || rep.Error.Code != a2a.CodeUnenforceable || rep.Intent != nil {
 		t.Errorf("report %+v", rep)
 	}
+}
+
+// INVARIANT: I6, a tier that policy demands and this machine does not have refuses
+// the run by its name, here and at a peer's asking; nothing is written or run.
+func TestATierThatTheMachineLacksRefusesTheRun(t *testing.T) {
+	w := newWorld(t)
+	w.policy = demanding{w.policy, "T2"}
+	w.build()
+	for tier, runs := range map[string]bool{"T1": true, "T2": true, "T3": false, "T4": false, "container": false} {
+		w.runner.tier = tier
+		adm, err := w.submit(w.signed(w.caller, func(e *a2a.Execution) { e.On = "local" }))
+		if runs {
+			if err != nil || adm.Run == nil || adm.Run(t.Context(), quiet{}).Status != a2a.Succeeded {
+				t.Errorf("tier %s: %+v, %v", tier, adm, err)
+			}
+			continue
+		}
+		wantCode(t, err, a2a.CodeUnavailable)
+		for _, says := range []string{"tier T2", "python"} {
+			if !strings.Contains(fmt.Sprint(err), says) {
+				t.Errorf("tier %s: %v does not say %q", tier, err, says)
+			}
+		}
+	}
+	if n := len(w.entries(audit.KindIntent)); n != 2 || w.runner.runs() != 2 {
+		t.Errorf("%d intents, %d runs; want 2", n, w.runner.runs())
+	}
+}
+
+// demanding obliges every run to a tier.
+type demanding struct {
+	agent.Authorizer
+	tier string
+}
+
+func (d demanding) Decide(ctx context.Context, q authz.Query) (authz.Decision, error) {
+	out, err := d.Authorizer.Decide(ctx, q)
+	out.Obligations.Tier = d.tier
+	return out, err
 }
 
 func TestCancelBeforeItBegins(t *testing.T) {

@@ -2,8 +2,10 @@ package http
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
+	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/identity"
 )
 
@@ -97,6 +99,9 @@ func (d *door) change(ctx context.Context, by identity.Principal, r *http.Reques
 		return nil, err
 	}
 	action, err := d.cfg.Admin.Act(req)
+	if known, ok := errors.AsType[*a2a.Error](err); ok {
+		return nil, &unread{known}
+	}
 	if err != nil {
 		return nil, err
 	}

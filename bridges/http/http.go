@@ -34,6 +34,8 @@ type Authenticator interface {
 // caller.
 type Gate interface {
 	Permit(ctx context.Context, p identity.Principal, action string) error
+	// Malformed notes a request of a proved caller that is too long or not of its form.
+	Malformed(p identity.Principal, action, code string)
 }
 
 // Log is what the door serves of the replicated log.
@@ -162,8 +164,6 @@ type Policies interface {
 	Apply(ctx context.Context, by identity.Principal, req PolicyRequest) (any, error)
 	Before(ctx context.Context, layer string) (any, error)
 	Replay(ctx context.Context, req PolicyRequest) (any, error)
-	// Refused notes a policy that was sent to be applied and is none.
-	Refused(by identity.Principal, err error)
 }
 
 // ExplainRequest asks why something would be allowed or denied. Who asks it is a

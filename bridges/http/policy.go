@@ -10,7 +10,6 @@ import (
 func (d *door) applyPolicy(ctx context.Context, by identity.Principal, r *http.Request) (any, error) {
 	var req PolicyRequest
 	if err := decode(r.Body, &req); err != nil {
-		d.cfg.Policies.Refused(by, err)
 		return nil, err
 	}
 	return d.cfg.Policies.Apply(ctx, by, req)

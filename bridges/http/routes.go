@@ -1,8 +1,11 @@
 package http
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/server"
@@ -97,6 +100,9 @@ func (d *door) perform(action string, do act) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 		ctx := server.WithCaller(r.Context(), server.Caller{Principal: caller, Door: d.cfg.Door})
 		v, err := do(ctx, caller, r)
+		if bad, ok := errors.AsType[*unread](err); ok {
+			d.cfg.Gate.Malformed(caller, cmp.Or(action, strings.TrimPrefix(r.URL.Path, "/v1/")), bad.why.Code)
+		}
 		if err != nil {
 			d.fail(w, r, err)
 			return

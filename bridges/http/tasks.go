@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
@@ -101,13 +102,33 @@ func decode(body io.Reader, into any) error {
 	dec := json.NewDecoder(body)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
-		if _, big := errors.AsType[*http.MaxBytesError](err); big {
-			return err
+		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return &unread{a2a.Errorf(a2a.CodeTooLarge, "the request body is over %d bytes", tooLarge.Limit)}
 		}
-		return &a2a.Error{Code: "invalid_request", Message: "the body is not what is expected here: " + err.Error()}
+		return &unread{a2a.Errorf(a2a.CodeInvalidRequest, "the body is not what is expected here: %s", fault(err))}
 	}
-	if dec.More() {
-		return &a2a.Error{Code: "invalid_request", Message: "the body holds more than one JSON document"}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return &unread{a2a.Errorf(a2a.CodeInvalidRequest, "the body holds more than one JSON document")}
 	}
 	return nil
 }
+
+// fault says what is wrong with JSON, without the names of our types.
+func fault(err error) string {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if wrong.Field == "" {
+			return "it is no object, but a JSON " + wrong.Value
+		}
+		return "member " + strconv.Quote(wrong.Field) + " cannot be a JSON " + wrong.Value
+	}
+	if errors.Is(err, io.EOF) {
+		return "it is empty"
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+// unread is why a body could not be read.
+type unread struct{ why *a2a.Error }
+
+func (u *unread) Error() string { return u.why.Error() }
+func (u *unread) Unwrap() error { return u.why }

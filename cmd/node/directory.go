@@ -142,3 +142,8 @@ func (g *gate) Permit(ctx context.Context, p identity.Principal, action string) 
 	}
 	return denied
 }
+
+// Malformed notes a request that nobody could read.
+func (g *gate) Malformed(p identity.Principal, action, code string) {
+	g.denied(p, action, code, "", authz.Decision{})
+}

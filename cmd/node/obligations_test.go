@@ -81,8 +81,8 @@ func TestObligationsAreHonouredLiterally(t *testing.T) {
 	c := startCluster(t, 2)
 	w := newWire(t, c)
 	c.try(exitOK, "", "tenant", "set", defaultTenant, "--network", "*:*")
-	send := func(node int, code string, change func(*a2a.Execution)) a2a.Report {
-		t.Helper()
+	// ask may be called on any goroutine.
+	ask := func(node int, code string, change func(*a2a.Execution)) (a2a.Report, error) {
 		asked := a2a.Execution{
 			Language: "python", Code: code, On: string(c.Nodes[node].ID), Sandbox: "restricted", Network: "allow=example.org:443",
 			Limits: a2a.Limits{MemoryBytes: 1 << 30, TimeoutMS: 120_000, OutputBytes: 4 << 20},
@@ -92,13 +92,21 @@ func TestObligationsAreHonouredLiterally(t *testing.T) {
 		}
 		req, err := a2a.NewRequest(asked)
 		if err != nil {
-			t.Fatal(err)
+			return a2a.Report{}, err
 		}
-		task, err := w.client.Send(t.Context(), w.sign(req, nil), nil)
+		signed, err := a2a.Sign(w.key, req, a2a.SignOptions{Audience: w.audience})
 		if err != nil {
-			return a2a.Report{Error: &a2a.ReportError{Code: a2a.FromWire(err).Code}}
+			return a2a.Report{}, err
 		}
-		rep, err := a2a.ReportOf(task)
+		task, err := w.client.Send(t.Context(), signed, nil)
+		if err != nil {
+			return a2a.Report{Error: &a2a.ReportError{Code: a2a.FromWire(err).Code}}, nil
+		}
+		return a2a.ReportOf(task)
+	}
+	send := func(node int, code string, change func(*a2a.Execution)) a2a.Report {
+		t.Helper()
+		rep, err := ask(node, code, change)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,20 +142,42 @@ func TestObligationsAreHonouredLiterally(t *testing.T) {
 	want := map[string]int64{
 		"memory_bytes": 64 << 20, "wall_ms": 5000, "cpu_percent": 50, "output_bytes": 64 << 10, "file_size_bytes": 1 << 20, "processes": 8,
 	}
+	cases := map[string]struct {
+		code   string
+		status a2a.Status
+		exit   int
+		err    string
+	}{
+		"memory":  {eats, a2a.Failed, 137, "out_of_memory"},
+		"time":    {sleeps, a2a.TimedOut, 124, "timed_out"},
+		"output":  {floods, a2a.Failed, 1, "output_limit"},
+		"network": {proxy, a2a.Succeeded, 0, ""},
+	}
+	// All at once: one of them only waits.
+	type answer struct {
+		rep a2a.Report
+		err error
+	}
+	var results [2]map[string]chan answer
 	for node := range 2 {
 		c.await("the policy to bind", func() bool { return send(node, proxy, nil).Status == a2a.Succeeded })
-		for name, tc := range map[string]struct {
-			code   string
-			status a2a.Status
-			exit   int
-			err    string
-		}{
-			"memory":  {eats, a2a.Failed, 137, "out_of_memory"},
-			"time":    {sleeps, a2a.TimedOut, 124, "timed_out"},
-			"output":  {floods, a2a.Failed, 1, "output_limit"},
-			"network": {proxy, a2a.Succeeded, 0, ""},
-		} {
-			rep := send(node, tc.code, nil)
+		results[node] = map[string]chan answer{}
+		for name, tc := range cases {
+			done := make(chan answer, 1)
+			results[node][name] = done
+			go func() {
+				rep, err := ask(node, tc.code, nil)
+				done <- answer{rep, err}
+			}()
+		}
+	}
+	for node := range 2 {
+		for name, tc := range cases {
+			got := <-results[node][name]
+			if got.err != nil {
+				t.Fatal(got.err)
+			}
+			rep := got.rep
 			code := ""
 			if rep.Error != nil {
 				code = rep.Error.Code

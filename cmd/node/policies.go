@@ -151,7 +151,7 @@ func (p *policies) Apply(ctx context.Context, by identity.Principal, req httpdoo
 	if len(modules) > 0 {
 		raw, err := authz.Pack(modules)
 		if err != nil {
-			p.Refused(by, err)
+			p.refused(by, err)
 			return nil, a2a.Errorf(a2a.CodeInvalidRequest, "%s", err)
 		}
 		body.Bundle = base64.StdEncoding.EncodeToString(raw)
@@ -175,7 +175,7 @@ func (p *policies) write(ctx context.Context, by identity.Principal, entry audit
 	}
 	modules, err := unpacked(body)
 	if err != nil {
-		p.Refused(by, err)
+		p.refused(by, err)
 		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "%s", err)
 	}
 	change := &policyChange{Digest: body.Digest, Layer: body.Layer, Tests: authz.TestReport{Failures: []string{}}}
@@ -189,7 +189,7 @@ func (p *policies) write(ctx context.Context, by identity.Principal, entry audit
 	change.Before = active()
 	if modules != nil {
 		if change.Tests, err = tested(ctx, modules); err != nil {
-			p.Refused(by, err)
+			p.refused(by, err)
 			return nil, err
 		}
 	}
@@ -257,9 +257,9 @@ func tested(ctx context.Context, modules map[string]string) (authz.TestReport, e
 	return report, nil
 }
 
-// Refused notes a policy that was sent to be applied and is none: in the log that
+// refused notes a policy that was sent to be applied and is none: in the log that
 // it was, in this node's own log why.
-func (p *policies) Refused(by identity.Principal, err error) {
+func (p *policies) refused(by identity.Principal, err error) {
 	p.log.Warn("a policy was refused", "by", by.String(), "err", err)
 	p.admin.denied(by, authz.PolicyApply, "bad_policy", "", authz.Decision{})
 }

@@ -124,7 +124,7 @@ func (p *policies) replay(ctx context.Context, candidate *authz.Policy, index ui
 // it; else why it cannot be asked again.
 func (p *policies) logged(e audit.Entry, name string) (q authz.Query, why string, err error) {
 	if e.Decision == nil {
-		return q, "refused by the keepers or abandoned, not by policy", nil
+		return q, "malformed, refused by the keepers or abandoned, not denied by policy", nil
 	}
 	principal, ok := p.directory.Principal(name)
 	switch {
