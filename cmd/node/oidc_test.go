@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func TestUsersOfAnOpenIDProvider(t *testing.T) {
 	}
 	answer("/.well-known/openid-configuration", map[string]any{"issuer": provider.URL, "jwks_uri": provider.URL + "/keys"})
 	answer("/keys", jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"}}})
-	token := func(groups ...string) string {
+	tokenBy := func(key *ecdsa.PrivateKey, groups ...string) string {
 		t.Helper()
 		now := time.Now().Unix()
 		text, err := json.Marshal(map[string]any{"iss": provider.URL, "aud": "agenticraft", "sub": "ann@example.org", "iat": now, "exp": now + 300, "groups": groups})
@@ -57,6 +58,11 @@ func TestUsersOfAnOpenIDProvider(t *testing.T) {
 			t.Fatal(err)
 		}
 		return out
+	}
+	token := func(groups ...string) string { return tokenBy(key, groups...) }
+	forger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Setenv("AGENTICRAFT_OIDC_ISSUER", provider.URL)
 	t.Setenv("AGENTICRAFT_OIDC_AUDIENCE", "agenticraft")
@@ -85,6 +91,12 @@ func TestUsersOfAnOpenIDProvider(t *testing.T) {
 	if rep, r := exec(token("visitors")); r.code != exitDenied || rep.Error.Code != "role_missing" {
 		t.Errorf("a user without a role: exit %d, %+v", r.code, rep.Error)
 	}
+	if rep, r := exec(token("admin", "runner", "Developers", "developers ")); r.code != exitDenied || rep.Error.Code != "role_missing" {
+		t.Errorf("a user of groups that are called like roles: exit %d, %+v", r.code, rep.Error)
+	}
+	if _, r := exec(tokenBy(forger, "staff")); r.code != exitDenied {
+		t.Errorf("groups that the provider did not sign: exit %d, %s", r.code, r.stdout)
+	}
 	if _, r := exec(token("developers") + "x"); r.code != exitDenied {
 		t.Errorf("a broken token: exit %d, %s", r.code, r.stdout)
 	}
@@ -102,14 +114,21 @@ func TestUsersOfAnOpenIDProvider(t *testing.T) {
 		}
 	}
 	c.await("the refusals to be in the log", func() bool {
-		c.json(&page, "audit", "list", "--kind", "denial", "--limit", "20")
-		refused := 0
+		c.json(&page, "audit", "list", "--kind", "denial,gap", "--limit", "40")
+		refused, without, forged := 0, 0, 0
 		for _, e := range page.Entries {
-			if d, err := e.Entry.Denial(); err == nil && d.Code == "user" {
+			var gap audit.GapBody
+			d, err := e.Entry.Denial()
+			switch reasons := e.Entry.Decision; {
+			case err == nil && d.Code == "user":
 				refused++
+			case err == nil && reasons != nil && slices.Contains(reasons.Reasons, "role_missing") && strings.HasPrefix(e.Entry.Actor, "user:u"):
+				without++
+			case e.Entry.Kind == audit.KindGap && json.Unmarshal(e.Entry.Body, &gap) == nil && gap.Code == a2a.CodeUnauthenticated:
+				forged += gap.Count
 			}
 		}
-		return refused >= 3
+		return refused >= 3 && without == 2 && forged >= 2
 	})
 	if r := c.runWith(nil, "", "exec", "--lang", "starlark", "--agent-key", c.data+"/"+agentKeyFile, "-c", "result = 1"); r.code != exitOK {
 		t.Errorf("agents' own tokens beside users': exit %d, %s", r.code, r.stderr)
