@@ -40,6 +40,9 @@ var (
 	ErrOtherCluster = errors.New("audit log belongs to another cluster")
 	// ErrFork: two histories contradict each other; somebody lies or a disk is bad.
 	ErrFork = errors.New("audit log forked")
+	// ErrDamaged: the disk gave back something else than what was written. It is
+	// not served, and the store takes no more entries.
+	ErrDamaged = errors.New("audit log is damaged")
 	// ErrClosed: the store or recorder is closed.
 	ErrClosed = errors.New("audit log closed")
 )

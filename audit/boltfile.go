@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"io/fs"
 	"iter"
+	"os"
 )
 
 // boltFile reads a bbolt file (format version 2) that may be damaged or made
@@ -71,6 +73,35 @@ func openBoltFile(r io.ReaderAt, size int64) (*boltFile, error) {
 	}
 	f.pages, f.root, f.free = newest.pages, newest.root, newest.free
 	return f, nil
+}
+
+// uncut checks that a bbolt file, if there is one, is as long as it says: bbolt
+// maps what is missing, and faults when it gets there.
+func uncut(name string) error {
+	file, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	f := &boltFile{r: file, size: info.Size()}
+	var newest boltMetaData
+	for _, at := range []int64{0, int64(os.Getpagesize())} {
+		// One of the two may be torn: bbolt then goes back to the other.
+		if m, err := f.meta(at); err == nil && m.txid >= newest.txid {
+			newest = m
+		}
+	}
+	if want := newest.pages * uint64(newest.pageSize); uint64(info.Size()) < want {
+		return fmt.Errorf("%w: the file has %d bytes of %d", ErrDamaged, info.Size(), want)
+	}
+	return nil
 }
 
 type boltMetaData struct {

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/agenticraft/node/internal/durable"
 )
 
 // What Apply writes stays in one open transaction for a moment, so that many
@@ -97,7 +98,7 @@ func (s *Store) commit() error {
 	}
 	switch {
 	case err == nil:
-	case noSpace(err):
+	case durable.NoSpace(err):
 		_ = guard(o.tx.Rollback) // bbolt may have done it
 		s.stall(err)
 		return errStalled
@@ -195,15 +196,6 @@ func (s *Store) tryAgain() {
 	}
 }
 
-func noSpace(err error) bool {
-	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
-		if errors.Is(err, full) {
-			return true
-		}
-	}
-	return false
-}
-
 // stall stops the store until there is space again.
 func (s *Store) stall(err error) {
 	s.mu.Lock()
@@ -259,7 +251,7 @@ func (s *Store) redo() {
 	}
 	switch {
 	case err == nil:
-	case noSpace(err):
+	case durable.NoSpace(err):
 		s.tryAgain()
 		return
 	default:

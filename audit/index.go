@@ -130,7 +130,7 @@ func (x *index) run(ctx context.Context) {
 			return
 		}
 		x.log.WarnContext(ctx, "query index stands still, queries read the log meanwhile", "err", err)
-		if errors.Is(err, ErrInvalid) {
+		if errors.Is(err, ErrInvalid) || errors.Is(err, ErrDamaged) {
 			x.discard()
 		}
 		select {
@@ -439,7 +439,7 @@ func (x *index) find(ctx context.Context, f Filter, at uint64) (hits []uint64, n
 			return nil
 		})
 	})
-	if errors.Is(err, ErrInvalid) {
+	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrDamaged) {
 		x.doubted.Store(true)
 		x.log.WarnContext(ctx, "query index is damaged, queries read the log until it is made anew", "err", err)
 		return nil, 0, false, false, nil

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
@@ -64,6 +65,9 @@ func openStore(cfg StoreConfig) (*Store, error) {
 }
 
 func openBolt(name string) (db *bbolt.DB, err error) {
+	if err := uncut(name); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
 	err = guard(func() error {
 		db, err = bbolt.Open(name, storeFilePerm, &bbolt.Options{
 			// The list of free pages is kept in the file: without it bbolt reads
@@ -87,7 +91,7 @@ func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: store file is damaged: %v", ErrInvalid, p)
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
 		}
 	}()
 	return fn()
@@ -178,25 +182,54 @@ func (s *Store) load(tx *bbolt.Tx, genesis []byte) error {
 	return err
 }
 
-// checkTail recomputes the hashes of the newest entries.
+// checkTail recomputes the hashes of the newest entries, and of others anywhere
+// in the log all that lies between them and the root: all of it would take as
+// long as [VerifyDir].
 func checkTail(tx *bbolt.Tx, size uint64, first []byte) error {
 	entries := tx.Bucket(bucketEntries)
 	if key, _ := entries.Cursor().Last(); key == nil || size == 0 || !bytes.Equal(key, key64(size-1)) {
-		return fmt.Errorf("%w: the newest entry is not the one at index %d", ErrInvalid, size-1)
+		return fmt.Errorf("%w: the newest entry is not the one at index %d", ErrDamaged, size-1)
 	}
 	if !bytes.Equal(entries.Get(key64(0)), first) {
-		return fmt.Errorf("%w: entry 0 is damaged", ErrInvalid)
+		return fmt.Errorf("%w: entry 0 is not the first one of this log", ErrDamaged)
 	}
-	hashes := treeReader(tx)
 	for i := size - min(size, tailCheck); i < size; i++ {
-		stored, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, int64(i))})
-		if err != nil {
+		if _, err := readLeaf(tx, i); err != nil {
 			return err
 		}
-		if leaf := entries.Get(key64(i)); leaf == nil || LeafHash(leaf) != Hash(stored[0]) {
-			return fmt.Errorf("%w: entry %d is damaged", ErrInvalid, i)
+	}
+	origin := OriginOf(first)
+	for range sampleCheck {
+		if err := checkOne(tx, rand.Uint64N(size), size, origin); err != nil {
+			return err
 		}
 	}
-	_, err := tlog.TreeHash(int64(size), hashes)
+	_, err := rootAt(tx, size)
 	return err
+}
+
+// checkOne checks one entry with all that the store holds of it: its place in
+// the tree, its author's signature, and where it is looked up.
+func checkOne(tx *bbolt.Tx, index, size uint64, origin string) error {
+	one, err := readEntry(tx, index)
+	if err != nil {
+		return err
+	}
+	if _, err := proveEntry(tx, index, size); err != nil {
+		return err
+	}
+	if index == 0 {
+		return nil
+	}
+	a, err := attestationOf(tx, index)
+	if err != nil {
+		return err
+	}
+	if !a.Verify(origin) || a.Author != one.Entry.Author || !slices.Contains(a.Hashes, LeafHash(one.Leaf)) {
+		return fmt.Errorf("entry %d: %w: its author did not sign it", index, ErrDamaged)
+	}
+	if at := tx.Bucket(bucketIDs).Get(idKey(one.Entry)); !bytes.Equal(at, key64(index)) {
+		return fmt.Errorf("entry %d: %w: it is not found by its id", index, ErrDamaged)
+	}
+	return nil
 }

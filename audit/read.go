@@ -9,6 +9,7 @@ import (
 	"iter"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // Indexed is an entry with its place in the log.
@@ -29,15 +30,36 @@ func (s *Store) Entry(index uint64) (e Entry, leaf []byte, err error) {
 }
 
 func readEntry(tx *bbolt.Tx, index uint64) (Indexed, error) {
-	leaf := bytes.Clone(tx.Bucket(bucketEntries).Get(key64(index)))
-	if leaf == nil {
-		return Indexed{}, fmt.Errorf("entry %d: %w", index, ErrNotFound)
+	leaf, err := readLeaf(tx, index)
+	if err != nil {
+		return Indexed{}, err
 	}
 	e, err := storedEntry(leaf)
 	if err != nil {
 		return Indexed{}, fmt.Errorf("entry %d: %w", index, err)
 	}
 	return Indexed{Index: index, Leaf: leaf, Entry: e}, nil
+}
+
+// readLeaf reads a copy of a leaf.
+func readLeaf(tx *bbolt.Tx, index uint64) ([]byte, error) {
+	leaf := bytes.Clone(tx.Bucket(bucketEntries).Get(key64(index)))
+	if leaf == nil {
+		return nil, fmt.Errorf("entry %d: %w", index, ErrNotFound)
+	}
+	return leaf, soundLeaf(tx, index, leaf)
+}
+
+// soundLeaf checks that a leaf is the one that was hashed into the tree.
+//
+// INVARIANT: I7, an entry that the disk changed is not served.
+func soundLeaf(tx *bbolt.Tx, index uint64, leaf []byte) error {
+	hash := LeafHash(leaf)
+	stored := tx.Bucket(bucketTree).Get(key64(uint64(tlog.StoredHashIndex(0, int64(index)))))
+	if !bytes.Equal(hash[:], stored) {
+		return fmt.Errorf("entry %d: %w: it is not what its hash in the tree says", index, ErrDamaged)
+	}
+	return nil
 }
 
 // storedEntry reads a leaf that was decoded strictly when it came in.
@@ -48,7 +70,7 @@ func storedEntry(leaf []byte) (Entry, error) {
 	}
 	e = Entry{}
 	if err := json.Unmarshal(leaf, &e); err != nil {
-		return Entry{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return Entry{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return e, nil
 }
@@ -198,15 +220,25 @@ func (s *Store) Follow(ctx context.Context, from uint64) iter.Seq2[Indexed, erro
 	}
 }
 
+// freshEntries are the newest ones, which are still in memory.
+const freshEntries = 4096
+
 // read reads the durable entries from index on, up to but without the index until.
 func (s *Store) read(from, until uint64) ([]Indexed, error) {
 	var out []Indexed
+	size := s.durableSize()
 	err := s.viewDurable(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketEntries).Cursor()
 		for k, v := c.Seek(key64(from)); k != nil; k, v = c.Next() {
 			index := binary.BigEndian.Uint64(k)
 			if index >= until {
 				return nil
+			}
+			// What was just written is not read from the disk, and is read by many.
+			if index+freshEntries < size {
+				if err := soundLeaf(tx, index, v); err != nil {
+					return err
+				}
 			}
 			e, err := storedEntry(v)
 			if err != nil {

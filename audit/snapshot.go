@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/agenticraft/node/internal/durable"
 )
 
 // Fetcher gets what a store is missing from its peers.
@@ -125,7 +127,7 @@ func (s *Store) restore(ctx context.Context, to snapshotMeta) error {
 		return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyApplied, after.encode()) })
 	})
 	switch {
-	case noSpace(err):
+	case durable.NoSpace(err):
 		return err // as before; raft asks again
 	case err != nil:
 		return s.fail(err)

@@ -26,6 +26,7 @@ const (
 	lockTimeout   = 2 * time.Second // a store that is open elsewhere is refused after this
 	schema        = "agenticraft audit store v1"
 	tailCheck     = 256 // newest entries that OpenStore hashes again
+	sampleCheck   = 64  // entries from anywhere that it checks up to the root
 )
 
 // The buckets of audit.db. Integers in keys are 8 bytes, big-endian.

@@ -85,9 +85,9 @@ func (s *Store) tile(path string) ([]byte, error) {
 func bundle(tx *bbolt.Tx, first uint64, n int) ([]byte, error) {
 	var out []byte
 	for i := range uint64(n) {
-		leaf := tx.Bucket(bucketEntries).Get(key64(first + i))
-		if leaf == nil {
-			return nil, fmt.Errorf("entry %d: %w", first+i, ErrNotFound)
+		leaf, err := readLeaf(tx, first+i)
+		if err != nil {
+			return nil, err
 		}
 		out = append(binary.BigEndian.AppendUint16(out, uint16(len(leaf))), leaf...)
 	}

@@ -16,7 +16,7 @@ func treeReader(tx *bbolt.Tx) tlog.HashReader {
 		for i, index := range indexes {
 			raw := bucket.Get(key64(uint64(index)))
 			if len(raw) != len(out[i]) {
-				return nil, fmt.Errorf("%w: tree hash %d is missing", ErrInvalid, index)
+				return nil, fmt.Errorf("%w: tree hash %d is missing", ErrDamaged, index)
 			}
 			copy(out[i][:], raw)
 		}
@@ -80,11 +80,31 @@ func (s *Store) ProveEntry(index, size uint64) (proof []Hash, err error) {
 		return nil, err
 	}
 	err = s.viewDurable(func(tx *bbolt.Tx) error {
-		p, err := tlog.ProveRecord(int64(size), int64(index), treeReader(tx))
-		proof = fromTlog(p)
+		proof, err = proveEntry(tx, index, size)
 		return err
 	})
 	return proof, err
+}
+
+// proveEntry makes a proof that holds: what the disk changed makes none.
+func proveEntry(tx *bbolt.Tx, index, size uint64) ([]Hash, error) {
+	hashes := treeReader(tx)
+	p, err := tlog.ProveRecord(int64(size), int64(index), hashes)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, int64(index))})
+	if err != nil {
+		return nil, err
+	}
+	root, err := tlog.TreeHash(int64(size), hashes)
+	if err != nil {
+		return nil, err
+	}
+	if err := tlog.CheckRecord(p, int64(size), root, int64(index), leaf[0]); err != nil {
+		return nil, fmt.Errorf("%w: hashes of the tree above entry %d: %w", ErrDamaged, index, err)
+	}
+	return fromTlog(p), nil
 }
 
 // ProveGrowth proves that the tree of size old is the beginning of the tree of

@@ -130,7 +130,7 @@ func (s *Store) viewOpen(fn func(tx *bbolt.Tx) error) (done bool, err error) {
 	if s.open == nil {
 		return false, nil
 	}
-	return true, guard(func() error { return fn(s.open.tx) })
+	return true, s.distrust(guard(func() error { return fn(s.open.tx) }))
 }
 
 // viewDurable runs fn on a consistent state of the file.
@@ -138,6 +138,20 @@ func (s *Store) viewDurable(fn func(tx *bbolt.Tx) error) error {
 	err := guard(func() error { return s.db.View(fn) })
 	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed
+	}
+	return s.distrust(err)
+}
+
+// distrust stops the store if the disk gave back what nobody wrote.
+func (s *Store) distrust(err error) error {
+	if !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.broken = err
+		s.log.Error("the audit log is damaged and goes no further; stop the node and run agenticraft audit repair --data DIR", "err", err)
 	}
 	return err
 }

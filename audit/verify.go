@@ -21,10 +21,23 @@ import (
 //
 // It reads what a store would read. Free pages of the file can hold old copies
 // of entries: a change there changes nothing, and is not looked for. The
-// admission rules' state is checked for its structure only; replaying the
-// entries through the rules proves it.
+// admission rules' state is checked for its structure only; [VerifyReplay]
+// proves it.
 func VerifyDir(ctx context.Context, dir string, trust *Trust) (DirReport, error) {
-	return verifyDir(ctx, dir, trust, false)
+	return verifyDir(ctx, dir, &dirCheck{}, trust)
+}
+
+// Rules are the rules by which a log was written, to replay it by.
+type Rules struct {
+	Admit func(origin string) Admission // the rules of the log of that name
+	State Tx                            // empty, in memory
+}
+
+// VerifyReplay is [VerifyDir], and replays every entry through the admission
+// rules: that they let it in, and that the state which they kept is the one that
+// follows from the entries.
+func VerifyReplay(ctx context.Context, dir string, trust *Trust, rules Rules) (DirReport, error) {
+	return verifyDir(ctx, dir, &dirCheck{rules: &rules}, trust)
 }
 
 // VerifyHashes is [VerifyDir] without what is dear: it checks that no entry is
@@ -32,10 +45,10 @@ func VerifyDir(ctx context.Context, dir string, trust *Trust) (DirReport, error)
 // takes to notice that an entry is not what the keepers signed. It does not
 // check the form of entries, their authors' signatures, or the look-ups.
 func VerifyHashes(ctx context.Context, dir string, trust *Trust) (DirReport, error) {
-	return verifyDir(ctx, dir, trust, true)
+	return verifyDir(ctx, dir, &dirCheck{hashesOnly: true}, trust)
 }
 
-func verifyDir(ctx context.Context, dir string, trust *Trust, hashes bool) (DirReport, error) {
+func verifyDir(ctx context.Context, dir string, v *dirCheck, trust *Trust) (DirReport, error) {
 	// Opening a pipe would wait for who writes to it.
 	name := filepath.Join(dir, storeFile)
 	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
@@ -59,7 +72,7 @@ func verifyDir(ctx context.Context, dir string, trust *Trust, hashes bool) (DirR
 	if err != nil {
 		return DirReport{}, fmt.Errorf("verify %s: %w", dir, err)
 	}
-	v := &dirCheck{ctx: ctx, hashesOnly: hashes, open: make(map[uint64]bool), notes: make(map[uint64][]byte)}
+	v.ctx, v.open, v.notes = ctx, make(map[uint64]bool), make(map[uint64][]byte)
 	if trust != nil {
 		own := *trust // it grows with the epochs of the log
 		v.trust = &own
@@ -82,6 +95,8 @@ type dirCheck struct {
 	trust *Trust
 	// hashesOnly leaves out form, authors, rules and look-ups.
 	hashesOnly bool
+	rules      *Rules // to replay the entries through; nil: they are not
+	admit      Admission
 
 	file    *boltFile
 	buckets map[string]boltBucketRef

@@ -154,5 +154,6 @@ func (v *dirCheck) derived() error {
 	if err := v.file.checkFree(); err != nil {
 		return bad(size-1, err.Error())
 	}
-	return nil
+	v.check = "state"
+	return v.replayed()
 }

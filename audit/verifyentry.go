@@ -37,9 +37,10 @@ func (v *dirCheck) entry(at uint64, read verifiedLeaf) error {
 	}{
 		{"author", func() error { return v.attested(at, e, hash) }},
 		{"tree", func() error { return v.hashes(at, hash) }},
-		{"rules", func() error { return v.rules(at, e) }},
+		{"rules", func() error { return v.outcomes(at, e) }},
 		{"lookup", func() error { return v.lookups(at, e) }},
 		{"keepers", func() error { return v.epoch(at, e, leaf) }},
+		{"state", func() error { return v.replay(at, e) }},
 	} {
 		v.check = step.check
 		if err := step.do(); err != nil {
@@ -194,9 +195,9 @@ func (v *dirCheck) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return out, nil
 }
 
-// rules checks those rules that tie entries together and need no state but the
+// outcomes checks those rules that tie entries together and need no state but the
 // open intents.
-func (v *dirCheck) rules(at uint64, e Entry) error {
+func (v *dirCheck) outcomes(at uint64, e Entry) error {
 	switch e.Kind {
 	case KindIntent:
 		v.open[at] = true

@@ -23,13 +23,13 @@ type fsm struct {
 	applied uint64 // the last index given to the machine, durable or not
 	broken  error  // set once; from then on nothing is applied
 
-	since atomic.Int64 // Unix nanoseconds since when the machine applies; 0: it does not
+	since atomic.Pointer[time.Time] // when the machine began to apply; nil: it does not
 }
 
 // busy is how long the machine has been applying by now.
 func (f *fsm) busy() time.Duration {
-	if since := f.since.Load(); since != 0 {
-		return time.Since(time.Unix(0, since))
+	if since := f.since.Load(); since != nil {
+		return time.Since(*since) // whatever the clock on the wall does meanwhile
 	}
 	return 0
 }
@@ -97,9 +97,10 @@ func (f *fsm) apply(entries []*raft.Log) (results [][]byte, counts []int, err er
 	if err := f.onDisk(last.Index); err != nil {
 		return nil, counts, fmt.Errorf("apply up to entry %d: %w", last.Index, err)
 	}
-	f.since.Store(time.Now().UnixNano())
+	begun := time.Now()
+	f.since.Store(&begun)
 	results, err = f.machine.Apply(last.Index, last.Term, cmds)
-	f.since.Store(0)
+	f.since.Store(nil)
 	if err == nil && len(results) != len(cmds) {
 		err = fmt.Errorf("internal error: %d results for %d commands", len(results), len(cmds))
 	}

@@ -48,6 +48,9 @@ func (g *Group) watchMachine(s Staller) {
 		if s != nil && why == nil {
 			why = s.Stalled()
 		}
+		if why == nil {
+			why = g.store.unwritable()
+		}
 		if why == nil && hung > g.cfg.WriteTimeout {
 			why = errHung
 		}

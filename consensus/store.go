@@ -65,8 +65,9 @@ type store struct {
 	cfg    storeConfig
 	log    *segments
 	values *stable
-	fresh  bool        // the folder was not begun with a configuration yet
-	live   atomic.Bool // raft runs
+	fresh  bool                  // the folder was not begun with a configuration yet
+	live   atomic.Bool           // raft runs
+	full   atomic.Pointer[error] // why the log took nothing the last time, if that may change
 
 	stopped chan struct{}
 	once    sync.Once

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/agenticraft/node/internal/durable"
 )
 
 // A keeper that leads sends entries to the others while its own disk still
@@ -258,8 +260,13 @@ func (s *store) put(records []record, told bool) error {
 	}
 	if err != nil {
 		s.settle()
-		return fmt.Errorf("write raft log: %w", err)
+		err = fmt.Errorf("write raft log: %w", err)
+		if durable.NoSpace(err) {
+			s.full.Store(&err)
+		}
+		return err
 	}
+	s.full.Store(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.first = first; first == 0 {
@@ -267,6 +274,15 @@ func (s *store) put(records []record, told bool) error {
 	}
 	if s.flushed = to; told {
 		s.last = to
+	}
+	return nil
+}
+
+// unwritable says why the log takes nothing until the disk has space; nil: it
+// does, as far as was tried.
+func (s *store) unwritable() error {
+	if full := s.full.Load(); full != nil {
+		return *full
 	}
 	return nil
 }

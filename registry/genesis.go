@@ -168,6 +168,10 @@ func actionOf(b body) string {
 // memory is tables that last as long as a check.
 type memory map[string][]byte
 
+// EmptyState is the state of the admission rules before the first entry, in
+// memory.
+func EmptyState() audit.Tx { return memory{} }
+
 func (m memory) Get(key string) []byte              { return slices.Clone(m[key]) }
 func (m memory) Put(key string, value []byte) error { m[key] = slices.Clone(value); return nil }
 func (m memory) Delete(key string) error            { delete(m, key); return nil }

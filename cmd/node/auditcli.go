@@ -14,6 +14,7 @@ import (
 
 	"github.com/agenticraft/node/audit"
 	httpdoor "github.com/agenticraft/node/bridges/http"
+	"github.com/agenticraft/node/registry"
 )
 
 // auditFilter are the filter flags, as the user wrote them.
@@ -210,7 +211,7 @@ func (a *app) auditVerify(ctx context.Context, dir, trustFile string, hashes boo
 		}
 		trust = &t
 	}
-	check := audit.VerifyDir
+	check := verifyFolder
 	if hashes {
 		check = audit.VerifyHashes
 	}
@@ -229,6 +230,14 @@ func (a *app) auditVerify(ctx context.Context, dir, trustFile string, hashes boo
 		return exitError(exitUnverified)
 	}
 	return nil
+}
+
+// verifyFolder checks everything that can be told of a data folder.
+func verifyFolder(ctx context.Context, dir string, trust *audit.Trust) (audit.DirReport, error) {
+	return audit.VerifyReplay(ctx, dir, trust, audit.Rules{
+		Admit: func(origin string) audit.Admission { return registry.Admission{Origin: origin} },
+		State: registry.EmptyState(),
+	})
 }
 
 func readTrust(name string) (audit.Trust, error) {

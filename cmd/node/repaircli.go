@@ -105,7 +105,7 @@ func fault(ctx context.Context, data string) (what string, size uint64, err erro
 	if !errors.Is(err, audit.ErrNotFound) {
 		return "", 0, err
 	}
-	rep, err := audit.VerifyDir(ctx, data, nil)
+	rep, err := verifyFolder(ctx, data, nil)
 	switch {
 	case errors.Is(err, audit.ErrNotFound):
 		return "there was none", 1, nil
