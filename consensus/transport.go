@@ -137,6 +137,13 @@ type durablePipeline struct {
 	transport *durableTransport
 }
 
+// AppendEntries sends entries, and gives the pipeline up when there is no room in
+// it for too long. raft stops reading answers at the first one that says no,
+// which a follower whose disk is full gives, while it may be waiting here for
+// one to be read: it would wait for ever, send that follower nothing again, and
+// never end.
 func (p *durablePipeline) AppendEntries(request *raft.AppendEntriesRequest, response *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	stuck := time.AfterFunc(p.transport.timeout, func() { _ = p.AppendPipeline.Close() }) // which makes it return
+	defer stuck.Stop()
 	return p.AppendPipeline.AppendEntries(p.transport.sent(request), response)
 }

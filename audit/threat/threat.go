@@ -49,6 +49,7 @@ type Config struct {
 	HoursUntil   int            // until, exclusive; 20
 	HoursIn      *time.Location // UTC
 	WeekendIsOff bool           // Saturday and Sunday are no working days
+	Silence      time.Duration  // of a member without a connection; 2 minutes
 	Quiet        time.Duration  // after an alert, the same about the same is none; 1 hour
 }
 
@@ -63,7 +64,7 @@ func (c Config) filled() Config {
 	if c.HoursIn == nil {
 		c.HoursIn = time.UTC
 	}
-	c.Quiet = cmp.Or(c.Quiet, time.Hour)
+	c.Silence, c.Quiet = cmp.Or(c.Silence, 2*time.Minute), cmp.Or(c.Quiet, time.Hour)
 	return c
 }
 

@@ -23,7 +23,6 @@ const (
 	maxPending  = 256              // alerts that wait
 	writeTick   = time.Second      // how often waiting alerts are looked at
 	writeWait   = 10 * time.Second // for a quorum, per alert
-	silentAfter = 2 * time.Minute  // without a connection
 	perMinute   = 30               // alerts that are written; what is more is only counted
 )
 
@@ -74,6 +73,7 @@ func NewWatch(cfg WatchConfig) *Watch {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	cfg.Thresholds = cfg.Thresholds.filled()
 	return &Watch{cfg: cfg, metrics: newMetrics(), away: map[identity.ID]absence{}}
 }
 
@@ -212,7 +212,7 @@ func (w *Watch) silent(now time.Time) {
 		if !known {
 			a.since = now
 		}
-		if !a.told && now.Sub(a.since) >= silentAfter {
+		if !a.told && now.Sub(a.since) >= w.cfg.Thresholds.Silence {
 			w.add(Alert{Rule: RuleSilent, Severity: audit.SeverityMedium, Node: node, Count: 1, From: a.since, Until: now}, hour(a.since))
 			a.told = true
 		}

@@ -13,6 +13,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/agenticraft/node/audit/threat"
 	httpdoor "github.com/agenticraft/node/bridges/http"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/sandbox"
@@ -49,6 +50,8 @@ type config struct {
 	OIDCTenant   string            // to which they belong
 	OIDCGroups   string            // the claim that holds their groups
 	OIDCRoles    map[string]string // group -> role
+	Thresholds   threat.Config
+	thresholds   map[string]string // as they were given
 
 	Sandbox    string         // backend for requests that name none
 	MemoryMB   int            // default memory limit
@@ -158,6 +161,14 @@ func settingsTable() []setting {
 			c.OIDCRoles, err = pairs(s, "GROUP=ROLE")
 			return err
 		}, func(c *config) string { return pairsText(c.OIDCRoles) })("oidc_roles", "AGENTICRAFT_OIDC_ROLES", "", "roles of their groups: GROUP=ROLE,…"),
+		of(func(c *config, s string) error {
+			given, err := pairs(s, "NAME=VALUE")
+			c.Thresholds, c.thresholds = threat.Config{}, given
+			for _, name := range sortedKeys(given) {
+				err = errors.Join(err, c.Thresholds.Set(name, given[name]))
+			}
+			return err
+		}, func(c *config) string { return pairsText(c.thresholds) })("alert_thresholds", "AGENTICRAFT_ALERT_THRESHOLDS", "", "when the rules that read the log speak: NAME=VALUE,…"),
 		of(num(func(c *config) *int { return &c.Slots }, 0))("slots", "AGENTICRAFT_SLOTS", "0", "executions at the same time (0: twice the cores)"),
 		of(func(c *config, s string) error {
 			if _, err := logLevel(s); err != nil {

@@ -185,6 +185,10 @@ func TestNodesComeAndGo(t *testing.T) {
 		return slices.ContainsFunc(c.status(0).Witnesses, func(w witnessView) bool { return w.ID == c.Nodes[a].ID && w.Size > 0 })
 	})
 
+	c.await("proofs to bear the auditor's signature", func() bool {
+		return strings.Contains(c.run("audit", "prove", "1", "--tlog-proof").stdout, "\n— "+string(c.Nodes[a].ID)+" ")
+	})
+
 	// A worker leaves by its own word; its process ends, and does not come back.
 	if r := c.run("leave", "--server", c.Nodes[w].HTTP); r.code != exitOK {
 		t.Fatalf("leave: %s%s", r.stdout, r.stderr)

@@ -254,7 +254,8 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 
 	// Detectors read the log as it grows; the keeper that leads writes what they see.
 	threats := threat.NewWatch(threat.WatchConfig{
-		Entries: store.Follow, Size: store.Size, Record: recorder.Record, Lead: who.leads, Log: log,
+		Thresholds: cfg.Thresholds,
+		Entries:    store.Follow, Size: store.Size, Record: recorder.Record, Lead: who.leads, Log: log,
 		Away: func() []identity.ID { return away(members, node, key.ID()) },
 	})
 	who.threats.Store(threats)
