@@ -143,7 +143,7 @@ type durablePipeline struct {
 // one to be read: it would wait for ever, send that follower nothing again, and
 // never end.
 func (p *durablePipeline) AppendEntries(request *raft.AppendEntriesRequest, response *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	stuck := time.AfterFunc(p.transport.timeout, func() { _ = p.AppendPipeline.Close() }) // which makes it return
+	stuck := time.AfterFunc(p.transport.timeout, func() { _ = p.Close() }) // which makes it return
 	defer stuck.Stop()
 	return p.AppendPipeline.AppendEntries(p.transport.sent(request), response)
 }

@@ -31,9 +31,25 @@ func TestThresholds(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, bad := range [][2]string{
-		{"guesses", "0"}, {"guesses", "-1"}, {"guesses", "x"}, {"guesses", "1000001"}, {"guesses", ""}, {"window", "0s"},
-		{"window", "200h"}, {"window", "5"}, {"hours", "7"}, {"hours", "7-7"}, {"hours", "7-25"}, {"hours", "-1-5"}, {"zone", "Nowhere/Atall"},
-		{"zone", ""}, {"zone", "Local"}, {"zone", "../../etc/passwd"}, {"weekend", "yes"}, {"", "1"}, {"Guesses", "1"},
+		{"guesses", "0"},
+		{"guesses", "-1"},
+		{"guesses", "x"},
+		{"guesses", "1000001"},
+		{"guesses", ""},
+		{"window", "0s"},
+		{"window", "200h"},
+		{"window", "5"},
+		{"hours", "7"},
+		{"hours", "7-7"},
+		{"hours", "7-25"},
+		{"hours", "-1-5"},
+		{"zone", "Nowhere/Atall"},
+		{"zone", ""},
+		{"zone", "Local"},
+		{"zone", "../../etc/passwd"},
+		{"weekend", "yes"},
+		{"", "1"},
+		{"Guesses", "1"},
 	} {
 		before := c
 		if err := c.Set(bad[0], bad[1]); err == nil {

@@ -57,6 +57,7 @@ func TestAnOldCopyOfAKeepersFolderGetsNoVote(t *testing.T) {
 	// one that may lack what the keeper had acknowledged.
 	c.terminate(old)
 	c.kill(1)
+	c.await("nobody to lead any more", func() bool { return c.status(0).Leader == "" })
 	if err := os.RemoveAll(c.Nodes[old].Data); err != nil {
 		t.Fatal(err)
 	}
