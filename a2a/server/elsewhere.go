@@ -78,8 +78,18 @@ func (r *relayed) wait(ctx context.Context, h *Handler, req *sdk.SendMessageRequ
 		if err != nil {
 			return nil, err
 		}
-		if task, ok := e.Event.(*sdk.Task); ok && req.Config != nil && req.Config.ReturnImmediately {
-			return task, nil
+		var state sdk.TaskState
+		switch v := e.Event.(type) {
+		case *sdk.Task:
+			if req.Config != nil && req.Config.ReturnImmediately {
+				return v, nil
+			}
+			state = v.Status.State
+		case *sdk.TaskStatusUpdateEvent:
+			state = v.Status.State
+		}
+		if state.Terminal() || Interrupted(state) { // a stream stays open where authority lacks
+			break
 		}
 	}
 	return h.lookUp(ctx, req.Message.TaskID, r.caller)

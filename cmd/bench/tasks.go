@@ -168,16 +168,17 @@ func (l *lab) measureTasks(ctx context.Context, t *Table, each time.Duration) (e
 		}
 		g.Rows = append(g.Rows, row)
 	}
-	verify, err := verifies()
+	verify, curve, err := verifies()
 	if err != nil {
 		return err
 	}
-	one := &contender{name: "verifying a signed request", run: verify}
-	if err := interleave(ctx, rounds, max(each/rounds/4, 50*time.Millisecond), []*contender{one}); err != nil {
+	signed := []*contender{{name: "verifying a signed request", run: verify}, {name: "Ed25519 alone", run: curve}}
+	if err := interleave(ctx, rounds, max(each/rounds/4, 50*time.Millisecond), signed); err != nil {
 		return err
 	}
-	row := one.row()
-	g.Rows = append(g.Rows, row)
+	row := signed[0].row()
+	row.compare(signed[0], signed[1])
+	g.Rows = append(g.Rows, row, signed[1].row())
 	t.Sections = append(t.Sections, g)
 	t.Targets = append(t.Targets,
 		Target{Name: "tasks of the SDK's handler for each of ours", Unit: "x", Most: 0.25, Got: rates(both[1], both[0])},
@@ -303,22 +304,29 @@ func crowd(ctx context.Context, d time.Duration, once func(context.Context) erro
 	return all, errors.Join(faults...)
 }
 
-// verifies checks one signed request over and over.
-func verifies() (func(context.Context, time.Duration) (slice, error), error) {
+// verifies checks one signed request over and over, and of that the curve alone.
+func verifies() (request, curve func(context.Context, time.Duration) (slice, error), err error) {
 	key, err := identity.Generate()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	req, err := a2a.NewRequest(a2a.Execution{Language: "starlark", Code: "result = 6 * 7"})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	signed, err := a2a.Sign(key, req, a2a.SignOptions{Audience: a2a.Audience("bench"), TTL: 5 * time.Minute})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	message := make([]byte, 1<<10) // about as long
+	signature, id := key.SignRaw(message), key.ID()
 	return repeated(func(context.Context) error {
-		_, err := a2a.Verify(signed, a2a.VerifyOptions{Audiences: []string{a2a.Audience("bench")}})
-		return err
-	}), nil
+			_, err := a2a.Verify(signed, a2a.VerifyOptions{Audiences: []string{a2a.Audience("bench")}})
+			return err
+		}), repeated(func(context.Context) error {
+			if !id.VerifyRaw(message, signature) {
+				return errors.New("a signature does not hold")
+			}
+			return nil
+		}), nil
 }

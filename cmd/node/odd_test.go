@@ -284,6 +284,14 @@ func (d *oddDoors) oddRPC(t *testing.T, conn *nats.Conn) {
 		}
 		return oddAnswer{status: http.StatusOK, body: string(res.Data)}, nil
 	}
+	// Who wants no answer gets none.
+	for _, act := range []string{"a2a", "run", "status", "cancel", "receipt", "card"} {
+		for _, m := range []*nats.Msg{{}, {Data: []byte(oddCall("ListTasks", "{}"))}, {Header: nats.Header{"A2a-Version": {"\xff", ""}, "Authorization": {strings.Repeat("x", 100_000)}}, Data: []byte("\x00")}} {
+			if m.Subject = "agenticraft." + act; conn.PublishMsg(m) != nil {
+				t.Errorf("%.40s cannot be sent", m.Subject)
+			}
+		}
+	}
 	for name, odd := range oddBodies() {
 		for over, ask := range map[string]func(string) (oddAnswer, error){
 			"HTTP/1.1": func(body string) (oddAnswer, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -43,7 +44,10 @@ func (c *peerCards) check(ctx context.Context, to identity.ID) error {
 	if holds {
 		return nil
 	}
-	if err := c.verify(ctx, to); err != nil {
+	switch err := c.verify(ctx, to); {
+	case errors.Is(err, agent.ErrUnreachable):
+		return err
+	case err != nil:
 		c.log.WarnContext(ctx, "a peer's card is not good, nothing is placed there", "peer", to, "err", err)
 		return fmt.Errorf("%w: its agent card: %w", agent.ErrUnreachable, err)
 	}

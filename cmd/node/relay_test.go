@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strings"
 	"testing"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -12,6 +14,7 @@ import (
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/client"
 	"github.com/agenticraft/node/a2a/natsrpc"
+	"github.com/agenticraft/node/identity"
 )
 
 // Issue 5: a task that waits for its owner is answered through any door of the
@@ -50,6 +53,19 @@ func TestAnswersThroughAnyDoor(t *testing.T) {
 			t.Fatal(err)
 		}
 		return cl
+	}
+	// known waits until every node has heard of who asks.
+	known := func(at func(node int) *client.Client) {
+		t.Helper()
+		for node := range c.Nodes {
+			c.await("a node to know who asks", func() bool {
+				_, err := at(node).List(t.Context(), &sdk.ListTasksRequest{}, nil)
+				return err == nil
+			})
+		}
+	}
+	for _, key := range []string{runner.Key, other.Key} {
+		known(func(node int) *client.Client { return overHTTP(node, key) })
 	}
 	for name, tc := range map[string]struct {
 		over func(node int, key string) *client.Client
@@ -140,6 +156,44 @@ func TestAnswersThroughAnyDoor(t *testing.T) {
 		}
 		if n := w.intents() - before; n != 1 {
 			t.Errorf("%d intents, want one", n)
+		}
+	})
+	t.Run("authority over NATS", func(t *testing.T) {
+		owner, _ := c.newAgent("owner", "runner")
+		plannerFile, plannerID := c.newAgent("planner", "delegator")
+		planner, err := identity.Load(plannerFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := func(node int) *client.Client {
+			cl, err := client.New(client.Config{
+				URL: natsrpc.URL(c.Nodes[node].ID), HTTPClient: &http.Client{Transport: &natsrpc.Transport{Conn: conn}}, Key: planner, Audience: w.audience,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return cl
+		}
+		grant := func(name, language string) string {
+			text, err := os.ReadFile(c.mandate(name, "grant", "--agent-key", owner, "--to", string(plannerID), "--tenant", defaultTenant, "--lang", language))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(string(text))
+		}
+		known(at)
+		asked, err := at(0).Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, step := range []struct {
+			mandate string
+			want    sdk.TaskState
+		}{{grant("narrow", "python"), sdk.TaskStateAuthRequired}, {grant("good", "starlark"), sdk.TaskStateCompleted}} {
+			part := executionPart(t, a2a.Execution{Language: "starlark", Code: "result = 8", Mandate: step.mandate})
+			if got, err := at(i+1).Send(t.Context(), toTask(asked.ID, part), nil); err != nil || got.Status.State != step.want {
+				t.Errorf("answer %d: %+v, %v", i, got, err)
+			}
 		}
 	})
 	t.Run("its receiver", func(t *testing.T) { answersAreTold(t, c, overHTTP(0, runner.Key), overHTTP(1, runner.Key), code) })
