@@ -106,6 +106,9 @@ type Peers interface {
 // Output receives what a running program writes, as it comes.
 type Output interface {
 	Output(stream string, offset int64, data []byte)
+	// Kept says that the report is on disk but for the index of its outcome, so
+	// that it need not be stored before somebody learns of it.
+	Kept()
 }
 
 // ProgressOf is how out is told of what takes long before a program starts, such

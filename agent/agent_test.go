@@ -187,6 +187,7 @@ func (w *world) sweep(tasks agent.Tasks, is func() bool) {
 type quiet struct{}
 
 func (quiet) Output(string, int64, []byte) {}
+func (quiet) Kept()                        {}
 
 type directory struct{ *registry.Registry }
 

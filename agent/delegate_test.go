@@ -1,13 +1,18 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
+	"reflect"
 	"testing"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/server"
@@ -194,11 +199,50 @@ func TestInterruptedTasksEnd(t *testing.T) {
 	never := "00112233445566778899aabbccddeeff"
 	open := &tasks{open: []string{rep.Task, never}}
 	w.sweep(open, func() bool { return len(open.Unfinished()) == 0 })
-	if got, _ := open.end(rep.Task); got.Status != a2a.Succeeded || got.Outcome == nil {
-		t.Errorf("the one that ran ends as %+v", got)
+	got, _ := open.end(rep.Task)
+	got.Duration = rep.Duration // of what came before the crash
+	if diff := cmp.Diff(rep, got); diff != "" || got.Stdout == "" || got.Outcome == nil {
+		t.Errorf("the one that ran ends otherwise than it was told (-told +got):\n%s", diff)
 	}
 	if got, _ := open.end(never); got.Status != a2a.Lost {
 		t.Errorf("the one that never began ends as %+v", got)
+	}
+}
+
+// What is not kept, or not what the log has, is told from the log alone.
+func TestInterruptedTasksEndByTheLog(t *testing.T) {
+	for name, spoil := range map[string]func(file string) error{
+		"erased": os.Remove,
+		"changed": func(file string) error {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			changed := bytes.Replace(text, []byte(`"stdout":"`), []byte(`"stdout":"AAAA`), 1)
+			return os.WriteFile(file, changed, 0o600)
+		},
+		"of another end": func(file string) error {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			changed := bytes.Replace(text, []byte(`"status":"succeeded"`), []byte(`"status":"killed"`), 1)
+			return os.WriteFile(file, changed, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			rep := w.run(w.signed(w.caller, nil))
+			if err := spoil(filepath.Join(w.evidence, rep.Task+".json")); err != nil {
+				t.Fatal(err)
+			}
+			open := &tasks{open: []string{rep.Task}}
+			w.sweep(open, func() bool { return len(open.Unfinished()) == 0 })
+			got, _ := open.end(rep.Task)
+			if got.Status != a2a.Succeeded || got.Stdout != "" || !reflect.DeepEqual(got.Outcome, rep.Outcome) {
+				t.Errorf("it ends as %+v", got)
+			}
+		})
 	}
 }
 

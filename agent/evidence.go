@@ -34,6 +34,9 @@ type evidence struct {
 	Stderr  []byte            `json:"stderr"`
 	Result  []byte            `json:"result"`
 	Salts   map[string]string `json:"salts"` // commitment name -> salt
+	// Report is what the door was told, without the outputs above and the index of
+	// the outcome: after a crash the task is ended with it.
+	Report json.RawMessage `json:"report,omitempty"`
 }
 
 const (
@@ -66,6 +69,16 @@ func newEvidence(req *request) *evidence {
 // hold takes over the outputs of a run.
 func (ev *evidence) hold(res sandbox.Result) {
 	ev.Stdout, ev.Stderr, ev.Result = res.Stdout, res.Stderr, res.Value
+}
+
+// end takes over the report of the run.
+func (ev *evidence) end(rep a2a.Report) {
+	rep.Stdout, rep.Stderr, rep.Result = "", "", nil
+	raw, err := json.Marshal(rep)
+	if err != nil {
+		return // of a program's making; the log has how it ended
+	}
+	ev.Report = raw
 }
 
 // commit is the salted commitment to a digest, whose salt it keeps under name.

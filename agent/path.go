@@ -262,11 +262,15 @@ func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Repo
 	ctx, cancel := a.owed(ctx)
 	defer cancel()
 	entry := a.outcomeEntry(req, ev, &rep) // draws the last salts: evidence is whole from here on
+	ev.end(rep)
 	saved := make(chan error, 1)
 	go func() { saved <- a.cfg.Evidence.Put(req.task, ev) }()
 	a.conclude(ctx, req, entry, &rep)
-	if err := <-saved; err != nil {
+	switch err := <-saved; {
+	case err != nil:
 		a.log.ErrorContext(ctx, "evidence not kept", "task", req.task, "err", err)
+	case rep.Outcome != nil && rep.Status != a2a.Lost:
+		out.Kept()
 	}
 	return rep, false
 }

@@ -189,3 +189,4 @@ func sorted(set map[string]bool) []string {
 type discard struct{}
 
 func (discard) Output(string, int64, []byte) {}
+func (discard) Kept()                        {}

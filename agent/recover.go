@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -163,6 +164,11 @@ func (a *Agent) resolveTask(ctx context.Context, task string) (a2a.Report, error
 // can be reached, else as much as the log holds.
 func (a *Agent) recall(ctx context.Context, task string, rec audit.TaskRecord) (a2a.Report, error) {
 	executor, _, err := a.whereabouts(task)
+	if err == nil && executor == a.cfg.Key.ID() {
+		if rep, ok := a.kept(task, rec); ok {
+			return rep, nil
+		}
+	}
 	if err == nil && executor != a.cfg.Key.ID() {
 		if t, err := a.cfg.Peers.Task(ctx, executor, task); err == nil {
 			if rep, err := a2a.ReportOf(t); err == nil {
@@ -171,6 +177,36 @@ func (a *Agent) recall(ctx context.Context, task string, rec audit.TaskRecord) (
 		}
 	}
 	return a.fromLog(task, rec)
+}
+
+// kept is the report of a task that this node ran, as it stood when it was
+// about to be answered: from the evidence, if that is what the log has.
+func (a *Agent) kept(task string, rec audit.TaskRecord) (a2a.Report, bool) {
+	var rep a2a.Report
+	if rec.Outcome == nil {
+		return rep, false
+	}
+	ev, err := a.cfg.Evidence.get(task)
+	if err != nil || json.Unmarshal(ev.Report, &rep) != nil {
+		return rep, false
+	}
+	outcome, _, err := a.cfg.Log.Entry(*rec.Outcome)
+	if err != nil || outcome.Author != a.cfg.Key.ID() {
+		return rep, false
+	}
+	if body, err := outcome.Outcome(); err != nil || body.Status != string(rep.Status) {
+		return rep, false // somebody ended it first; ours is in the log as late
+	}
+	if _, err := a.provedParts(task, ev); err != nil {
+		a.log.Warn("evidence is not what this node committed to", "task", task, "err", err)
+		return rep, false
+	}
+	rep.Stdout, rep.Stderr = text(ev.Stdout), text(ev.Stderr)
+	if len(ev.Result) > 0 {
+		rep.Result = ev.Result
+	}
+	rep.Intent, rep.Outcome = rec.Intent, rec.Outcome
+	return rep, true
 }
 
 // fromLog is what the replicated log knows of a task: how it ended, never what

@@ -119,9 +119,25 @@ func (h *Handler) listAll(ctx context.Context, q Query, caller Caller) (Page, er
 	return taskstore.Merge(pages, q.Limit), nil
 }
 
+// land waits until the tasks that somebody was told the end of are in the store.
+func (h *Handler) land() {
+	h.mu.Lock()
+	var landing []<-chan struct{}
+	for _, r := range h.runs {
+		if stored := r.landing(); stored != nil {
+			landing = append(landing, stored)
+		}
+	}
+	h.mu.Unlock()
+	for _, stored := range landing {
+		landed(stored)
+	}
+}
+
 // ListLocal is one page of what this node's store has. The caller has checked
 // who asks.
 func (h *Handler) ListLocal(q Query) (Page, error) {
+	h.land()
 	page, err := h.store.List(q.Filter)
 	if err != nil {
 		return Page{}, err

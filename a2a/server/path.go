@@ -87,6 +87,9 @@ func (a Admitted) asker(c Caller) identity.Principal {
 // concurrently, keeps no reference to data and never blocks.
 type Updates interface {
 	Output(stream string, offset int64, data []byte)
+	// Kept says that the report, which is about to be returned, could be made anew
+	// after a crash: who waits for it is answered while it is being stored.
+	Kept()
 }
 
 type contextKey int

@@ -32,6 +32,8 @@ type run struct {
 	task    *sdk.Task          // as it stands, without output; never changed, only replaced
 	talks   bool               // its chunks are events, the last one too
 	hush    context.CancelFunc // ends the turn of a talk; nil if there was none since a restart
+	kept    bool               // the end could be made anew, see [Updates]
+	stored  chan struct{}      // closed when the end, which is told already, is stored; else nil
 	chunks  []chunk
 	size    int
 	changed chan struct{} // closed and replaced whenever something above changes
@@ -86,6 +88,34 @@ func (r *run) Progress(line string) {
 	message := sdk.NewMessageForTask(sdk.MessageRoleAgent, r.task, sdk.NewTextPart(line))
 	r.chunks = append(r.chunks, chunk{event: sdk.NewStatusUpdateEvent(r.task, sdk.TaskStateWorking, message), progress: true})
 	r.wake()
+}
+
+// Kept implements [Updates].
+func (r *run) Kept() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept = true
+}
+
+// endEarly makes task the last word, if it could be made anew, and reports whether
+// it did. landed says that it is stored.
+func (r *run) endEarly(task *sdk.Task) (landed func(), ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.kept {
+		return nil, false
+	}
+	r.task, r.stored = task, make(chan struct{})
+	r.wake()
+	return func() { close(r.stored) }, true
+}
+
+// landing is closed when the end of the run, which is told already, is stored;
+// nil: nothing is told that is not stored.
+func (r *run) landing() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stored
 }
 
 func (c chunk) takes(stream string, offset int64, n int) bool {

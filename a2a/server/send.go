@@ -183,17 +183,25 @@ func (h *Handler) hold(id sdk.TaskID, r *run) {
 	h.runs[id] = r
 }
 
-// finish makes the end durable, then visible.
+// finish makes the end durable, then visible. To those who wait for it, one that
+// could be made anew is visible at once; whoever asks for the task waits until it
+// is stored, see running.
 func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
 	if !report.Status.Terminal() {
 		report.Status = a2a.Lost
 	}
 	task := h.endOf(ctx, r, report)
+	landed, told := r.endEarly(task)
 	h.keepRun(ctx, r, task, nil, lastWords(task)...)
-	r.end(task)
+	if !told {
+		r.end(task)
+	}
 	h.mu.Lock()
 	delete(h.runs, task.ID)
 	h.mu.Unlock()
+	if told {
+		landed()
+	}
 }
 
 // endOf is the task of a run with the report as its end.

@@ -116,10 +116,34 @@ func (h *Handler) enter() error {
 	return nil
 }
 
+// landWait is how long somebody waits for a disk to store the end of a task.
+const landWait = 5 * time.Second
+
+// running is the run of a task that has not ended, nil if there is none.
 func (h *Handler) running(id sdk.TaskID) *run {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.runs[id]
+	r := h.runs[id]
+	h.mu.Unlock()
+	if r == nil || landed(r.landing()) {
+		return nil
+	}
+	return r
+}
+
+// landed waits for the end of a task that is being stored. It is false at once if
+// none is, and after a while if the disk hangs.
+func landed(stored <-chan struct{}) bool {
+	if stored == nil {
+		return false
+	}
+	late := time.NewTimer(landWait)
+	defer late.Stop()
+	select {
+	case <-stored:
+		return true
+	case <-late.C:
+		return false
+	}
 }
 
 // now is the time as A2A writes it: UTC, in milliseconds.

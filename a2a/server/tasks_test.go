@@ -11,6 +11,7 @@ import (
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/client"
@@ -100,6 +101,36 @@ func TestTasksAreTheirOwnersOnly(t *testing.T) {
 		t.Fatalf("an operator's cancel = %+v, %v", task, err)
 	}
 	check("ended")
+}
+
+// Who was told of an end finds it, although it is told while it is stored.
+func TestAnEndThatIsToldIsFound(t *testing.T) {
+	w := open(t, &fakePath{run: func(ctx context.Context, e a2a.Execution, out server.Updates) a2a.Report {
+		rep := hello(ctx, e, out)
+		out.Kept()
+		return rep
+	}})
+	c := w.client(t, newKey(t))
+	for i := range 50 {
+		task, err := c.Send(t.Context(), request(t), nil)
+		if err != nil || task.Status.State != sdk.TaskStateCompleted {
+			t.Fatalf("Send = %+v, %v", task, err)
+		}
+		if i%2 == 0 {
+			got, err := c.Get(t.Context(), string(task.ID), nil)
+			if diff := cmp.Diff(task, got); err != nil || diff != "" {
+				t.Fatalf("Get = %v; it differs from what was told (-told +got):\n%s", err, diff)
+			}
+			for _, err := range c.Subscribe(t.Context(), string(task.ID), nil) {
+				wantCode(t, err, a2a.CodeUnsupported)
+			}
+			continue
+		}
+		list, err := c.List(t.Context(), &sdk.ListTasksRequest{PageSize: 1}, nil)
+		if err != nil || len(list.Tasks) != 1 || list.Tasks[0].ID != task.ID || list.Tasks[0].Status.State != sdk.TaskStateCompleted || list.TotalSize != i+1 {
+			t.Fatalf("List = %+v, %v", list, err)
+		}
+	}
 }
 
 func TestCancelWaitsForTheEndAndIsIdempotent(t *testing.T) {
