@@ -55,11 +55,10 @@ func FromDID(did string) (ID, error) {
 	if err != nil {
 		return "", fmt.Errorf("did:key: %w", err)
 	}
-	id := FromPublicKey(pub)
-	if id.DID() != did {
+	if didOf(pub) != did {
 		return "", fmt.Errorf("did:key: %w: not in canonical form", ErrID)
 	}
-	return id, nil
+	return FromPublicKey(pub), nil
 }
 
 // DID is the holder's did:key, or "" for an ID that is not well formed.
@@ -68,6 +67,10 @@ func (id ID) DID() string {
 	if err != nil {
 		return ""
 	}
+	return didOf(pub)
+}
+
+func didOf(pub ed25519.PublicKey) string {
 	return didPrefix + base58.Encode(append(bytes.Clone(didKeyPrefix), pub...))
 }
 
