@@ -143,12 +143,11 @@ func (s *suite) cases(t *testing.T) {
 			if r.Status != c.status || r.ExitCode != c.exit || r.ErrorCode != c.errorCode {
 				t.Errorf("ended as %s, exit code %d, error %q; want %s, %d, %q\nmessage: %s\nstderr: %.2000s", r.Status, r.ExitCode, r.ErrorCode, c.status, c.exit, c.errorCode, r.Message, r.Stderr)
 			}
-			want := c.value
 			if other, differs := s.options.Differs[c.name]; differs {
-				want = other
+				c.value = other
 			}
-			if got := string(r.Value); got != want && want != anything {
-				t.Errorf("result is %.200q, want %.200q", got, want)
+			if got := string(r.Value); got != c.value && c.value != anything {
+				t.Errorf("result is %.200q, want %.200q", got, c.value)
 			}
 			if got := string(r.Stdout); c.stdout != anything && got != c.stdout {
 				t.Errorf("stdout is %.200q, want %.200q", got, c.stdout)
