@@ -34,11 +34,14 @@ type CheckpointerConfig struct {
 	// Contradicted, if not nil, is given a checkpoint that a quorum signed and
 	// that the log here contradicts: this keeper is the odd one.
 	Contradicted func(at Checkpoint, text []byte)
-	// Outvoted, if not nil, is called when so many keepers have another log than
-	// this one, which proposes checkpoints, that no quorum will sign its own.
+	// Outvoted, if not nil, is called when so many keepers have another log, or
+	// another time, than this one, which proposes checkpoints, that no quorum will
+	// sign its own.
 	Outvoted func()
-	Spacing  time.Duration // between checkpoints, at least; 0: 50 ms
-	Log      *slog.Logger  // nil: none
+	// Now is this keeper's clock; nil: the machine's.
+	Now     func() time.Time
+	Spacing time.Duration // between checkpoints, at least; 0: 50 ms
+	Log     *slog.Logger  // nil: none
 }
 
 const (
@@ -76,6 +79,9 @@ type outbox struct{ busy, again bool }
 func NewCheckpointer(cfg CheckpointerConfig) (*Checkpointer, error) {
 	if cfg.Store == nil || cfg.Key == nil || cfg.Trust == nil || cfg.Client == nil || cfg.Lead == nil {
 		return nil, errors.New("checkpointer needs a store, a key, trust, a client and who leads")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if cfg.Spacing == 0 {
 		cfg.Spacing = defaultSpacing
@@ -207,7 +213,7 @@ func (c *Checkpointer) collect(ctx context.Context, want Checkpoint, keepers []i
 		note *note.Note
 		err  error
 	}
-	now := time.Now()
+	now := c.cfg.Now()
 	answers := make(chan answer, len(keepers))
 	for _, id := range keepers {
 		if !c.startAsking(id) {
@@ -247,13 +253,17 @@ func (c *Checkpointer) collect(ctx context.Context, want Checkpoint, keepers []i
 	if len(signed) >= quorum {
 		return signed, nil
 	}
-	forks := 0
+	forks, clocks := 0, 0
 	for _, err := range why {
 		if errors.Is(err, ErrFork) {
 			forks++
 		}
+		if errors.Is(err, errClock) {
+			clocks++
+		}
 	}
-	if forks >= quorum && c.cfg.Outvoted != nil {
+	// Of two clocks nobody can tell which is right.
+	if c.cfg.Outvoted != nil && (forks >= quorum || clocks >= quorum) {
 		c.cfg.Outvoted()
 	}
 	return nil, fmt.Errorf("%w: %d of %d needed signatures: %w", ErrUnavailable, len(signed), quorum, errors.Join(why...))

@@ -22,15 +22,17 @@ import (
 // cluster is a few keepers whose stores are fed alike and whose log handlers
 // reach each other through memory.
 type cluster struct {
-	tb      testing.TB
-	keys    []*identity.Key
-	stores  []*audit.Store
-	points  []*audit.Checkpointer
-	fetches []audit.Fetcher
-	leader  atomic.Int64
-	down    sync.Map // identity.ID -> true
-	alarms  chan audit.Alarm
-	trusted atomic.Pointer[audit.Trust]
+	tb       testing.TB
+	keys     []*identity.Key
+	stores   []*audit.Store
+	points   []*audit.Checkpointer
+	fetches  []audit.Fetcher
+	leader   atomic.Int64
+	down     sync.Map // identity.ID -> true
+	alarms   chan audit.Alarm
+	clocks   [9]atomic.Int64 // how far off each keeper's clock is, as time.Duration
+	outvoted atomic.Int64    // how often a leader was
+	trusted  atomic.Pointer[audit.Trust]
 
 	mu       sync.Mutex // guards index and feeding
 	index    uint64
@@ -56,9 +58,11 @@ func newCluster(tb testing.TB, n int) *cluster {
 		c.stores, c.fetches = append(c.stores, store), append(c.fetches, fetch)
 		point, err := audit.NewCheckpointer(audit.CheckpointerConfig{
 			Store: store, Key: c.keys[i], Trust: c.trust, Client: c.client(i),
-			Lead:    func() bool { return c.leader.Load() == int64(i) },
-			Alarm:   func(a audit.Alarm) { c.alarms <- a },
-			Spacing: time.Millisecond,
+			Lead:     func() bool { return c.leader.Load() == int64(i) },
+			Alarm:    func(a audit.Alarm) { c.alarms <- a },
+			Spacing:  time.Millisecond,
+			Now:      func() time.Time { return time.Now().Add(time.Duration(c.clocks[i].Load())) },
+			Outvoted: func() { c.outvoted.Add(1) },
 		})
 		if err != nil {
 			tb.Fatal(err)

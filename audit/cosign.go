@@ -25,6 +25,9 @@ const (
 // errBehind: the store does not have the entries yet.
 var errBehind = fmt.Errorf("%w: the log is not that long here", ErrUnavailable)
 
+// errClock: two keepers' clocks differ by more than clockSkew.
+var errClock = fmt.Errorf("%w: the clocks differ", ErrConflict)
+
 // pledge is what a keeper last signed. It lives outside audit.db, so that an
 // old audit.db put in place of a newer one is noticed.
 type pledge struct {
@@ -102,9 +105,9 @@ func (c *Checkpointer) Cosign(ctx context.Context, want Checkpoint, at time.Time
 	if want.Origin != c.store.origin {
 		return nil, fmt.Errorf("cosign: %w", ErrOtherCluster)
 	}
-	now := time.Now()
+	now := c.cfg.Now()
 	if off := now.Sub(at).Abs(); off > clockSkew {
-		return nil, fmt.Errorf("cosign: %w: the clocks are %s apart", ErrConflict, off.Round(time.Second))
+		return nil, fmt.Errorf("cosign: %w: %s apart", errClock, off.Round(time.Second))
 	}
 	if want.Size == 0 || want.Size > maxNumber {
 		return nil, fmt.Errorf("cosign: %w: size", ErrInvalid)

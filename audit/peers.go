@@ -160,6 +160,8 @@ func refuse(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, ErrFork), errors.Is(err, ErrOtherCluster):
 		status = http.StatusPreconditionFailed
+	case errors.Is(err, errClock):
+		status = http.StatusTooEarly
 	case errors.Is(err, ErrConflict):
 		status = http.StatusConflict
 	case errors.Is(err, ErrInvalid):
@@ -180,6 +182,8 @@ func errorOf(status int) error {
 	switch status {
 	case http.StatusPreconditionFailed:
 		return ErrFork
+	case http.StatusTooEarly:
+		return errClock
 	case http.StatusConflict:
 		return ErrConflict
 	case http.StatusBadRequest:

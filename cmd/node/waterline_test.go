@@ -93,14 +93,13 @@ func TestAnOldCopyOfAKeepersFolderGetsNoVote(t *testing.T) {
 			return strings.Contains(string(e.Entry), threat.RuleRollback) && strings.Contains(string(e.Entry), string(c.Nodes[old].ID))
 		})
 	})
-	// Its vote counts again.
-	c.kill(1)
-	c.await("it to be half of a quorum", func() bool { return runs(0) })
-	c.start(1)
-	c.awaitReady(1)
-	c.awaitAgreement()
-
 	if patient {
+		// Its vote counts again.
+		c.kill(1)
+		c.await("it to be half of a quorum", func() bool { return runs(0) })
+		c.start(1)
+		c.awaitReady(1)
+		c.awaitAgreement()
 		c.emptied(old)
 	}
 	c.stopAll()
