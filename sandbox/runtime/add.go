@@ -62,7 +62,7 @@ func (s *Store) build(ctx context.Context, rec recipe, stage string) (Runtime, e
 	if err != nil {
 		return Runtime{}, err
 	}
-	list, err := s.List()
+	list, err := s.current()
 	if err != nil {
 		return Runtime{}, err
 	}

@@ -70,10 +70,16 @@ type Store struct {
 
 	// mu guards the last index read, which is used again while the file on
 	// disk is the same.
-	mu   sync.Mutex
-	info os.FileInfo
-	last []Runtime
+	mu     sync.Mutex
+	info   os.FileInfo
+	last   []Runtime
+	looked time.Time       // when the file was looked at last
+	there  map[string]bool // digests whose folders were looked for since
 }
+
+// lookAgain is how long what was seen on disk is believed: a request asks a
+// dozen times what this node offers.
+const lookAgain = 50 * time.Millisecond
 
 type index struct {
 	V        int       `json:"v"`
@@ -102,10 +108,27 @@ func Open(dir string) (*Store, error) {
 // Dir returns the absolute path of the store's folder.
 func (s *Store) Dir() string { return s.dir }
 
-// List returns the runtimes of the store, the newest first.
+// List returns the runtimes of the store, the newest first. It may be behind
+// another process by some milliseconds.
 func (s *Store) List() ([]Runtime, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.info != nil && time.Since(s.looked) < lookAgain {
+		return slices.Clone(s.last), nil
+	}
+	return s.look()
+}
+
+// current is what the store holds now.
+func (s *Store) current() ([]Runtime, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.look()
+}
+
+// look reads the index if it has changed. The caller holds mu.
+func (s *Store) look() ([]Runtime, error) {
+	s.looked, s.there = time.Now(), map[string]bool{}
 	name := filepath.Join(s.dir, indexName)
 	info, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -147,7 +170,7 @@ func (s *Store) Select(language, name string) (dir, digest string, argv []string
 		if r.Module != "" || !slices.Contains(r.Languages, language) || !Answers(r, name) {
 			continue
 		}
-		if info, err := os.Stat(filepath.Join(s.dir, r.Digest)); err != nil || !info.IsDir() {
+		if !s.holds(r.Digest) {
 			continue // someone deleted it
 		}
 		if r.Name == "" || name != "" {
@@ -166,6 +189,19 @@ func (s *Store) Select(language, name string) (dir, digest string, argv []string
 		return "", "", nil, fmt.Errorf("%w: no %s runtime is called %.80q; agenticraft runtime list shows those of this node", sandbox.ErrUnavailable, language, name)
 	}
 	return "", "", nil, fmt.Errorf("%w: no %s runtime; run: agenticraft runtime add %s", sandbox.ErrUnavailable, language, language)
+}
+
+// holds reports whether the tree is there.
+func (s *Store) holds(digest string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there, known := s.there[digest]
+	if !known && s.there != nil {
+		info, err := os.Stat(filepath.Join(s.dir, digest))
+		there = err == nil && info.IsDir()
+		s.there[digest] = there
+	}
+	return there
 }
 
 // Named lists the names and digests by which runs in one of the languages may
@@ -225,7 +261,7 @@ func (s *Store) Remove(which string) error {
 		return err
 	}
 	defer unlock()
-	list, err := s.List()
+	list, err := s.current()
 	if err != nil {
 		return err
 	}
@@ -263,7 +299,7 @@ func (s *Store) Remove(which string) error {
 }
 
 func (s *Store) exists(digest string) error {
-	list, err := s.List()
+	list, err := s.current()
 	if err != nil {
 		return err
 	}
@@ -302,7 +338,7 @@ func (s *Store) sweep() error {
 	if err != nil {
 		return fmt.Errorf("sweep runtime store: %w", err)
 	}
-	list, err := s.List()
+	list, err := s.current()
 	if err != nil {
 		return err
 	}
@@ -330,7 +366,8 @@ func (s *Store) writeIndex(list []Runtime) error {
 	if err := durable.WriteFile(filepath.Join(s.dir, indexName), append(data, '\n'), 0o644); err != nil {
 		return fmt.Errorf("write runtime index: %w", err)
 	}
-	return nil
+	_, err = s.current()
+	return err
 }
 
 func readIndex(name string) ([]Runtime, error) {
