@@ -1,6 +1,8 @@
 package consensus_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,6 +78,59 @@ func TestTheRaftLogOnAFullDisk(t *testing.T) {
 	c.start(full)
 	say(c.groups[full], 1)
 	c.same(acknowledged)
+}
+
+// A keeper that is alone has nobody to give the lead to: it refuses, and goes on
+// by itself when there is space.
+func TestALoneKeeperWithAFullRaftLog(t *testing.T) {
+	c := newCluster(t, 1)
+	small := t.TempDir()
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=40m"); err != nil {
+		t.Skipf("no small file system to fill: mount: %v", err)
+	}
+	t.Cleanup(func() {
+		c.stop(0)
+		if err := syscall.Unmount(small, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	c.dirs[0] = filepath.Join(small, "keeper")
+	c.start(0)
+	c.leader()
+	var acknowledged []string
+	say := func() error {
+		cmd := fmt.Sprintf("%d %s", len(acknowledged), strings.Repeat("x", 200<<10))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := c.groups[0].Propose(ctx, []byte(cmd))
+		if err == nil || errors.Is(err, consensus.ErrAmbiguous) {
+			acknowledged = append(acknowledged, cmd) // or about to be
+		}
+		return err
+	}
+	if err := say(); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(small, "ballast")
+	fill(t, ballast)
+	var err error
+	for range 150 {
+		if err = say(); err != nil {
+			break
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Fatalf("a full disk answers %v", err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the keeper to be well again", func() bool { return c.groups[0].Status().Stalled == "" })
+	acknowledged = append(acknowledged, "after")
+	propose(t, c.groups[0], "after")
+	if got := c.machines[0].Commands(); got[len(got)-1] != "after" || len(got) > len(acknowledged) {
+		t.Errorf("%d commands after %d were proposed", len(got), len(acknowledged))
+	}
 }
 
 // fill leaves no room on the file system of a file, which it makes.

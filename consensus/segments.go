@@ -175,9 +175,25 @@ func (s *segments) zeroed() (*os.File, error) {
 		err = file.Sync()
 	}
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
+		// What there is of it must not keep others from the last of the space.
+		return nil, errors.Join(err, file.Truncate(0), file.Close())
 	}
 	return file, nil
+}
+
+// reserve has the next file ready, unless there is no space for it.
+func (s *segments) reserve() error {
+	s.spare.Wait()
+	if len(s.ready) > 0 {
+		return nil
+	}
+	file, err := s.zeroed()
+	if err != nil {
+		return err
+	}
+	s.filling = true
+	s.ready <- file
+	return nil
 }
 
 // add begins a new file with the entry first.

@@ -68,6 +68,7 @@ type store struct {
 	fresh  bool                  // the folder was not begun with a configuration yet
 	live   atomic.Bool           // raft runs
 	full   atomic.Pointer[error] // why the log took nothing the last time, if that may change
+	trying atomic.Bool           // whether it does now, see unwritable
 
 	stopped chan struct{}
 	once    sync.Once

@@ -278,13 +278,33 @@ func (s *store) put(records []record, told bool) error {
 	return nil
 }
 
+// fullRetry is how often a full disk is asked for space.
+const fullRetry = time.Second
+
 // unwritable says why the log takes nothing until the disk has space; nil: it
-// does, as far as was tried.
+// does, as far as was tried. While it takes nothing no proposal comes that would
+// try, so it tries by itself.
 func (s *store) unwritable() error {
-	if full := s.full.Load(); full != nil {
-		return *full
+	full := s.full.Load()
+	if full == nil {
+		return nil
 	}
-	return nil
+	if s.trying.CompareAndSwap(false, true) {
+		s.work.Go(func() {
+			defer s.trying.Store(false)
+			select {
+			case <-time.After(fullRetry):
+			case <-s.stopped:
+				return
+			}
+			s.disk.Lock()
+			defer s.disk.Unlock()
+			if s.log.reserve() == nil {
+				s.full.Store(nil)
+			}
+		})
+	}
+	return *full
 }
 
 // settle takes over what is in the log after a change that failed half-way.
