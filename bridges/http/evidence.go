@@ -33,8 +33,12 @@ func (d *door) showEvidence(ctx context.Context, caller identity.Principal, r *h
 // evidencePart sends the bytes of one part. Whoever takes code or output away
 // is written down before he has it.
 func (d *door) evidencePart(w http.ResponseWriter, r *http.Request, caller identity.Principal) error {
+	q, err := parameters(r, "part")
+	if err != nil {
+		return err
+	}
 	task := r.PathValue("id")
-	data, err := d.cfg.Evidence.Part(r.Context(), task, r.URL.Query().Get("part"), caller)
+	data, err := d.cfg.Evidence.Part(r.Context(), task, q.Get("part"), caller)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,11 @@ type LogEntry struct {
 }
 
 func (d *door) entries(ctx context.Context, caller identity.Principal, r *http.Request) (any, error) {
-	f, err := filter(r.URL.Query())
+	q, err := parameters(r, filterNames...)
+	if err != nil {
+		return nil, err
+	}
+	f, err := filter(q)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +78,9 @@ func filter(q url.Values) (audit.Filter, error) {
 	}
 	bad := func(what string) (audit.Filter, error) {
 		return audit.Filter{}, &a2a.Error{Code: "invalid_request", Message: what}
+	}
+	if order := q.Get("order"); order != "" && order != "newest" && order != "oldest" {
+		return bad("order is newest or oldest")
 	}
 	for key, into := range map[string]*time.Time{"since": &f.Since, "until": &f.Until} {
 		if text := q.Get(key); text != "" {
@@ -131,7 +138,11 @@ func (d *door) story(ctx context.Context, caller identity.Principal, r *http.Req
 
 // state tells who could do what at an index or a time.
 func (d *door) state(ctx context.Context, caller identity.Principal, r *http.Request) (any, error) {
-	index, err := d.moment(ctx, r.URL.Query().Get("at"))
+	q, err := parameters(r, "at")
+	if err != nil {
+		return nil, err
+	}
+	index, err := d.moment(ctx, q.Get("at"))
 	if err != nil {
 		return nil, err
 	}

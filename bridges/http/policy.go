@@ -32,5 +32,9 @@ func (d *door) replayPolicy(ctx context.Context, _ identity.Principal, r *http.R
 }
 
 func (d *door) policyBefore(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {
-	return d.cfg.Policies.Before(ctx, r.URL.Query().Get("layer"))
+	q, err := parameters(r, "layer")
+	if err != nil {
+		return nil, err
+	}
+	return d.cfg.Policies.Before(ctx, q.Get("layer"))
 }

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -98,14 +99,18 @@ func (s *streamWriter) Flush() { _ = s.control.Flush() }
 // follow sends the entries from an index on as they come: one JSON document a
 // line, or server-sent events whose ids are the indexes.
 func (d *door) follow(w http.ResponseWriter, r *http.Request, caller identity.Principal) error {
-	f, err := filter(r.URL.Query())
+	q, err := parameters(r, append(slices.Clone(filterNames), "from")...)
+	if err != nil {
+		return err
+	}
+	f, err := filter(q)
 	if err == nil {
 		err = f.Check()
 	}
 	if err != nil {
 		return logError(err)
 	}
-	from, err := followFrom(r)
+	from, err := followFrom(r, q.Get("from"))
 	if err != nil {
 		return err
 	}
@@ -184,8 +189,8 @@ func beatTo(w http.ResponseWriter, events bool) error {
 
 // followFrom is the first index to send: the one asked for, or the one behind
 // the last that the reader has seen.
-func followFrom(r *http.Request) (uint64, error) {
-	text, add := r.URL.Query().Get("from"), uint64(0)
+func followFrom(r *http.Request, text string) (uint64, error) {
+	add := uint64(0)
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		text, add = last, 1
 	}
@@ -202,7 +207,10 @@ func followFrom(r *http.Request) (uint64, error) {
 // export sends everything that fits the filter, or with proof=1 the proof of
 // it. It waits until the log says who exports what.
 func (d *door) export(w http.ResponseWriter, r *http.Request, caller identity.Principal) error {
-	q := r.URL.Query()
+	q, err := parameters(r, append(slices.Clone(filterNames), "format", "proof")...)
+	if err != nil {
+		return err
+	}
 	limit, err := exportLimit(q)
 	if err != nil {
 		return err

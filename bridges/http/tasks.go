@@ -48,7 +48,10 @@ func (d *door) run(ctx context.Context, _ identity.Principal, r *http.Request) (
 }
 
 func (d *door) tasks(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {
-	q := r.URL.Query()
+	q, err := parameters(r, "limit", "cursor")
+	if err != nil {
+		return nil, err
+	}
 	req := &sdk.ListTasksRequest{PageToken: q.Get("cursor")}
 	if limit := q.Get("limit"); limit != "" {
 		n, err := strconv.Atoi(limit)

@@ -1,0 +1,34 @@
+package http
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/agenticraft/node/a2a"
+)
+
+// filterNames are the parameters that filter reads.
+var filterNames = []string{
+	"actor", "on_behalf", "task", "decision", "resource", "policy", "cursor", "order", "since", "until", "kind", "limit",
+}
+
+// parameters reads a query, of which every parameter must be known and stand
+// there once: a mistyped filter that is passed over answers more than was asked.
+func parameters(r *http.Request, known ...string) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "the query is malformed"}
+	}
+	for name, values := range q {
+		switch {
+		case !slices.Contains(known, name):
+			return nil, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: fmt.Sprintf("there is no parameter %.40q here; known are: %s", name, strings.Join(known, ", "))}
+		case len(values) > 1:
+			return nil, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: name + " is given more than once"}
+		}
+	}
+	return q, nil
+}
