@@ -4,10 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,9 +65,16 @@ func child(text string) error {
 			c.Close()
 		}
 	}()
-	if _, err := consensus.Open(consensus.Config{Self: key.ID(), Keepers: cfg.Keepers, Dir: cfg.Dir, AllowForward: member}, node, machine); err != nil {
+	warnings := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})).With("keeper", filepath.Base(cfg.Dir))
+	group, err := consensus.Open(consensus.Config{Self: key.ID(), Keepers: cfg.Keepers, Dir: cfg.Dir, AllowForward: member, Log: warnings}, node, machine)
+	if err != nil {
 		return err
 	}
+	go func() {
+		err := <-group.Failed() // as the node does
+		fmt.Fprintln(os.Stderr, "keeper", filepath.Base(cfg.Dir), "stops:", err)
+		os.Exit(1)
+	}()
 	if err := json.NewEncoder(os.Stdout).Encode(node.Addrs()); err != nil {
 		return err
 	}
@@ -256,7 +262,7 @@ func dumped(t *testing.T, node *mesh.Node, id identity.ID) (commands []string, e
 	if err != nil {
 		return nil, err
 	}
-	defer func(c net.Conn) { err = errors.Join(err, c.Close()) }(c)
+	defer c.Close() // an error, if the keeper has closed it first
 	c.SetDeadline(time.Now().Add(2 * time.Second))
 	return commands, json.NewDecoder(c).Decode(&commands)
 }
