@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strconv"
 
@@ -16,20 +17,20 @@ func devPorts(ctx context.Context, first, n int) (int, error) {
 		return first, portsFree(ctx, first, n)
 	}
 	for range 100 {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, fmt.Errorf("find a free port: %w", err)
-		}
-		first := l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
-			return 0, fmt.Errorf("find a free port: %w", err)
-		}
-		if first+n <= 65536 && portsFree(ctx, first, n) == nil {
+		if first := drawPort(n); portsFree(ctx, first, n) == nil {
 			return first, nil
 		}
 	}
 	return 0, failed("no %d consecutive ports are free", n)
 }
+
+// The ports that we draw from lie below those that systems give to outgoing
+// connections (from 32768 on Linux, from 49152 as RFC 6335 has it): what is free
+// now is not taken by one before the node that gets it listens.
+const lowestPort, highestPort = 10_240, 32_767
+
+// drawPort is the first of n ports in a row, which may be taken.
+func drawPort(n int) int { return lowestPort + rand.IntN(highestPort-lowestPort+2-n) }
 
 func portsFree(ctx context.Context, first, n int) error {
 	for port := first; port < first+n; port++ {
@@ -55,13 +56,14 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 		}
 	}()
 	for tries := 0; len(ports) < n && tries < 100; tries++ {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		port := drawPort(1)
+		at := "127.0.0.1:" + strconv.Itoa(port)
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", at)
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			continue
 		}
 		held = append(held, l)
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := new(net.ListenConfig).ListenPacket(ctx, "udp", "127.0.0.1:"+strconv.Itoa(port))
+		u, err := new(net.ListenConfig).ListenPacket(ctx, "udp", at)
 		if err != nil {
 			continue
 		}
