@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -356,42 +355,6 @@ func TestZeroDecisionDenies(t *testing.T) {
 	if (authz.Decision{}).Allow {
 		t.Error("the zero decision allows")
 	}
-}
-
-func TestReplaceUnderLoad(t *testing.T) {
-	p := newPolicy(t, authz.Config{})
-	open := authz.DefaultModules()
-	shut := authz.DefaultModules()
-	shut["roles.json"] = `{"precedence": [], "table": {}}`
-	answers := map[string]bool{p.Digest(): true}
-	other := newPolicy(t, authz.Config{Modules: shut, Workers: 1})
-	answers[other.Digest()] = false
-
-	stop := make(chan struct{})
-	var callers sync.WaitGroup
-	for range 4 {
-		callers.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				d, err := p.Decide(context.Background(), authz.Query{Principal: agent("admin"), Action: authz.TaskRead})
-				if want, known := answers[d.Policy]; err != nil || !known || d.Allow != want {
-					t.Errorf("Decide = %+v, %v", d, err)
-					return
-				}
-			}
-		})
-	}
-	for i := range 10 {
-		if err := p.Replace(t.Context(), []map[string]string{shut, open}[i%2]); err != nil {
-			t.Error(err)
-		}
-	}
-	close(stop)
-	callers.Wait()
 }
 
 func TestDigestCoversNamesAndContents(t *testing.T) {

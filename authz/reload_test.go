@@ -22,7 +22,7 @@ func TestReloadUnderLoadDropsNothing(t *testing.T) {
 	var answered [2]atomic.Int64
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
-	for range 8 {
+	for range 4 {
 		callers.Go(func() {
 			for {
 				select {
@@ -44,7 +44,7 @@ func TestReloadUnderLoadDropsNothing(t *testing.T) {
 			}
 		})
 	}
-	for i := range 10 {
+	for i := range 6 {
 		modules := narrow
 		if i%2 == 1 {
 			modules = wide
