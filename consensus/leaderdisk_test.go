@@ -21,22 +21,7 @@ func TestI7AnEntryThatOnlyAFollowerWroteIsNotApplied(t *testing.T) {
 	propose(t, c.groups[lead], "before")
 	c.same([]string{"before"})
 	c.net.Isolate(c.ids[lacks], c.ids...)
-	last, err := c.groups[has].LastIndex()
-	if err != nil {
-		t.Fatal(err)
-	}
-	release := c.groups[lead].HoldDisk(t)
-	answered := make(chan error, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		_, err := c.groups[lead].Propose(ctx, []byte("during"))
-		answered <- err
-	}()
-	eventually(t, "a follower to have what its leader's disk has not", func() bool {
-		now, err := c.groups[has].LastIndex()
-		return err == nil && now > last
-	})
+	release, answered := c.proposeHeld(lead, lead, has)
 	// Long enough for the leader to tell what it thinks is committed.
 	time.Sleep(300 * time.Millisecond)
 	if got := c.machines[has].Commands(); len(got) != 1 {
@@ -81,22 +66,7 @@ func TestI7AFollowerAnswersForItsDisk(t *testing.T) {
 	propose(t, c.groups[lead], "before")
 	c.same([]string{"before"})
 	c.stop(gone)
-	last, err := c.groups[slow].LastIndex()
-	if err != nil {
-		t.Fatal(err)
-	}
-	release := c.groups[slow].HoldDisk(t)
-	answered := make(chan error, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		_, err := c.groups[lead].Propose(ctx, []byte("during"))
-		answered <- err
-	}()
-	eventually(t, "the follower to be sent the entry", func() bool {
-		now, err := c.groups[slow].LastIndex()
-		return err == nil && now > last
-	})
+	release, answered := c.proposeHeld(slow, lead, slow)
 	select {
 	case err := <-answered:
 		release()
@@ -108,4 +78,28 @@ func TestI7AFollowerAnswersForItsDisk(t *testing.T) {
 		t.Errorf("Propose = %v", err)
 	}
 	c.same([]string{"before", "during"})
+}
+
+// proposeHeld has one keeper's disk finish nothing until release is called, and
+// another, or the same, propose "during". It returns once the raft log of the
+// keeper to has that, on its disk or not.
+func (c *cluster) proposeHeld(held, by, to int) (release func(), answered <-chan error) {
+	c.t.Helper()
+	last, err := c.groups[to].LastIndex()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	release = c.groups[held].HoldDisk(c.t)
+	proposer, answers := c.groups[by], make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err := proposer.Propose(ctx, []byte("during"))
+		answers <- err
+	}()
+	eventually(c.t, "the entry to be sent", func() bool {
+		now, err := c.groups[to].LastIndex()
+		return err == nil && now > last
+	})
+	return release, answers
 }
