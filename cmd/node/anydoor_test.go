@@ -205,7 +205,15 @@ func TestReceiversAreToldAcrossTheCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.restart(door)
-	got := ""
+	got := c.awaitTold(told)
+	if want := "/later " + task + " TASK_STATE_CANCELED"; got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// awaitTold waits for what a receiver of notifications is told.
+func (c *testCluster) awaitTold(told <-chan string) (got string) {
+	c.t.Helper()
 	c.await("the receiver to be told", func() bool {
 		select {
 		case got = <-told:
@@ -214,7 +222,5 @@ func TestReceiversAreToldAcrossTheCluster(t *testing.T) {
 			return false
 		}
 	})
-	if want := "/later " + task + " TASK_STATE_CANCELED"; got != want {
-		t.Errorf("told %q, want %q", got, want)
-	}
+	return got
 }

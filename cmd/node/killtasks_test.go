@@ -47,14 +47,7 @@ func TestKilledInTheMiddleOfEverything(t *testing.T) {
 	}
 	// One waits for its client, one was answered and runs.
 	python := func(code string) *sdk.Part { return executionPart(t, a2a.Execution{Language: "python", Code: code}) }
-	ask := func() sdk.TaskID {
-		t.Helper()
-		task, err := cl.Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil)
-		if err != nil || task.Status.State != sdk.TaskStateInputRequired {
-			t.Fatalf("a text: %+v, %v", task, err)
-		}
-		return task.ID
-	}
+	ask := func() sdk.TaskID { return beginTalk(t, cl) }
 	waiting, answered := ask(), ask()
 	answer := toTask(answered, python(sleepsLong))
 	answer.Config = immediately()
@@ -95,15 +88,7 @@ func TestKilledInTheMiddleOfEverything(t *testing.T) {
 	if rest, _, state := c.read(cl, ended, &at, nil); first+rest != "0\n1\n2\n3\n" || state != sdk.TaskStateCompleted {
 		t.Errorf("the reader got %q, and after %d %q, then %s", first, at, rest, state)
 	}
-	got := ""
-	c.await("the receiver to be told", func() bool {
-		select {
-		case got = <-told:
-			return true
-		default:
-			return false
-		}
-	})
+	got := c.awaitTold(told)
 	if want := ended + " TASK_STATE_COMPLETED"; got != want {
 		t.Errorf("told %q, want %q", got, want)
 	}

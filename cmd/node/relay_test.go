@@ -79,14 +79,7 @@ func TestAnswersThroughAnyDoor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			asks, answers, third := tc.over(0, tc.key), tc.over(1, tc.key), tc.over(2, tc.key)
-			begin := func() sdk.TaskID {
-				t.Helper()
-				task, err := asks.Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil)
-				if err != nil || task.Status.State != sdk.TaskStateInputRequired {
-					t.Fatalf("a text: %+v, %v", task, err)
-				}
-				return task.ID
-			}
+			begin := func() sdk.TaskID { return beginTalk(t, asks) }
 			id := begin()
 			if got, err := third.Get(t.Context(), string(id), nil); err != nil || got.Status.State != sdk.TaskStateInputRequired {
 				t.Errorf("at the third: %+v, %v", got, err)
@@ -231,16 +224,19 @@ func answersAreTold(t *testing.T, c *testCluster, asks, answers *client.Client, 
 	if got, err := answers.Send(t.Context(), req, nil); err != nil || got.Status.State != sdk.TaskStateCompleted {
 		t.Fatalf("the program: %+v, %v", got, err)
 	}
-	got := ""
-	c.await("the receiver to be told", func() bool {
-		select {
-		case got = <-told:
-			return true
-		default:
-			return false
-		}
-	})
+	got := c.awaitTold(told)
 	if want := "s3cret TASK_STATE_COMPLETED"; got != want {
 		t.Errorf("told %q, want %q", got, want)
 	}
+}
+
+// beginTalk sends a text that names no program, and gives the task that asks for
+// one.
+func beginTalk(t *testing.T, c *client.Client) sdk.TaskID {
+	t.Helper()
+	task, err := c.Send(t.Context(), toTask("", sdk.NewTextPart("hello")), nil)
+	if err != nil || task.Status.State != sdk.TaskStateInputRequired {
+		t.Fatalf("a text: %+v, %v", task, err)
+	}
+	return task.ID
 }
