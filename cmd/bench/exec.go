@@ -125,10 +125,12 @@ func execGroup(runs []*governed, plain, jailed *contender) Group {
 func execTargets(runs []*governed, jailed *contender) []Target {
 	starlark := Target{Name: "governed Starlark, at a follower, p50", Unit: "ms", Most: 10, Got: runs[0].row().P50}
 	python := Target{Name: "Python cold, p50, over that of bubblewrap and python3", Unit: "x", Most: 3, Got: percentile(nil, 50)}
+	beside := against("governed Starlark, at a follower, p50", "bubblewrap and python3", 10, referenceBubblewrap, percentile(nil, 50))
 	if jailed != nil {
 		python.Got = times(&runs[3].contender, jailed)
+		beside.Got = times(&runs[0].contender, jailed)
 	}
-	return []Target{starlark, python}
+	return []Target{starlark, beside, python}
 }
 
 // compare adds how many times as long as each peer the contender takes.
