@@ -1,16 +1,16 @@
 package a2a
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"math"
+	"reflect"
+	"slices"
+	"strconv"
 	"unicode/utf8"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
-	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
-	"github.com/a2aproject/a2a-go/v2/a2apb/v1/pbconv"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
+	"github.com/gowebpki/jcs"
 )
 
 const (
@@ -21,167 +21,297 @@ const (
 // MarshalRequest gives the canonical JSON (RFC 8785 over ProtoJSON) of a
 // request, its signature included: the bytes that evidence and receipts keep.
 func MarshalRequest(req *sdk.SendMessageRequest) ([]byte, error) {
-	p, err := toProto(req)
-	if err != nil {
-		return nil, err
-	}
-	return canonicalProto(p)
+	return canonicalRequest(nil, req, "")
 }
 
-// ParseRequest reads a request from ProtoJSON. Duplicate members, unknown
-// enum values and numbers that do not fit are refused; unknown members are
-// dropped, as the A2A specification asks.
-func ParseRequest(raw []byte) (*sdk.SendMessageRequest, error) {
-	if len(raw) > MaxRequestBytes {
-		return nil, Errorf(CodeTooLarge, "request has %d bytes, at most %d are accepted", len(raw), MaxRequestBytes)
+// canonicalRequest appends the canonical form of a request to out, without the
+// message's metadata named without. It is what protojson and then [canonicalize]
+// would give (FuzzCanonicalRequest holds it to that), in one walk over the
+// request. What that form would lose or change is refused: what is signed must be
+// what is read.
+func canonicalRequest(out []byte, req *sdk.SendMessageRequest, without string) ([]byte, error) {
+	w := canonicalWriter{out: out}
+	w.request(req, without)
+	if w.err != nil {
+		return nil, w.err
 	}
-	var p a2apb.SendMessageRequest
-	canonical, err := Normalize(raw, &p)
-	if err != nil {
-		return nil, err
-	}
-	var req sdk.SendMessageRequest
-	if err := json.Unmarshal(canonical, &req); err != nil {
-		return nil, Errorf(CodeInvalidRequest, "request: %v", err)
-	}
-	if req.Message == nil {
-		return nil, Errorf(CodeInvalidRequest, "request has no message")
-	}
-	return &req, nil
-}
-
-// Normalize reads outside ProtoJSON into p and gives it back in the form that
-// the SDK's decoders understand (camelCase names, no duplicates, no unknown
-// members). An error is an [*Error].
-func Normalize(raw []byte, p proto.Message) ([]byte, error) {
-	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}
-	if err := options.Unmarshal(raw, p); err != nil {
-		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
-	}
-	out, err := protojson.Marshal(p)
-	if err != nil {
-		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
-	}
-	return out, nil
-}
-
-// toProto converts a request, refusing everything that the conversion would
-// lose or change: what is signed must be what is read.
-func toProto(req *sdk.SendMessageRequest) (*a2apb.SendMessageRequest, error) {
-	if req == nil || req.Message == nil {
-		return nil, Errorf(CodeInvalidRequest, "request has no message")
-	}
-	if role := req.Message.Role; role != sdk.MessageRoleUser && role != sdk.MessageRoleAgent {
-		return nil, Errorf(CodeInvalidRequest, "message has no valid role")
-	}
-	for _, part := range req.Message.Parts {
-		if part == nil || part.Content == nil {
-			return nil, Errorf(CodeInvalidRequest, "message has an empty part")
-		}
-	}
-	if c := req.Config; c != nil && c.HistoryLength != nil && (*c.HistoryLength < 0 || *c.HistoryLength > math.MaxInt32) {
-		return nil, Errorf(CodeInvalidRequest, "historyLength is out of range")
-	}
-	p, err := pbconv.ToProtoSendMessageRequest(req)
-	if err != nil {
-		return nil, Errorf(CodeInvalidRequest, "request: %s", clip(err.Error()))
-	}
-	if size := proto.Size(p); size > MaxRequestBytes {
+	if size := len(w.out) - len(out); size > MaxRequestBytes {
 		return nil, Errorf(CodeTooLarge, "request has %d bytes, at most %d are accepted", size, MaxRequestBytes)
 	}
-	if err := checkNumbers(p); err != nil {
-		return nil, err
-	}
-	dropEmpty(p)
-	return p, nil
+	return w.out, nil
 }
 
-// canonicalProto is JCS over ProtoJSON.
-func canonicalProto(p proto.Message) ([]byte, error) {
-	raw, err := protojson.Marshal(p)
-	if err != nil {
-		return nil, Errorf(CodeInvalidRequest, "request: %s", clip(err.Error()))
+// canonicalLoose appends the canonical form of a loose JSON value to out.
+func canonicalLoose(out []byte, v any) ([]byte, error) {
+	w := canonicalWriter{out: out}
+	if w.value(v, 0); w.err != nil {
+		return nil, w.err
 	}
-	canonical, err := canonicalize(raw)
-	if err != nil {
-		return nil, Errorf(CodeInvalidRequest, "request: %s", clip(err.Error()))
-	}
-	if len(canonical) > MaxRequestBytes {
-		return nil, Errorf(CodeTooLarge, "request has %d bytes, at most %d are accepted", len(canonical), MaxRequestBytes)
-	}
-	return canonical, nil
+	return w.out, nil
 }
 
-// dropEmpty removes metadata without members: the SDK's JSON omits it, its
-// proto keeps it, and a signature must survive both.
-func dropEmpty(p *a2apb.SendMessageRequest) {
-	if len(p.GetMetadata().GetFields()) == 0 {
-		p.Metadata = nil
+// canonicalWriter writes values in their canonical form, the members of an object
+// in the order of RFC 8785. Its first error stays.
+type canonicalWriter struct {
+	out []byte
+	err error
+}
+
+func (w *canonicalWriter) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = Errorf(CodeInvalidRequest, format, args...)
 	}
-	if len(p.GetMessage().GetMetadata().GetFields()) == 0 {
-		p.Message.Metadata = nil
+}
+
+func (w *canonicalWriter) request(req *sdk.SendMessageRequest, without string) {
+	if req == nil || req.Message == nil {
+		w.fail("request has no message")
+		return
 	}
-	for _, part := range p.GetMessage().GetParts() {
-		if len(part.GetMetadata().GetFields()) == 0 {
-			part.Metadata = nil
+	w.put('{')
+	if req.Config != nil {
+		w.configuration(req.Config)
+	}
+	w.message(req.Message, without)
+	w.metadata(req.Metadata, "")
+	w.member("tenant", req.Tenant)
+	w.put('}')
+}
+
+func (w *canonicalWriter) configuration(c *sdk.SendMessageConfig) {
+	w.name("configuration")
+	w.put('{')
+	list(w, "acceptedOutputModes", c.AcceptedOutputModes)
+	if c.HistoryLength != nil {
+		if *c.HistoryLength < 0 || *c.HistoryLength > math.MaxInt32 {
+			w.fail("historyLength is out of range")
 		}
+		w.name("historyLength")
+		w.out = strconv.AppendInt(w.out, int64(*c.HistoryLength), 10)
 	}
+	if c.ReturnImmediately {
+		w.name("returnImmediately")
+		w.out = append(w.out, "true"...)
+	}
+	if push := c.PushConfig; push != nil {
+		w.name("taskPushNotificationConfig")
+		w.put('{')
+		if push.Auth != nil {
+			w.name("authentication")
+			w.put('{')
+			w.member("credentials", push.Auth.Credentials)
+			w.member("scheme", push.Auth.Scheme)
+			w.put('}')
+		}
+		w.member("id", push.ID)
+		w.member("taskId", string(push.TaskID))
+		w.member("tenant", push.Tenant)
+		w.member("token", push.Token)
+		w.member("url", push.URL)
+		w.put('}')
+	}
+	w.put('}')
 }
 
-// checkNumbers refuses numbers that not every reader would see alike: beyond
-// 2^53-1 a double no longer tells neighbouring integers apart.
-func checkNumbers(p *a2apb.SendMessageRequest) error {
-	roots := []*structpb.Struct{p.GetMetadata(), p.GetMessage().GetMetadata()}
-	for _, part := range p.GetMessage().GetParts() {
-		roots = append(roots, part.GetMetadata())
-		if err := checkValue(part.GetData(), 0); err != nil {
-			return err
-		}
+func (w *canonicalWriter) message(m *sdk.Message, without string) {
+	if m.Role != sdk.MessageRoleUser && m.Role != sdk.MessageRoleAgent {
+		w.fail("message has no valid role")
 	}
-	for _, root := range roots {
-		for _, v := range root.GetFields() {
-			if err := checkValue(v, 0); err != nil {
-				return err
+	w.name("message")
+	w.put('{')
+	w.member("contextId", m.ContextID)
+	list(w, "extensions", m.Extensions)
+	w.member("messageId", m.ID)
+	w.metadata(m.Metadata, without)
+	if len(m.Parts) > 0 {
+		w.name("parts")
+		w.put('[')
+		for i, part := range m.Parts {
+			if part == nil || part.Content == nil {
+				w.fail("message has an empty part")
+				return
 			}
+			if i > 0 {
+				w.put(',')
+			}
+			w.part(part)
 		}
+		w.put(']')
 	}
-	return nil
+	list(w, "referenceTaskIds", m.ReferenceTasks)
+	w.member("role", string(m.Role))
+	w.member("taskId", string(m.TaskID))
+	w.put('}')
 }
 
-func checkValue(v *structpb.Value, depth int) error {
+func (w *canonicalWriter) part(p *sdk.Part) {
+	w.put('{')
+	if data, ok := p.Content.(sdk.Data); ok {
+		object, ok := data.Value.(map[string]any)
+		if !ok {
+			w.fail("the value of a data part is not an object")
+		}
+		w.name("data")
+		w.value(object, 0)
+	}
+	w.member("filename", p.Filename)
+	w.member("mediaType", p.MediaType)
+	w.metadata(p.Metadata, "")
+	switch content := p.Content.(type) {
+	case sdk.Data:
+	case sdk.Raw:
+		w.name("raw")
+		w.base64(content)
+	case sdk.Text:
+		w.name("text")
+		w.text(string(content))
+	case sdk.URL:
+		w.name("url")
+		w.text(string(content))
+	default:
+		w.fail("a part is of no known kind")
+	}
+	w.put('}')
+}
+
+// metadata is left out if it has no members: the SDK's JSON omits it, its proto
+// keeps it, and a signature must survive both.
+func (w *canonicalWriter) metadata(m map[string]any, without string) {
+	n := len(m)
+	if _, ok := m[without]; ok && without != "" {
+		n--
+	}
+	if n > 0 {
+		w.name("metadata")
+		w.members(m, without, 0)
+	}
+}
+
+// value writes a loose JSON value, or another Go value that structpb takes for one.
+func (w *canonicalWriter) value(v any, depth int) {
 	if depth > maxNesting {
-		return Errorf(CodeInvalidRequest, "data is nested deeper than %d levels", maxNesting)
+		w.fail("data is nested deeper than %d levels", maxNesting)
 	}
-	switch kind := v.GetKind().(type) {
-	case *structpb.Value_NumberValue:
-		if math.IsNaN(kind.NumberValue) || math.Abs(kind.NumberValue) > maxSafeInteger {
-			return Errorf(CodeInvalidRequest, "number beyond 2^53-1; send it as a string")
-		}
-	case *structpb.Value_ListValue:
-		for _, item := range kind.ListValue.GetValues() {
-			if err := checkValue(item, depth+1); err != nil {
-				return err
-			}
-		}
-	case *structpb.Value_StructValue:
-		for _, item := range kind.StructValue.GetFields() {
-			if err := checkValue(item, depth+1); err != nil {
-				return err
-			}
-		}
+	if w.err != nil {
+		return
 	}
-	return nil
+	switch v := v.(type) {
+	case nil:
+		w.out = append(w.out, "null"...)
+	case bool:
+		w.out = strconv.AppendBool(w.out, v)
+	case float64:
+		w.number(v)
+	case string:
+		w.text(v)
+	case map[string]any:
+		w.members(v, "", depth+1)
+	case []any:
+		w.put('[')
+		for i, item := range v {
+			if i > 0 {
+				w.put(',')
+			}
+			w.value(item, depth+1)
+		}
+		w.put(']')
+	case json.Number:
+		n, err := v.Float64()
+		if err != nil {
+			w.fail("number %.40q is out of range", string(v))
+		}
+		w.number(n)
+	case int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32:
+		w.number(reflect.ValueOf(v).Convert(reflect.TypeFor[float64]()).Float())
+	case []byte:
+		w.base64(v)
+	default:
+		w.fail("%T is no JSON value", v)
+	}
 }
 
-// clip keeps an outside text, quoted back to its sender, short and printable.
-func clip(s string) string {
-	const most = 200
-	if len(s) > most {
-		s = s[:most]
-		for !utf8.ValidString(s) && len(s) > 0 {
-			s = s[:len(s)-1]
+func (w *canonicalWriter) members(m map[string]any, without string, depth int) {
+	var few [16]string // most objects have fewer members
+	names := few[:0]
+	for name := range m {
+		if name != without || without == "" {
+			names = append(names, name)
 		}
-		s += "…"
 	}
-	return s
+	slices.SortFunc(names, compareUTF16[string])
+	w.put('{')
+	for i, name := range names {
+		if i > 0 {
+			w.put(',')
+		}
+		w.text(name)
+		w.put(':')
+		w.value(m[name], depth)
+	}
+	w.put('}')
+}
+
+// number refuses what not every reader would see alike: beyond 2^53-1 a double no
+// longer tells neighbouring integers apart.
+func (w *canonicalWriter) number(n float64) {
+	switch {
+	case math.IsNaN(n) || math.Abs(n) > maxSafeInteger:
+		w.fail("number beyond 2^53-1; send it as a string")
+	case n == math.Trunc(n):
+		w.out = strconv.AppendInt(w.out, int64(n), 10)
+	default:
+		text, err := jcs.NumberToJSON(n)
+		if err != nil {
+			w.fail("number: %v", err)
+		}
+		w.out = append(w.out, text...)
+	}
+}
+
+func (w *canonicalWriter) text(s string) {
+	if !utf8.ValidString(s) {
+		w.fail("text is not UTF-8")
+		return
+	}
+	w.out = appendQuoted(w.out, s)
+}
+
+func (w *canonicalWriter) base64(b []byte) {
+	w.put('"')
+	w.out = base64.StdEncoding.AppendEncode(w.out, b)
+	w.put('"')
+}
+
+func (w *canonicalWriter) put(c byte) { w.out = append(w.out, c) }
+
+// name begins a member of an object: no value ends as an object begins.
+func (w *canonicalWriter) name(name string) {
+	if w.out[len(w.out)-1] != '{' {
+		w.put(',')
+	}
+	w.out = append(append(append(w.out, '"'), name...), '"', ':')
+}
+
+// member is a text that is left out if it is empty, as ProtoJSON does.
+func (w *canonicalWriter) member(name, value string) {
+	if value != "" {
+		w.name(name)
+		w.text(value)
+	}
+}
+
+// list is a list of texts that is left out if it is empty.
+func list[T ~string](w *canonicalWriter, name string, items []T) {
+	if len(items) == 0 {
+		return
+	}
+	w.name(name)
+	w.put('[')
+	for i, item := range items {
+		if i > 0 {
+			w.put(',')
+		}
+		w.text(string(item))
+	}
+	w.put(']')
 }

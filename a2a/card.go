@@ -178,13 +178,13 @@ func verifyCardSignature(members map[string]json.RawMessage, by identity.ID) (id
 	}
 	var last error
 	for _, s := range signatures {
-		signer, err := s.issuer(typCard)
+		signer, did, err := s.issuer(typCard)
 		if err != nil {
 			last = err // of a kind that we do not know; another may be
 			continue
 		}
 		if by != "" && signer != by {
-			last = Errorf(CodeSignatureInvalid, "%s signed the agent card, not %s", signer.DID(), by.DID())
+			last = Errorf(CodeSignatureInvalid, "%s signed the agent card, not %s", did, by.DID())
 			continue
 		}
 		if s.verify(signer, payload) {

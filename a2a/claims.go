@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"slices"
 	"time"
 )
@@ -68,36 +67,31 @@ func validJTI(s string) bool {
 	return false
 }
 
-// decodeClaims reads claims from canonical JSON and checks their form; whether
-// they are true is for the caller.
-func decodeClaims(canonical []byte) (Claims, error) {
-	var c Claims
-	if err := decodeExactly(canonical, &c); err != nil {
-		return Claims{}, Errorf(CodeInvalidRequest, "claims: %s", clip(err.Error()))
-	}
+// check checks the form of claims; whether they are true is for the caller.
+func (c Claims) check() error {
 	switch {
 	case c.Issuer == "" || len(c.Issuer) > maxClaimBytes:
-		return Claims{}, Errorf(CodeInvalidRequest, "claims: no valid iss")
+		return Errorf(CodeInvalidRequest, "claims: no valid iss")
 	case c.Audience == "" || len(c.Audience) > maxClaimBytes:
-		return Claims{}, Errorf(CodeInvalidRequest, "claims: no valid aud")
+		return Errorf(CodeInvalidRequest, "claims: no valid aud")
 	case !validJTI(c.JTI):
-		return Claims{}, Errorf(CodeInvalidRequest, "claims: jti is not 128 bits in hex or base64url")
+		return Errorf(CodeInvalidRequest, "claims: jti is not 128 bits in hex or base64url")
 	case c.IssuedAt <= 0 || c.Expires <= c.IssuedAt:
-		return Claims{}, Errorf(CodeInvalidRequest, "claims: exp is not after iat")
+		return Errorf(CodeInvalidRequest, "claims: exp is not after iat")
 	case c.Expires-c.IssuedAt > int64(maxTTL/time.Second):
-		return Claims{}, Errorf(CodeInvalidRequest, "claims: valid for more than %s", maxTTL)
+		return Errorf(CodeInvalidRequest, "claims: valid for more than %s", maxTTL)
 	case len(c.Mandate) > maxMandate:
-		return Claims{}, Errorf(CodeInvalidRequest, "claims: mandate has more than %d block", maxMandate)
+		return Errorf(CodeInvalidRequest, "claims: mandate has more than %d block", maxMandate)
 	}
 	for _, b := range c.Mandate {
 		if b.Subject == "" || b.Via == "" || max(len(b.Subject), len(b.Via), len(b.Tenant)) > maxClaimBytes {
-			return Claims{}, Errorf(CodeInvalidRequest, "claims: mandate block without valid sub and via")
+			return Errorf(CodeInvalidRequest, "claims: mandate block without valid sub and via")
 		}
 		if len(b.Roles) > maxMandateRoles || slices.ContainsFunc(b.Roles, func(r string) bool { return r == "" || len(r) > maxRoleBytes }) {
-			return Claims{}, Errorf(CodeInvalidRequest, "claims: mandate block with too many or malformed roles")
+			return Errorf(CodeInvalidRequest, "claims: mandate block with too many or malformed roles")
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // checkFor checks audience, then time.
@@ -129,10 +123,27 @@ func (c Claims) checkTime(o VerifyOptions) error {
 	return nil
 }
 
-func (c Claims) canonical() ([]byte, error) {
-	raw, err := json.Marshal(c)
-	if err != nil {
-		return nil, Errorf(CodeInvalidRequest, "claims: %v", err)
+// loose is what encoding/json would read the claims as.
+func (c Claims) loose() map[string]any {
+	out := map[string]any{"iss": c.Issuer, "aud": c.Audience, "iat": float64(c.IssuedAt), "exp": float64(c.Expires), "jti": c.JTI, "op": c.Operation}
+	if len(c.Mandate) == 0 {
+		return out
 	}
-	return canonicalJSON(raw)
+	blocks := make([]any, len(c.Mandate))
+	for i, b := range c.Mandate {
+		block := map[string]any{"sub": b.Subject, "via": b.Via}
+		if b.Tenant != "" {
+			block["tenant"] = b.Tenant
+		}
+		if len(b.Roles) > 0 {
+			roles := make([]any, len(b.Roles))
+			for i, role := range b.Roles {
+				roles[i] = role
+			}
+			block["roles"] = roles
+		}
+		blocks[i] = block
+	}
+	out["mandate"] = blocks
+	return out
 }

@@ -171,7 +171,7 @@ func (p *canonicalParser) object(depth int) (canonicalParsed, error) {
 // compareUTF16 orders valid UTF-8 as RFC 8785 asks: by UTF-16 code units. That
 // differs from the order of the bytes where one of two characters is beyond
 // U+FFFF: its surrogates come before U+E000.
-func compareUTF16(a, b []byte) int {
+func compareUTF16[T ~string | ~[]byte](a, b T) int {
 	for i := range min(len(a), len(b)) {
 		if a[i] == b[i] {
 			continue
@@ -278,7 +278,7 @@ func (p *canonicalParser) text() (meant, written []byte, err error) {
 				return nil, nil, errors.New("invalid UTF-8")
 			}
 			p.rest = body
-			return meant, quote(meant), nil
+			return meant, appendQuoted(make([]byte, 0, len(meant)+8), meant), nil
 		case c != '\\':
 			return nil, nil, errors.New("control character in a string")
 		}
@@ -289,9 +289,9 @@ func (p *canonicalParser) text() (meant, written []byte, err error) {
 }
 
 // plain is how much of a string's body stands for itself.
-func plain(body []byte) int {
-	for i, c := range body {
-		if c == '"' || c == '\\' || c < ' ' {
+func plain[T ~string | ~[]byte](body T) int {
+	for i := range len(body) {
+		if c := body[i]; c == '"' || c == '\\' || c < ' ' {
 			return i
 		}
 	}
@@ -349,10 +349,10 @@ func codeUnit(body []byte) (rune, bool) {
 	return r, true
 }
 
-// quote writes a string as RFC 8785 does.
-func quote(meant []byte) []byte {
+// appendQuoted writes a string of valid UTF-8 as RFC 8785 does.
+func appendQuoted[T ~string | ~[]byte](out []byte, meant T) []byte {
 	const hex = "0123456789abcdef"
-	out := append(make([]byte, 0, len(meant)+8), '"')
+	out = append(out, '"')
 	for {
 		n := plain(meant)
 		if out = append(out, meant[:n]...); n == len(meant) {

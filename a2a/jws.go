@@ -46,17 +46,43 @@ func signJWS(key *identity.Key, typ string, payload []byte) (jws, error) {
 	return jws{Protected: protected, Signature: b64.EncodeToString(key.SignRaw(signingInput(protected, payload)))}, nil
 }
 
-// issuer reads who made the signature, trusting nothing yet. It refuses every
-// header that is not exactly {alg, typ, kid} with values that we know: no
-// other algorithm, no crit, no key of the sender's choosing.
-func (s jws) issuer(typ string) (identity.ID, error) {
+// issuer reads who made the signature, and his did:key, trusting nothing yet. It
+// refuses every header that is not exactly {alg, typ, kid} with values that we
+// know: no other algorithm, no crit, no key of the sender's choosing.
+func (s jws) issuer(typ string) (signer identity.ID, did string, err error) {
 	if len(s.Protected) > maxProtectedBytes {
-		return "", Errorf(CodeSignatureInvalid, "protected header is longer than %d bytes", maxProtectedBytes)
+		return "", "", Errorf(CodeSignatureInvalid, "protected header is longer than %d bytes", maxProtectedBytes)
 	}
 	raw, err := b64.DecodeString(s.Protected)
 	if err != nil {
-		return "", Errorf(CodeSignatureInvalid, "protected header is not base64url")
+		return "", "", Errorf(CodeSignatureInvalid, "protected header is not base64url")
 	}
+	kid, usual := usualHeader(raw, typ)
+	if !usual {
+		if kid, err = readHeader(raw, typ); err != nil {
+			return "", "", err
+		}
+	}
+	did, fragment, _ := strings.Cut(kid, "#")
+	if signer, err = identity.FromDID(did); err != nil || fragment != strings.TrimPrefix(did, "did:key:") {
+		return "", "", Errorf(CodeSignatureInvalid, "kid is not the did:key URL of an Ed25519 key")
+	}
+	return signer, did, nil
+}
+
+// usualHeader gives the kid of a header that is written as [signJWS] writes it,
+// if it is. Whether it is the URL of a key, and so without quotes and escapes, is
+// for the caller.
+func usualHeader(raw []byte, typ string) (kid string, ok bool) {
+	rest, a := strings.CutPrefix(string(raw), `{"alg":"EdDSA","typ":"`)
+	rest, b := strings.CutPrefix(rest, typ)
+	rest, c := strings.CutPrefix(rest, `","kid":"`)
+	kid, d := strings.CutSuffix(rest, `"}`)
+	return kid, a && b && c && d && !strings.ContainsAny(kid, `"\`)
+}
+
+// readHeader gives the kid of any other header.
+func readHeader(raw []byte, typ string) (string, error) {
 	canonical, err := canonicalJSON(raw)
 	if err != nil {
 		return "", Errorf(CodeSignatureInvalid, "protected header is not JSON without duplicates")
@@ -71,29 +97,19 @@ func (s jws) issuer(typ string) (identity.ID, error) {
 	if h.Typ != typ {
 		return "", Errorf(CodeSignatureInvalid, "type %.40q is not accepted (want %s)", h.Typ, typ)
 	}
-	id, err := fromKeyURL(h.Kid)
-	if err != nil {
-		return "", Errorf(CodeSignatureInvalid, "kid is not the did:key URL of an Ed25519 key")
-	}
-	return id, nil
+	return h.Kid, nil
+}
+
+// size is more than what the signature adds to the text of a message.
+func (s jws) size() int {
+	const around = 256 // bytes: the names of the members, the extension's among them
+	return len(s.Protected) + len(s.Signature) + around
 }
 
 // verify reports whether the signature is id's, of payload.
 func (s jws) verify(id identity.ID, payload []byte) bool {
 	sig, err := b64.DecodeString(s.Signature)
 	return err == nil && id.VerifyRaw(signingInput(s.Protected, payload), sig)
-}
-
-func fromKeyURL(kid string) (identity.ID, error) {
-	did, _, _ := strings.Cut(kid, "#")
-	id, err := identity.FromDID(did)
-	if err != nil {
-		return "", err
-	}
-	if id.KeyURL() != kid {
-		return "", identity.ErrID
-	}
-	return id, nil
 }
 
 func signingInput(protected string, payload []byte) []byte {

@@ -51,9 +51,9 @@ func FuzzJWS(f *testing.F) {
 	f.Fuzz(func(t *testing.T, protected, signature string, payload []byte) {
 		s := jws{protected, signature}
 		for typ, ours := range own {
-			id, err := s.issuer(typ)
+			id, did, err := s.issuer(typ)
 			if err != nil {
-				if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeSignatureInvalid || id != "" {
+				if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeSignatureInvalid || id != "" || did != "" {
 					t.Fatalf("issuer = %q, %v", id, err)
 				}
 				continue
@@ -63,7 +63,7 @@ func FuzzJWS(f *testing.F) {
 				t.Fatalf("taken, and no base64url: %q", protected)
 			}
 			var h map[string]string
-			if err := json.Unmarshal(raw, &h); err != nil || len(h) != 3 || h["typ"] != typ || h["kid"] != id.KeyURL() || !slices.Contains(algorithms, h["alg"]) {
+			if err := json.Unmarshal(raw, &h); err != nil || len(h) != 3 || h["typ"] != typ || h["kid"] != id.KeyURL() || did != id.DID() || !slices.Contains(algorithms, h["alg"]) {
 				t.Fatalf("taken: %s", raw)
 			}
 			if s.verify(key.ID(), payload) && s != ours {

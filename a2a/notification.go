@@ -77,7 +77,7 @@ func VerifyNotification(token string, body []byte, o VerifyOptions) (Notificatio
 		return Notification{}, Errorf(CodeSignatureInvalid, "the signature is not base64url")
 	}
 	signature := jws{Protected: parts[0], Signature: parts[2]}
-	signer, err := signature.issuer(typNotification)
+	signer, did, err := signature.issuer(typNotification)
 	if err != nil {
 		return Notification{}, err
 	}
@@ -90,7 +90,7 @@ func VerifyNotification(token string, body []byte, o VerifyOptions) (Notificatio
 	}
 	digest := sha256.Sum256(body)
 	switch {
-	case c.Issuer != signer.DID():
+	case c.Issuer != did:
 		return Notification{}, Errorf(CodeSignatureInvalid, "the signature is not its issuer's")
 	case c.Digest != b64.EncodeToString(digest[:]):
 		return Notification{}, Errorf(CodeSignatureInvalid, "the signature is of another body")

@@ -1,7 +1,7 @@
 package a2a
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -71,16 +71,19 @@ func DecodeExecution(req *sdk.SendMessageRequest) (Execution, error) {
 	var e Execution
 	switch content := req.Message.Parts[0].Content.(type) {
 	case sdk.Data:
-		raw, err := json.Marshal(content.Value)
+		value := content.Value
+		err := decodeLoose(value, &e)
+		if errors.Is(err, errNotLoose) { // made by a Go program from values of its own
+			if value, err = looseJSON(value); err == nil {
+				e = Execution{}
+				err = decodeLoose(value, &e)
+			}
+		}
 		if err != nil {
 			return Execution{}, Errorf(CodeInvalidRequest, "execution: %s", clip(err.Error()))
 		}
-		if err := decodeExactly(raw, &e); err != nil {
-			return Execution{}, Errorf(CodeInvalidRequest, "execution: %s", clip(err.Error()))
-		}
 		// An empty program is a program; a missing one is a mistake.
-		var given struct{ Code *string }
-		if err := json.Unmarshal(raw, &given); err != nil || given.Code == nil {
+		if given, _ := value.(map[string]any); given["code"] == nil {
 			return Execution{}, Errorf(CodeInvalidRequest, "execution: no code")
 		}
 	case sdk.Text:

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
-	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/agenticraft/node/identity"
 )
@@ -46,8 +44,8 @@ func (s Signed) Task() string { return TaskID(s.Issuer, s.JTI) }
 
 // carrier is the value of the message's metadata under [SignedMessageURI].
 type carrier struct {
-	Claims     json.RawMessage `json:"claims"`
-	Signatures []jws           `json:"signatures"`
+	Claims     Claims `json:"claims"`
+	Signatures []jws  `json:"signatures"`
 }
 
 // IsSigned reports whether the request carries a signature, valid or not.
@@ -66,39 +64,36 @@ func Sign(key *identity.Key, req *sdk.SendMessageRequest, o SignOptions) (*sdk.S
 	if IsSigned(req) {
 		return nil, Errorf(CodeInvalidRequest, "request is signed already")
 	}
+	if req == nil || req.Message == nil {
+		return nil, Errorf(CodeInvalidRequest, "request has no message")
+	}
 	claims, err := newClaims(key, o)
 	if err != nil {
 		return nil, err
 	}
-	p, err := toProto(req)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(p.GetMessage().GetExtensions(), SignedMessageURI) {
-		p.Message.Extensions = append(slices.Clone(p.GetMessage().GetExtensions()), SignedMessageURI)
-	}
-	request, err := canonicalProto(p)
-	if err != nil {
-		return nil, err
-	}
-	canonicalClaims, err := claims.canonical()
-	if err != nil {
-		return nil, err
-	}
-	signature, err := signJWS(key, typMessage, messagePayload(canonicalClaims, request))
-	if err != nil {
-		return nil, Errorf(CodeInternal, "sign: %v", err)
-	}
-	entry, err := looseJSON(carrier{Claims: canonicalClaims, Signatures: []jws{signature}})
-	if err != nil {
-		return nil, Errorf(CodeInternal, "sign: %v", err)
-	}
 	message := *req.Message
-	message.Extensions = p.GetMessage().GetExtensions()
-	message.Metadata = maps.Clone(req.Message.Metadata)
-	message.SetMeta(SignedMessageURI, entry)
+	if !slices.Contains(message.Extensions, SignedMessageURI) {
+		message.Extensions = append(slices.Clone(message.Extensions), SignedMessageURI)
+	}
 	out := *req
 	out.Message = &message
+	said := claims.loose()
+	payload, _, err := messagePayload(said, &out)
+	if err != nil {
+		return nil, err
+	}
+	signature, err := signJWS(key, typMessage, payload)
+	if err != nil {
+		return nil, Errorf(CodeInternal, "sign: %v", err)
+	}
+	message.Metadata = maps.Clone(message.Metadata)
+	message.SetMeta(SignedMessageURI, map[string]any{
+		"claims":     said,
+		"signatures": []any{map[string]any{"protected": signature.Protected, "signature": signature.Signature}},
+	})
+	if size := len(payload) + signature.size(); size > MaxRequestBytes {
+		return nil, Errorf(CodeTooLarge, "request has %d bytes, at most %d are accepted", size, MaxRequestBytes)
+	}
 	return &out, nil
 }
 
@@ -141,31 +136,30 @@ func VerifyRaw(raw []byte, audiences ...string) (Signed, error) {
 // INVARIANT: I3, a signature covers what was received: the bytes that are
 // checked are made anew from the very values that the request is read from.
 func verifySignature(req *sdk.SendMessageRequest) (Signed, error) {
-	p, err := toProto(req)
+	entry, err := carrierOf(req)
 	if err != nil {
 		return Signed{}, err
 	}
-	carried, err := takeCarrier(p)
+	payload, request, err := messagePayload(entry["claims"], req)
 	if err != nil {
 		return Signed{}, err
 	}
-	claims, err := decodeClaims(carried.Claims)
+	carried, err := readCarrier(entry, req.Message)
 	if err != nil {
 		return Signed{}, err
 	}
-	signature := carried.Signatures[0]
-	signer, err := signature.issuer(typMessage)
+	claims, signature := carried.Claims, carried.Signatures[0]
+	signer, did, err := signature.issuer(typMessage)
 	if err != nil {
 		return Signed{}, err
 	}
-	if signer.DID() != claims.Issuer {
+	if did != claims.Issuer {
 		return Signed{}, Errorf(CodeSignatureInvalid, "the signing key is not the issuer's")
 	}
-	request, err := canonicalProto(p)
-	if err != nil {
-		return Signed{}, err
+	if size := len(payload) + signature.size(); size > MaxRequestBytes {
+		return Signed{}, Errorf(CodeTooLarge, "request has %d bytes, at most %d are accepted", size, MaxRequestBytes)
 	}
-	if !signature.verify(signer, messagePayload(carried.Claims, request)) {
+	if !signature.verify(signer, payload) {
 		return Signed{}, Errorf(CodeSignatureInvalid, "the signature does not cover this request")
 	}
 	if claims.Operation != OpSendMessage {
@@ -175,34 +169,34 @@ func verifySignature(req *sdk.SendMessageRequest) (Signed, error) {
 	return Signed{Issuer: signer, Claims: claims, JTI: claims.JTI, Digest: hex.EncodeToString(sum[:])}, nil
 }
 
-// takeCarrier removes the signature's entry from p and returns it, its claims
-// in canonical form.
-func takeCarrier(p *a2apb.SendMessageRequest) (carrier, error) {
-	fields := p.GetMessage().GetMetadata().GetFields()
-	entry, ok := fields[SignedMessageURI]
-	if !ok {
+// carrierOf is the signature's entry of a request, nil if it has none that is an
+// object.
+func carrierOf(req *sdk.SendMessageRequest) (map[string]any, error) {
+	if req == nil || req.Message == nil {
+		return nil, Errorf(CodeInvalidRequest, "request has no message")
+	}
+	entry, _ := req.Message.Metadata[SignedMessageURI].(map[string]any)
+	return entry, nil
+}
+
+func readCarrier(entry map[string]any, message *sdk.Message) (carrier, error) {
+	if _, ok := message.Metadata[SignedMessageURI]; !ok {
 		return carrier{}, &Error{Code: CodeSignatureMissing, Message: "the request is not signed", Hint: "sign it by the extension " + SignedMessageURI}
 	}
-	if !slices.Contains(p.GetMessage().GetExtensions(), SignedMessageURI) {
+	if !slices.Contains(message.Extensions, SignedMessageURI) {
 		return carrier{}, Errorf(CodeInvalidRequest, "the message carries a signature but does not name its extension")
 	}
-	delete(fields, SignedMessageURI)
-	dropEmpty(p)
-	raw, err := canonicalProto(entry)
-	if err != nil {
-		return carrier{}, err
-	}
-	if _, ok := entry.GetKind().(*structpb.Value_StructValue); !ok {
+	if entry == nil {
 		return carrier{}, Errorf(CodeInvalidRequest, "the signature is not an object")
 	}
 	var c carrier
-	if err := decodeExactly(raw, &c); err != nil {
+	if err := decodeLoose(entry, &c); err != nil {
 		return carrier{}, Errorf(CodeInvalidRequest, "signature: %s", clip(err.Error()))
 	}
-	if len(c.Claims) == 0 || len(c.Signatures) != 1 {
+	if len(c.Signatures) != 1 {
 		return carrier{}, Errorf(CodeInvalidRequest, "signature: want claims and exactly one signature")
 	}
-	return c, nil
+	return c, c.Claims.check()
 }
 
 func newClaims(key *identity.Key, o SignOptions) (Claims, error) {
@@ -224,21 +218,26 @@ func newClaims(key *identity.Key, o SignOptions) (Claims, error) {
 		Operation: OpSendMessage,
 		Mandate:   o.Mandate,
 	}
-	raw, err := claims.canonical()
-	if err != nil {
-		return Claims{}, err
-	}
-	return decodeClaims(raw)
+	return claims, claims.check()
 }
 
-// messagePayload is JCS({claims, request}): its two members, in order.
-func messagePayload(claims, request []byte) []byte {
-	out := make([]byte, 0, len(claims)+len(request)+32)
-	out = append(out, `{"claims":`...)
-	out = append(out, claims...)
-	out = append(out, `,"request":`...)
-	out = append(out, request...)
-	return append(out, '}')
+// messagePayload is JCS({claims, request}), which is what is signed: the claims as
+// they are written, and the request without its signature's entry. request is the
+// part of it that is.
+func messagePayload(claims any, req *sdk.SendMessageRequest) (payload, request []byte, err error) {
+	const usual = 2 << 10
+	payload = append(make([]byte, 0, usual), `{"claims":`...)
+	if payload, err = canonicalLoose(payload, claims); err != nil {
+		return nil, nil, err
+	}
+	payload = append(payload, `,"request":`...)
+	begin := len(payload)
+	if payload, err = canonicalRequest(payload, req, SignedMessageURI); err != nil {
+		return nil, nil, err
+	}
+	end := len(payload)
+	payload = append(payload, '}')
+	return payload, payload[begin:end], nil
 }
 
 // looseJSON turns v into what encoding/json would read it as.

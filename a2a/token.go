@@ -89,18 +89,15 @@ func VerifyToken(token string, o VerifyOptions) (Token, error) {
 		return Token{}, Errorf(CodeInvalidRequest, "token: %s", clip(err.Error()))
 	}
 	claims := Claims{Issuer: t.Issuer, Audience: t.Audience, IssuedAt: t.IssuedAt, Expires: t.Expires, JTI: t.JTI}
-	if canonical, err = claims.canonical(); err != nil {
-		return Token{}, err
-	}
-	if claims, err = decodeClaims(canonical); err != nil {
+	if err := claims.check(); err != nil {
 		return Token{}, err
 	}
 	signature := jws{Protected: parts[0], Signature: parts[2]}
-	signer, err := signature.issuer(typToken)
+	signer, did, err := signature.issuer(typToken)
 	if err != nil {
 		return Token{}, err
 	}
-	if signer.DID() != claims.Issuer || !signature.verify(signer, payload) {
+	if did != claims.Issuer || !signature.verify(signer, payload) {
 		return Token{}, Errorf(CodeSignatureInvalid, "the token's signature is not its issuer's")
 	}
 	if err := claims.checkFor(o); err != nil {

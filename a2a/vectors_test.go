@@ -173,34 +173,31 @@ func plainRequest(data map[string]any) *sdk.SendMessageRequest {
 // could. sign may replace the signature.
 func forge(t testing.TB, key *identity.Key, req *sdk.SendMessageRequest, header, claims string, sign func(input []byte) []byte) string {
 	t.Helper()
-	p, err := toProto(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.Message.Extensions = append(p.Message.Extensions, SignedMessageURI)
-	request, err := canonicalProto(p)
-	if err != nil {
-		t.Fatal(err)
-	}
 	canonical, err := canonicalJSON([]byte(claims))
 	if err != nil {
 		t.Fatal(err)
 	}
-	protected := b64.EncodeToString([]byte(header))
-	input := signingInput(protected, messagePayload(canonical, request))
-	if sign == nil {
-		sign = key.SignRaw
-	}
-	entry, err := looseJSON(carrier{Claims: canonical, Signatures: []jws{{protected, b64.EncodeToString(sign(input))}}})
-	if err != nil {
+	var said any
+	if err := json.Unmarshal(canonical, &said); err != nil {
 		t.Fatal(err)
 	}
 	message := *req.Message
-	message.Extensions = p.Message.Extensions
-	message.Metadata = map[string]any{SignedMessageURI: entry}
-	maps.Copy(message.Metadata, req.Message.Metadata)
+	message.Extensions = append(slices.Clone(message.Extensions), SignedMessageURI)
+	message.Metadata = maps.Clone(message.Metadata)
 	out := *req
 	out.Message = &message
+	payload, _, err := messagePayload(said, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	protected := b64.EncodeToString([]byte(header))
+	if sign == nil {
+		sign = key.SignRaw
+	}
+	message.SetMeta(SignedMessageURI, map[string]any{
+		"claims":     said,
+		"signatures": []any{map[string]any{"protected": protected, "signature": b64.EncodeToString(sign(signingInput(protected, payload)))}},
+	})
 	raw, err := MarshalRequest(&out)
 	if err != nil {
 		t.Fatal(err)

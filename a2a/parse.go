@@ -1,0 +1,61 @@
+package a2a
+
+import (
+	"encoding/json"
+	"unicode/utf8"
+
+	sdk "github.com/a2aproject/a2a-go/v2/a2a"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// ParseRequest reads a request from ProtoJSON. Duplicate members, unknown
+// enum values and numbers that do not fit are refused; unknown members are
+// dropped, as the A2A specification asks.
+func ParseRequest(raw []byte) (*sdk.SendMessageRequest, error) {
+	if len(raw) > MaxRequestBytes {
+		return nil, Errorf(CodeTooLarge, "request has %d bytes, at most %d are accepted", len(raw), MaxRequestBytes)
+	}
+	var p a2apb.SendMessageRequest
+	canonical, err := Normalize(raw, &p)
+	if err != nil {
+		return nil, err
+	}
+	var req sdk.SendMessageRequest
+	if err := json.Unmarshal(canonical, &req); err != nil {
+		return nil, Errorf(CodeInvalidRequest, "request: %v", err)
+	}
+	if req.Message == nil {
+		return nil, Errorf(CodeInvalidRequest, "request has no message")
+	}
+	return &req, nil
+}
+
+// Normalize reads outside ProtoJSON into p and gives it back in the form that
+// the SDK's decoders understand (camelCase names, no duplicates, no unknown
+// members). An error is an [*Error].
+func Normalize(raw []byte, p proto.Message) ([]byte, error) {
+	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}
+	if err := options.Unmarshal(raw, p); err != nil {
+		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
+	}
+	out, err := protojson.Marshal(p)
+	if err != nil {
+		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
+	}
+	return out, nil
+}
+
+// clip keeps an outside text, quoted back to its sender, short and printable.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = s[:most]
+		for !utf8.ValidString(s) && len(s) > 0 {
+			s = s[:len(s)-1]
+		}
+		s += "…"
+	}
+	return s
+}
