@@ -8,9 +8,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
 
 	"github.com/agenticraft/node/audit"
@@ -227,9 +229,11 @@ func TestVerifyDirNamesEdits(t *testing.T) {
 	}
 	for _, bucket := range []string{"tree", "batches", "ids", "tasks", "open", "checkpoints"} {
 		each(bucket, func(n int, key []byte) {
-			if bucket != "open" { // which has no values
-				add(fmt.Sprintf("%s %d", bucket, n), flip(bucket, key), anywhere)
+			change := flip(bucket, key)
+			if bucket == "open" { // which has no values
+				change = func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucket)).Put(key, []byte("x")) }
 			}
+			add(fmt.Sprintf("%s %d", bucket, n), change, anywhere)
 			add(fmt.Sprintf("%s %d deleted", bucket, n), func(tx *bbolt.Tx) error {
 				return tx.Bucket([]byte(bucket)).Delete(key)
 			}, anywhere)
@@ -322,7 +326,7 @@ func TestVerifyDirSurvivesDamage(t *testing.T) {
 		if r.Bad == nil {
 			harmless++
 			if got := dump(t, file); got != want {
-				t.Fatalf("byte %d ^ %#x goes unnoticed", at, mask)
+				t.Fatalf("byte %d ^ %#x goes unnoticed (-was, +reads):\n%s", at, mask, cmp.Diff(strings.Split(want, "\n"), strings.Split(got, "\n")))
 			}
 		}
 		whole[at] ^= mask

@@ -142,7 +142,7 @@ func (v *dirCheck) derived() error {
 			if err != nil {
 				return bad(size-1, fmt.Sprintf("bucket %q: %v", clip(name), err))
 			}
-			if name == string(bucketOpen) && (len(e.key) != 8 || !v.open[binary.BigEndian.Uint64(e.key)]) {
+			if name == string(bucketOpen) && (len(e.value) > 0 || len(e.key) != 8 || !v.open[binary.BigEndian.Uint64(e.key)]) {
 				return bad(size-1, "the list of open intents is wrong")
 			}
 			n++
