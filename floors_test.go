@@ -31,7 +31,7 @@ var floors = map[string]string{
 	"cmd/bench": "a2a a2a/client a2a/server a2a/taskstore audit authz authz/mandate consensus identity mesh registry",
 
 	// 4
-	"agent":                "a2a a2a/server audit authz authz/destination authz/mandate identity sandbox", // a2a/server: the types of the Path it walks
+	"agent":                "a2a a2a/server audit authz authz/destination authz/mandate identity internal/recent sandbox", // a2a/server: the types of the Path it walks
 	"agent/agenttest":      "agent a2a/... audit/... authz identity sandbox/...",
 	"bridges/http":         "a2a a2a/server audit audit/export authz identity bridges/http/console",
 	"bridges/...":          "a2a a2a/server audit authz identity",

@@ -23,6 +23,7 @@ import (
 	"github.com/agenticraft/node/authz"
 	"github.com/agenticraft/node/authz/mandate"
 	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/internal/recent"
 	"github.com/agenticraft/node/sandbox"
 )
 
@@ -167,6 +168,9 @@ type Agent struct {
 	cfg     Config
 	log     *slog.Logger
 	denials *denials
+	// adverts are those of peers that were read before, by their text: every
+	// request that may leave this node asks for all of them.
+	adverts recent.Map[string, Advert]
 
 	// stopping is done when Run ends.
 	stopping context.Context
@@ -215,6 +219,7 @@ func New(cfg Config) *Agent {
 		cfg:     cfg,
 		log:     cfg.Logger,
 		denials: newDenials(cfg.Recorder, cfg.Logger),
+		adverts: recent.Map[string, Advert]{Half: 256}, // as many peers as few clusters have
 		running: map[string]*run{}, stopping: stopping, stop: stop,
 	}
 }

@@ -20,10 +20,9 @@ var (
 const maxLogged = 1 << 53
 
 // asked is what policy was asked about a request, as far as the log may hold it.
-func (a *Agent) asked(req *request) *audit.Asked {
-	query := a.query(req)
-	facts := query.Execution
-	out := &audit.Asked{CodeBytes: facts.CodeBytes, Via: query.Via, Tier: query.Node.Tier}
+func asked(req *request) *audit.Asked {
+	facts := req.query.Execution
+	out := &audit.Asked{CodeBytes: facts.CodeBytes, Via: req.query.Via, Tier: req.query.Node.Tier}
 	word := func(name, said string, known []string) string {
 		if said == "" || slices.Contains(known, said) {
 			return said

@@ -68,7 +68,7 @@ func (a *Agent) behalf(req *request) (*behalf, error) {
 // of which can only narrow: may the holder act for others, does the mandate
 // cover it, may the root.
 func (a *Agent) ask(ctx context.Context, req *request) (authz.Decision, error) {
-	query := a.query(req)
+	query := req.query
 	if req.behalf == nil {
 		return a.cfg.Policy.Decide(ctx, query)
 	}

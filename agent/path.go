@@ -32,6 +32,7 @@ type request struct {
 	task      string
 	mandate   *delegation // set when another node placed the request here
 
+	query    authz.Query    // what policy is asked, once it is
 	door     authz.Decision // the decision of the node that took the request in
 	decision authz.Decision // this node's
 	backend  string
@@ -197,6 +198,7 @@ func (a *Agent) known(req *request) (bool, error) {
 
 // decide asks policy, on verified facts only.
 func (a *Agent) decide(ctx context.Context, req *request) error {
+	req.query = a.query(req)
 	dec, err := a.ask(ctx, req)
 	if err != nil {
 		// No answer is a no; the cause is the operator's to see, not the caller's.
@@ -250,7 +252,7 @@ func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Repo
 	res, err := a.cfg.Runner.Run(ctx, req.backend, spec, func(ctx context.Context) error {
 		// INVARIANT: I1, nothing runs before its intent is durable on a quorum.
 		// The jail is complete by now; the code enters it only if this returns nil.
-		return a.intend(ctx, req, ev)
+		return a.intend(ctx, req, spec, ev)
 	})
 	if req.intent == nil {
 		return a.notRun(ctx, req, err)
@@ -278,7 +280,7 @@ func (a *Agent) execute(ctx context.Context, req *request, out Output) (a2a.Repo
 // intend commits the intent. Its key makes it at-most-once cluster-wide.
 //
 // INVARIANT: I8, at most one run per (issuer, jti, attempt).
-func (a *Agent) intend(ctx context.Context, req *request, ev *evidence) error {
+func (a *Agent) intend(ctx context.Context, req *request, spec sandbox.Spec, ev *evidence) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // nothing was proposed
 	}
@@ -286,7 +288,7 @@ func (a *Agent) intend(ctx context.Context, req *request, ev *evidence) error {
 	// up here would leave an intent without knowing that it stands.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.QuorumWait)
 	defer cancel()
-	entry := a.intentEntry(req, ev)
+	entry := a.intentEntry(req, spec, ev)
 	ack, err := a.cfg.Recorder.Record(ctx, entry)
 	if err == nil && ack.Existing {
 		err = a.ours(ctx, ack.Index, entry.ID)

@@ -180,11 +180,23 @@ type offer struct {
 func (a *Agent) offers(backend string, e a2a.Execution, least string) []offer {
 	var out []offer
 	for id, text := range a.cfg.Peers.Adverts() {
-		if ad, err := ParseAdvert(text); err == nil && ad.Offers(backend, e.Language, e.Needs(), least) && a.cfg.Directory.Member(id) {
+		if ad, err := a.advert(text); err == nil && ad.Offers(backend, e.Language, e.Needs(), least) && a.cfg.Directory.Member(id) {
 			out = append(out, offer{id, ad.load()})
 		}
 	}
 	return out
+}
+
+// advert reads a peer's advert, which nobody changes afterwards.
+func (a *Agent) advert(text []byte) (Advert, error) {
+	if ad, ok := a.adverts.Get(string(text)); ok {
+		return ad, nil
+	}
+	ad, err := ParseAdvert(text)
+	if err == nil {
+		a.adverts.Put(string(text), ad)
+	}
+	return ad, err
 }
 
 // choose picks up to n peers, each the less loaded of two drawn at random: the

@@ -36,10 +36,9 @@ func (a *Agent) entry(kind audit.Kind, req *request, body any) audit.Entry {
 	return e
 }
 
-func (a *Agent) intentEntry(req *request, ev *evidence) audit.Entry {
-	spec := a.spec(req, discard{})
+func (a *Agent) intentEntry(req *request, spec sandbox.Spec, ev *evidence) audit.Entry {
 	body := audit.IntentBody{
-		Asked:    a.asked(req),
+		Asked:    asked(req),
 		Language: req.exec.Language,
 		Sandbox:  req.backend,
 		Runtime:  a.runtimeOf(req),
@@ -97,7 +96,7 @@ func (a *Agent) abandonEntry(req *request) audit.Entry {
 }
 
 func (a *Agent) denialEntry(req *request) audit.Entry {
-	e := a.entry(audit.KindDenial, req, audit.DenialBody{Code: a2a.CodeDenied, Door: a.cfg.Key.ID(), Asked: a.asked(req)})
+	e := a.entry(audit.KindDenial, req, audit.DenialBody{Code: a2a.CodeDenied, Door: a.cfg.Key.ID(), Asked: asked(req)})
 	e.Decision = decisionRecord(req.decision, a.cfg.Key.ID())
 	return e
 }

@@ -113,10 +113,26 @@ func MarshalBody(body any) (json.RawMessage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: body: %w", ErrInvalid, err)
 	}
+	if strictBody(kindOf(body), text) {
+		return text, nil // is canonical already
+	}
 	if err := checkNumbers(text); err != nil {
 		return nil, err
 	}
 	return canonical(text)
+}
+
+// kindOf is a kind whose body has that type, "" if the short cut knows none.
+func kindOf(body any) Kind {
+	switch body.(type) {
+	case IntentBody:
+		return KindIntent
+	case OutcomeBody:
+		return KindOutcome
+	case DenialBody:
+		return KindDenial
+	}
+	return ""
 }
 
 // DecodeBody reads a body strictly into a typed struct: no unknown or repeated
