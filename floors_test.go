@@ -61,7 +61,7 @@ var floors = map[string]string{
 	"consensus/consensustest": "consensus identity",
 
 	// 2
-	"identity":            "",
+	"identity":            "internal/recent",
 	"sandbox/process":     "sandbox sandbox/egress sandbox/jail sandbox/jail/wire sandbox/runtime",
 	"sandbox/restricted":  "sandbox sandbox/jail sandbox/worker",
 	"sandbox/wasm":        "sandbox sandbox/jail sandbox/runtime sandbox/worker sandbox/worker/protocol",
@@ -101,6 +101,7 @@ var never = map[string]string{
 // homes says where a foreign library may be imported; what it exports stays
 // there. Tests may use any.
 var homes = map[string]string{
+	"filippo.io/edwards25519":              "identity",
 	"github.com/hashicorp/raft":            "consensus",
 	"go.etcd.io/bbolt":                     "audit consensus a2a/taskstore",
 	"github.com/libp2p":                    "mesh",

@@ -97,8 +97,8 @@ func (id ID) Verify(domain string, msg, sig []byte) bool {
 // VerifyRaw reports whether sig is the holder's bare Ed25519 signature of msg,
 // for formats with a framing of their own (JWS, C2SP notes).
 func (id ID) VerifyRaw(msg, sig []byte) bool {
-	pub, err := id.PublicKey()
-	return err == nil && len(sig) == ed25519.SignatureSize && ed25519.Verify(pub, msg, sig)
+	v := verifierOf(id)
+	return v != nil && v.verify(msg, sig)
 }
 
 func decode(s, textPrefix string, prefix []byte) (ed25519.PublicKey, error) {
