@@ -28,7 +28,7 @@ import (
 const (
 	indexFile      = "index.db"
 	indexStateFile = "index.json"
-	indexVersion   = 1 // of the terms, too: another one makes the index anew
+	indexVersion   = 2 // of the terms, too: another one makes the index anew
 	indexLinger    = 200 * time.Millisecond
 	indexAtOnce    = 4096     // entries in one transaction
 	indexQueue     = 16 << 10 // entries kept in memory for it; beyond, it reads the log
@@ -369,7 +369,7 @@ func (x *index) add(entries []indexable) error {
 	if x.doubted.Swap(false) {
 		return errIndexDamaged
 	}
-	fresh := newPostings{sets: make(map[string]*set), zones: make(map[uint64]times)}
+	fresh := newPostings{sets: make(map[posting]*set), zones: make(map[uint64]times)}
 	for _, one := range entries {
 		if err := fresh.add(one); err != nil {
 			return fmt.Errorf("entry %d: %w", one.index, err)
@@ -395,9 +395,10 @@ func (x *index) add(entries []indexable) error {
 }
 
 // find returns the entries of the nearest block that may match f, at or behind
-// the entry at, in the direction of f, and where to go on. ok reports whether
-// the index could be asked: from at on it covers the log, or back from it.
-func (x *index) find(ctx context.Context, f Filter, at uint64) (hits []uint64, next uint64, more, ok bool, err error) {
+// the entry at, in the direction of f, and where to go on. groups are those of f.
+// ok reports whether the index could be asked: from at on it covers the log, or
+// back from it.
+func (x *index) find(ctx context.Context, f Filter, groups []group, at uint64) (hits []uint64, next uint64, more, ok bool, err error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if x.db == nil || at >= x.mark || x.doubted.Load() {
@@ -408,7 +409,7 @@ func (x *index) find(ctx context.Context, f Filter, at uint64) (hits []uint64, n
 		return x.db.View(func(tx *bbolt.Tx) error {
 			s := finder{
 				cursor: tx.Bucket(bucketPostings).Cursor(), zones: tx.Bucket(bucketZones),
-				groups: f.terms(), times: f.times(), newest: f.Newest,
+				groups: groups, times: f.times(), newest: f.Newest,
 			}
 			for block := int64(at >> blockBits); block >= 0 && block <= last; {
 				if err := ctx.Err(); err != nil {

@@ -31,11 +31,22 @@ func fillMixed(tb testing.TB, l *audittest.Log, n int) {
 				e = audittest.Intent(tb, key.ID(), fmt.Sprint("run", done))
 				e.Decision.Policy = fmt.Sprintf("%064d", done%5)
 			} else {
+				if done%1000 == 1 {
+					task = "spread"
+				}
 				e.Task, e.Decision = task, &audit.Decision{Policy: fmt.Sprintf("%064d", done%7)}
 			}
 			e.Actor = fmt.Sprint("agent:", rnd.IntN(4))
 			if done%1500 == 0 {
 				e.Actor, e.OnBehalf = "agent:rare", fmt.Sprint("user:", done)
+			}
+			if done%4000 == 2 {
+				e.Kind, e.Task, e.Decision = audit.KindErasure, "", nil
+				body, err := audit.MarshalBody(audit.ErasureBody{Reason: audit.ErasedByAge, Tasks: []string{"spread", "task2000"}})
+				if err != nil {
+					tb.Fatal(err)
+				}
+				e.Body = body
 			}
 			at := begin.Add(time.Duration(done)*time.Second + time.Duration(rnd.IntN(120)-60)*time.Second)
 			e.V, e.Author, e.ID, e.Time = audit.EntryVersion, key.ID(), fmt.Sprintf("%032x", done), audit.FormatTime(at)
@@ -97,6 +108,9 @@ func TestIndexFindsWhatTheLogHolds(t *testing.T) {
 		{Resource: "language:starlark", Actor: "agent:rare"},
 		{Resource: "task:run4000"},
 		{Resource: "task2000"},
+		{Resource: "task:spread"},
+		{Resource: "spread", Actor: "agent:1"},
+		{Resource: "task:nothing"},
 		{Since: at(4000), Until: at(4100)},
 		{Since: at(8990)},
 		{Until: at(30), Decision: "deny"},
@@ -146,7 +160,7 @@ func TestIndexInDoubtIsMadeAnew(t *testing.T) {
 		},
 		"power loss": func(t *testing.T, dir string) {
 			name := filepath.Join(dir, "index.json")
-			if err := os.WriteFile(name, []byte(`{"v":1,"origin":"other","boot":"x","file":"y","clean":false}`), 0o600); err != nil {
+			if err := os.WriteFile(name, []byte(`{"v":2,"origin":"other","boot":"x","file":"y","clean":false}`), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/fnv"
+	"maps"
 	"math"
 	"math/bits"
 	"slices"
@@ -45,9 +46,11 @@ func termOf(sort byte, name string) (t term) {
 	return t
 }
 
-// terms are all that a filter can find the entry by, but for time and task.
+// terms are all that a filter can find the entry by, but for time and its task,
+// which bucketTasks of the log knows: as good as every entry has another one.
 func (e Entry) terms() []term {
-	out := []term{termOf(byKind, string(e.Kind))}
+	out := make([]term, 0, 16)
+	out = append(out, termOf(byKind, string(e.Kind)))
 	add := func(sort byte, name string) {
 		if name != "" {
 			out = append(out, termOf(sort, name))
@@ -63,7 +66,10 @@ func (e Entry) terms() []term {
 		add(byPolicy, digest)
 	}
 	for _, r := range e.Resources() {
-		_, name, _ := strings.Cut(r, ":")
+		sort, name, _ := strings.Cut(r, ":")
+		if sort == sortTask && name == e.Task {
+			continue
+		}
 		add(byResource, r)
 		add(byResource, name)
 	}
@@ -77,27 +83,39 @@ func decisionWord(allow bool) string {
 	return "deny"
 }
 
-// terms are what an entry must have to match: one of each group.
-func (f Filter) terms() [][]term {
-	var out [][]term
+// group is what an entry must have one of to match.
+type group struct {
+	terms []term
+	at    []uint64 // entries that have it beside those found by a term, in order
+}
+
+// groups are those of a filter. task gives the indexes of a task's entries.
+func (f Filter) groups(task func(string) ([]uint64, error)) ([]group, error) {
+	var out []group
 	one := func(sort byte, name string) {
 		if name != "" {
-			out = append(out, []term{termOf(sort, name)})
+			out = append(out, group{terms: []term{termOf(sort, name)}})
 		}
 	}
 	one(byActor, f.Actor)
 	one(byBehalf, f.OnBehalf)
 	one(byDecision, f.Decision)
 	one(byPolicy, f.Policy)
-	one(byResource, f.Resource)
+	if f.Resource != "" {
+		at, err := task(strings.TrimPrefix(f.Resource, sortTask+":"))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, group{[]term{termOf(byResource, f.Resource)}, at})
+	}
 	var kinds []term
 	for _, k := range f.Kinds {
 		kinds = append(kinds, termOf(byKind, string(k)))
 	}
 	if kinds != nil {
-		out = append(out, kinds)
+		out = append(out, group{terms: kinds})
 	}
-	return out
+	return out, nil
 }
 
 // times is a range of times in Unix milliseconds, both inclusive.
@@ -193,11 +211,18 @@ func decodeSet(raw []byte) (s set, ok bool) {
 	return s, true
 }
 
-func postingKey(t term, block uint64) []byte { return append(t[:], key64(block)...) }
+// posting is a term in a block.
+type posting [termBytes + 8]byte
+
+func postingOf(t term, block uint64) (p posting) {
+	copy(p[:], t[:])
+	binary.BigEndian.PutUint64(p[termBytes:], block)
+	return p
+}
 
 // newPostings collects what a run of entries adds to the index.
 type newPostings struct {
-	sets  map[string]*set  // by posting key
+	sets  map[posting]*set
 	zones map[uint64]times // by block
 }
 
@@ -213,30 +238,28 @@ func (n *newPostings) add(one indexable) error {
 	}
 	n.zones[block] = times{min(zone.from, ms), max(zone.until, ms)}
 	for _, t := range one.entry.terms() {
-		key := string(postingKey(t, block))
-		if n.sets[key] == nil {
-			n.sets[key] = new(set)
+		key := postingOf(t, block)
+		here := n.sets[key]
+		if here == nil {
+			here = new(set)
+			n.sets[key] = here
 		}
-		n.sets[key].add(offset)
+		here.add(offset)
 	}
 	return nil
 }
 
 // write merges the postings into the buckets, in the order of keys.
 func (n *newPostings) write(postings, zones *bbolt.Bucket) error {
-	keys := make([]string, 0, len(n.sets))
-	for key := range n.sets {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
+	keys := slices.SortedFunc(maps.Keys(n.sets), func(a, b posting) int { return bytes.Compare(a[:], b[:]) })
 	for _, key := range keys {
 		s := n.sets[key]
-		old, ok := decodeSet(postings.Get([]byte(key)))
+		old, ok := decodeSet(postings.Get(key[:]))
 		if !ok {
 			return errIndexDamaged
 		}
 		s.union(&old)
-		if err := postings.Put([]byte(key), s.encode()); err != nil {
+		if err := postings.Put(key[:], s.encode()); err != nil {
 			return err
 		}
 	}
@@ -268,7 +291,7 @@ func decodeZone(raw []byte) (times, bool) {
 type finder struct {
 	cursor *bbolt.Cursor // of the postings
 	zones  *bbolt.Bucket
-	groups [][]term
+	groups []group
 	times  times
 	newest bool
 }
@@ -296,7 +319,14 @@ func (s *finder) block(block int64) (found set, any bool, next int64, err error)
 		if !s.newest {
 			nearest = math.MaxInt64
 		}
-		for _, t := range group {
+		elsewhere := func(at int64) {
+			if s.newest {
+				nearest = max(nearest, at)
+			} else {
+				nearest = min(nearest, at)
+			}
+		}
+		for _, t := range group.terms {
 			at, raw := s.seek(t, block)
 			switch {
 			case raw == nil:
@@ -307,11 +337,21 @@ func (s *finder) block(block int64) (found set, any bool, next int64, err error)
 				}
 				here.union(&one)
 				in = true
-			case s.newest:
-				nearest = max(nearest, at)
 			default:
-				nearest = min(nearest, at)
+				elsewhere(at)
 			}
+		}
+		from, _ := slices.BinarySearch(group.at, uint64(block)<<blockBits)
+		until, _ := slices.BinarySearch(group.at, uint64(block+1)<<blockBits)
+		for _, index := range group.at[from:until] {
+			here.add(uint16(index % blockSize))
+			in = true
+		}
+		switch {
+		case s.newest && from > 0:
+			elsewhere(int64(group.at[from-1] >> blockBits))
+		case !s.newest && until < len(group.at):
+			elsewhere(int64(group.at[until] >> blockBits))
 		}
 		if !in {
 			return set{}, false, nearest, nil
@@ -325,8 +365,9 @@ func (s *finder) block(block int64) (found set, any bool, next int64, err error)
 
 // seek finds the term's nearest block that is not behind the given one.
 func (s *finder) seek(t term, block int64) (at int64, raw []byte) {
-	key, raw := s.cursor.Seek(postingKey(t, uint64(block)))
-	if s.newest && !bytes.Equal(key, postingKey(t, uint64(block))) {
+	want := postingOf(t, uint64(block))
+	key, raw := s.cursor.Seek(want[:])
+	if s.newest && !bytes.Equal(key, want[:]) {
 		if key == nil {
 			key, raw = s.cursor.Last()
 		} else {

@@ -71,9 +71,13 @@ func (s *Store) query(ctx context.Context, f Filter) (Page, error) {
 	if f.Task != "" {
 		return s.queryTask(f, at, page)
 	}
+	groups, err := f.groups(s.taskIndexes)
+	if err != nil {
+		return Page{}, err
+	}
 	for more := true; more; {
 		var entries []Indexed
-		entries, at, more, err = s.candidates(ctx, f, at, page.Size)
+		entries, at, more, err = s.candidates(ctx, f, groups, at, page.Size)
 		if err != nil {
 			return Page{}, err
 		}
@@ -87,13 +91,14 @@ func (s *Store) query(ctx context.Context, f Filter) (Page, error) {
 }
 
 // candidates reads the next entries that may match, in the direction of f, from
-// the entry at on, and says where to go on.
-func (s *Store) candidates(ctx context.Context, f Filter, at, size uint64) (entries []Indexed, next uint64, more bool, err error) {
+// the entry at on, and says where to go on. groups are those of f.
+func (s *Store) candidates(ctx context.Context, f Filter, groups []group, at, size uint64) (entries []Indexed, next uint64, more bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, 0, false, err
 	}
-	if f.selects() {
-		hits, next, more, ok, err := s.index.find(ctx, f, at)
+	// The index can narrow the filter down.
+	if len(groups) > 0 || !f.Since.IsZero() || !f.Until.IsZero() {
+		hits, next, more, ok, err := s.index.find(ctx, f, groups, at)
 		if err != nil {
 			return nil, 0, false, err
 		}
@@ -138,47 +143,46 @@ func (s *Store) pick(indexes []uint64, size uint64) (out []Indexed, err error) {
 	return out, err
 }
 
-// selects reports whether the index can narrow the filter down.
-func (f Filter) selects() bool {
-	return len(f.terms()) > 0 || !f.Since.IsZero() || !f.Until.IsZero()
-}
-
 // queryTask reads only the entries of one task.
 func (s *Store) queryTask(f Filter, at uint64, page Page) (Page, error) {
-	var entries []Indexed
-	err := s.viewDurable(func(tx *bbolt.Tx) error {
-		prefix := append([]byte(f.Task), 0)
-		c := tx.Bucket(bucketTasks).Cursor()
-		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-			if len(k) != len(prefix)+4+1+8 {
-				continue
-			}
-			one, err := readEntry(tx, binary.BigEndian.Uint64(k[len(k)-8:]))
-			if err != nil {
-				return err
-			}
-			entries = append(entries, one)
-		}
-		return nil
-	})
+	indexes, err := s.taskIndexes(f.Task)
 	if err != nil {
 		return Page{}, err
 	}
-	slices.SortFunc(entries, func(a, b Indexed) int {
-		if f.Newest {
-			a, b = b, a
-		}
-		return int(int64(a.Index) - int64(b.Index))
+	if f.Newest {
+		slices.Reverse(indexes)
+	}
+	indexes = slices.DeleteFunc(indexes, func(i uint64) bool {
+		return i >= page.Size || f.Newest && i > at || !f.Newest && i < at
 	})
-	for _, one := range entries {
-		if one.Index >= page.Size || f.Newest && one.Index > at || !f.Newest && one.Index < at {
-			continue
+	for chunk := range slices.Chunk(indexes, scanStep) {
+		entries, err := s.pick(chunk, page.Size)
+		if err != nil {
+			return Page{}, err
 		}
-		if page.add(f, one) {
-			return page, nil
+		for _, one := range entries {
+			if page.add(f, one) {
+				return page, nil
+			}
 		}
 	}
 	return page, nil
+}
+
+// taskIndexes are the indexes of a task's durable entries, in order.
+func (s *Store) taskIndexes(task string) (out []uint64, err error) {
+	err = s.viewDurable(func(tx *bbolt.Tx) error {
+		prefix := append([]byte(task), 0)
+		c := tx.Bucket(bucketTasks).Cursor()
+		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+			if len(k) == len(prefix)+4+1+8 {
+				out = append(out, binary.BigEndian.Uint64(k[len(k)-8:]))
+			}
+		}
+		return nil
+	})
+	slices.Sort(out)
+	return out, err
 }
 
 // add takes a matching entry and reports whether the page was full before it.

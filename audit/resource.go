@@ -8,6 +8,9 @@ import (
 	"github.com/agenticraft/node/identity"
 )
 
+// sortTask is the sort of the resource that an entry's task is.
+const sortTask = "task"
+
 // Resources are what the entry is about, each as "sort:name": the language,
 // sandbox, runtime, node and mandate of an execution, the member, agent, key,
 // role, tenant or policy that was changed, the rule of an alert. An entry whose
@@ -20,11 +23,10 @@ func (e Entry) Resources() []string {
 		}
 	}
 	node := func(id identity.ID) { add("node", string(id)) }
-	add("task", e.Task)
+	add(sortTask, e.Task)
 	switch e.Kind {
 	case KindIntent:
-		var b IntentBody
-		if json.Unmarshal(e.Body, &b) == nil {
+		if b, ok := e.intentAsRead(); ok {
 			add("language", b.Language)
 			add("sandbox", b.Sandbox)
 			add("runtime", b.Runtime)
@@ -41,13 +43,21 @@ func (e Entry) Resources() []string {
 		if json.Unmarshal(e.Body, &b) == nil {
 			node(e.Author)
 			for _, task := range b.Tasks {
-				add("task", task)
+				add(sortTask, task)
 			}
 		}
 	default:
 		e.changed(add)
 	}
 	return out
+}
+
+// intentAsRead is the body of an intent that may be of a later version.
+func (e Entry) intentAsRead() (b IntentBody, ok bool) {
+	if b, ok = strictIntent(e.Body); ok {
+		return b, true
+	}
+	return b, json.Unmarshal(e.Body, &b) == nil
 }
 
 // changed tells what kinds whose bodies are other packages' are about.
@@ -61,6 +71,12 @@ func (e Entry) changed(add func(sort, name string)) {
 		Door      string `json:"door"`
 		Node      string `json:"node"`
 		Rule      string `json:"rule"`
+	}
+	if e.Kind == KindDenial {
+		if denial, ok := strictDenial(e.Body); ok {
+			add("node", string(denial.Door))
+			return
+		}
 	}
 	if json.Unmarshal(e.Body, &b) != nil {
 		return
@@ -110,23 +126,18 @@ func (e Entry) policies() []string {
 	if e.Decision != nil && e.Decision.Policy != "" {
 		out = append(out, e.Decision.Policy)
 	}
-	if e.Kind != KindIntent && e.Kind != KindPolicy {
-		return out
-	}
-	var b struct {
-		Digest string `json:"digest"`
-		Door   struct {
-			Policy string `json:"policy"`
-		} `json:"door_decision"`
-	}
-	if json.Unmarshal(e.Body, &b) != nil {
-		return out
-	}
-	if b.Door.Policy != "" {
-		out = append(out, b.Door.Policy)
-	}
-	if e.Kind == KindPolicy && b.Digest != "" {
-		out = append(out, b.Digest)
+	switch e.Kind {
+	case KindIntent:
+		if b, ok := e.intentAsRead(); ok && b.DoorDecision != nil && b.DoorDecision.Policy != "" {
+			out = append(out, b.DoorDecision.Policy)
+		}
+	case KindPolicy:
+		var b struct {
+			Digest string `json:"digest"`
+		}
+		if json.Unmarshal(e.Body, &b) == nil && b.Digest != "" {
+			out = append(out, b.Digest)
+		}
 	}
 	return out
 }
