@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/internal/recent"
 )
 
 // IntentBody is what an intent says beyond the entry's own fields.
@@ -316,9 +317,21 @@ func (b GapBody) check() bool {
 	return b.Code != "" && plain(b.Code, maxName) && b.Count > 0 && exact(int64(b.Count)) && from == nil && until == nil
 }
 
+// wellFormed are IDs that were parsed lately: a log names the same few nodes
+// over and over, and parsing one costs as much as the rest of an entry.
+var wellFormed = recent.Map[identity.ID, struct{}]{Half: 1024}
+
+// named reports whether id is the ID of a key.
 func named(id identity.ID) bool {
-	_, err := identity.ParseID(string(id))
-	return err == nil
+	if _, ok := wellFormed.Get(id); ok {
+		return true
+	}
+	parsed, err := identity.ParseID(string(id))
+	if err != nil {
+		return false
+	}
+	wellFormed.Put(parsed, struct{}{}) // a text of its own, not a part of a larger one
+	return true
 }
 
 // exact reports whether canonical JSON, whose numbers are floats, keeps n.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/recent"
@@ -101,6 +102,7 @@ func decodeBatch(cmd []byte) (batch, error) {
 	}
 	b := batch{Attestation: Attestation{Author: identity.ID(r.text(maxName))}}
 	count := r.uvarint(MaxBatch)
+	b.leaves, b.Hashes = make([][]byte, 0, count), make([]Hash, 0, count)
 	for range count {
 		leaf := r.text(MaxLeaf)
 		var h Hash
@@ -116,7 +118,7 @@ func decodeBatch(cmd []byte) (batch, error) {
 	if !r.done() || count == 0 {
 		return batch{}, fmt.Errorf("%w: malformed command", ErrInvalid)
 	}
-	if _, err := identity.ParseID(string(b.Author)); err != nil {
+	if !named(b.Author) {
 		return batch{}, fmt.Errorf("%w: command author", ErrInvalid)
 	}
 	return b, nil
@@ -126,18 +128,22 @@ func decodeBatch(cmd []byte) (batch, error) {
 // keeper must stop at it: others may have applied it.
 var errVersion = fmt.Errorf("%w: unknown version", ErrInvalid)
 
-// attested remembers attestations that hold for a log, which they do for ever. A
-// leader verifies each command before it proposes it, and again as it applies
-// it: the second time it only looks.
+// attested remembers which attestations hold for a log, and which do not: both
+// for ever. Whoever asks about one that is being verified waits for the answer.
 type attested struct {
 	origin string
-	known  recent.Map[Hash, struct{}]
+	known  recent.Map[Hash, *verdict]
+}
+
+type verdict struct {
+	once  sync.Once
+	holds bool
 }
 
 const attestedHalf = 1024
 
 func newAttested(origin string) *attested {
-	return &attested{origin: origin, known: recent.Map[Hash, struct{}]{Half: attestedHalf}}
+	return &attested{origin: origin, known: recent.Map[Hash, *verdict]{Half: attestedHalf}}
 }
 
 func (k *attested) verify(a Attestation) bool {
@@ -148,32 +154,37 @@ func (k *attested) verify(a Attestation) bool {
 		text = append(text, h[:]...)
 	}
 	key := Hash(sha256.Sum256(text))
-	if _, ok := k.known.Get(key); ok {
-		return true
+	v, ok := k.known.Get(key)
+	if !ok {
+		v = new(verdict)
+		k.known.Put(key, v)
 	}
-	if !a.Verify(k.origin) {
-		return false
-	}
-	k.known.Put(key, struct{}{})
-	return true
+	v.once.Do(func() { v.holds = a.Verify(k.origin) })
+	return v.holds
 }
 
 // Check reports whether every keeper of this version could apply cmd; see
-// [CheckCommand].
-func (s *Store) Check(cmd []byte) error { return checkCommand(s.attested, cmd) }
+// [CheckCommand]. It does not wait for the signature, which it has verified
+// while the command is on its way: Apply refuses a command without it, the same
+// on every keeper.
+func (s *Store) Check(cmd []byte) error {
+	b, err := decodeBatch(cmd)
+	if err == nil {
+		go s.attested.verify(b.Attestation) // touches nothing but its own memory
+	}
+	return err
+}
 
-// CheckCommand reports whether every keeper of this version could apply cmd:
-// a known version, well formed, signed by its author for the log named origin.
-// A leader calls it before it puts a command into its raft log, because a
-// command of an unknown version stops every keeper.
-func CheckCommand(origin string, cmd []byte) error { return checkCommand(newAttested(origin), cmd) }
-
-func checkCommand(known *attested, cmd []byte) error {
+// CheckCommand reports whether every keeper of this version could apply cmd, a
+// known version and well formed, and would not refuse it for its signature, by
+// its author for the log named origin. A command of an unknown version stops
+// every keeper: a leader calls [Store.Check] before it puts one into raft's log.
+func CheckCommand(origin string, cmd []byte) error {
 	b, err := decodeBatch(cmd)
 	if err != nil {
 		return err
 	}
-	if !known.verify(b.Attestation) {
+	if !b.Verify(origin) {
 		return fmt.Errorf("%w: command signature", ErrInvalid)
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 // only below the durable index, and after a crash raft applies again whatever
 // lies above that index, which is in the same transaction as the entries.
 const (
-	defaultLinger = 50 * time.Millisecond
+	defaultLinger = 200 * time.Millisecond
 	maxOpenCmds   = 4096    // commands after which Apply commits by itself
 	maxOpenBytes  = 4 << 20 // of commands, likewise
 	stallRetry    = 250 * time.Millisecond

@@ -254,10 +254,8 @@ func (e Entry) check() (body any, err error) {
 	if e.Author == "" && e.Kind != KindGenesis {
 		return fail("author is missing")
 	}
-	if e.Author != "" {
-		if _, err := identity.ParseID(string(e.Author)); err != nil {
-			return fail("author is malformed")
-		}
+	if e.Author != "" && !named(e.Author) {
+		return fail("author is malformed")
 	}
 	if !plain(e.Actor, maxName) || !plain(e.OnBehalf, maxName) || !plain(e.Tenant, maxName) {
 		return fail("actor, on_behalf or tenant is malformed")
@@ -309,11 +307,7 @@ func (d *Decision) check() error {
 	for _, r := range d.Reasons {
 		ok = ok && r != "" && plain(r, maxName)
 	}
-	if ok && d.Node != "" {
-		_, err := identity.ParseID(string(d.Node))
-		ok = err == nil
-	}
-	if !ok {
+	if !ok || d.Node != "" && !named(d.Node) {
 		return fmt.Errorf("%w: entry: decision is malformed", ErrInvalid)
 	}
 	return nil

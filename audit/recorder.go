@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ type RecorderConfig struct {
 }
 
 const (
-	lanes     = 4 // proposals of one recorder under way at once
+	lanes     = 2 // proposals of one recorder under way at once: more make smaller ones
 	firstWait = 10 * time.Millisecond
 	longWait  = 250 * time.Millisecond
 )
@@ -49,7 +50,9 @@ type Recorder struct {
 	log *slog.Logger
 
 	mu      sync.Mutex // guards the fields below
+	waits   sync.Cond  // of mu: the queue is not empty, or closed is set
 	queue   []*record
+	idle    int // lanes that wait for something to do
 	running int // lanes
 	closed  bool
 
@@ -83,6 +86,7 @@ type Ack struct {
 // NewRecorder makes a recorder. Close it before what it proposes through.
 func NewRecorder(cfg RecorderConfig) *Recorder {
 	r := &Recorder{cfg: cfg, log: cfg.Log}
+	r.waits.L = &r.mu
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -134,6 +138,7 @@ func (r *Recorder) Record(ctx context.Context, e Entry) (Ack, error) {
 func (r *Recorder) Close() error {
 	r.mu.Lock()
 	r.closed = true
+	r.waits.Broadcast()
 	r.mu.Unlock()
 	r.halt()
 	r.lanes.Wait()
@@ -151,7 +156,7 @@ func newID(now time.Time) string {
 	return hex.EncodeToString(id[:])
 }
 
-// enqueue hands rec to a lane, a new one if there may be more.
+// enqueue hands rec to a lane, a new one if all are busy and there may be more.
 func (r *Recorder) enqueue(rec *record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -159,33 +164,47 @@ func (r *Recorder) enqueue(rec *record) error {
 		return ErrClosed
 	}
 	r.queue = append(r.queue, rec)
-	if r.running < lanes {
+	switch {
+	case r.idle > 0:
+		r.waits.Signal()
+	case r.running < lanes:
 		r.running++
 		r.lanes.Go(r.lane)
 	}
 	return nil
 }
 
-// lane takes batches from the queue until it is empty.
+// lane commits batches from the queue until the recorder is closed and the
+// queue is empty. It goes on as the same goroutine, whose stack has grown to
+// what a signature needs.
 func (r *Recorder) lane() {
-	for {
-		batch := r.take()
-		if batch == nil {
-			return
+	for r.ready() {
+		// Whoever was answered just now, or runs at this moment, comes along: no
+		// time passes but what others use.
+		runtime.Gosched()
+		if batch := r.take(); len(batch) > 0 {
+			r.commit(batch)
 		}
-		r.commit(batch)
 	}
 }
 
-// take removes the next batch from the queue, or ends the lane.
+// ready waits for something in the queue.
+func (r *Recorder) ready() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.queue) == 0 && !r.closed {
+		r.idle++
+		r.waits.Wait()
+		r.idle--
+	}
+	return len(r.queue) > 0
+}
+
+// take removes the next batch from the queue; it is empty if another lane was
+// faster.
 func (r *Recorder) take() []*record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.queue) == 0 {
-		r.running--
-		r.queue = nil
-		return nil
-	}
 	n, size := 0, batchHead
 	for n < len(r.queue) && n < MaxBatch {
 		if size += leafHead + len(r.queue[n].leaf); size > MaxCommand {
@@ -194,7 +213,9 @@ func (r *Recorder) take() []*record {
 		n++
 	}
 	batch := r.queue[:n:n]
-	r.queue = r.queue[n:]
+	if r.queue = r.queue[n:]; len(r.queue) == 0 {
+		r.queue = nil
+	}
 	return batch
 }
 

@@ -121,11 +121,11 @@ func TestRecorderBatches(t *testing.T) {
 			seen[ack.Index] = true
 		})
 		// One entry to each lane first, then all the others.
-		for end := deadline(t); i < 4 && proposing() <= i && end.Err() == nil; {
+		for end := deadline(t); i < 2 && proposing() <= i && end.Err() == nil; {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	for end := deadline(t); r.Queued() < writers-4 && end.Err() == nil; {
+	for end := deadline(t); r.Queued() < writers-2 && end.Err() == nil; {
 		time.Sleep(time.Millisecond)
 	}
 	close(gate)
