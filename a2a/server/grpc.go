@@ -29,6 +29,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	rpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -40,9 +41,10 @@ type GRPCConfig struct {
 	Handler a2asrv.RequestHandler // required; a *Handler
 	// Authenticate proves whom a credential names; nobody is no error. Required.
 	Authenticate func(ctx context.Context, shown Credential) (Caller, error)
-	TLS          *tls.Config  // of a port of its own; nil: none
-	MaxBody      int          // bytes of a request; default [a2a.MaxRequestBytes]
-	Log          *slog.Logger // default: none
+	TLS          *tls.Config   // of a port of its own; nil: none
+	MaxBody      int           // bytes of a request; default [a2a.MaxRequestBytes]
+	ReadTimeout  time.Duration // for a whole request, at a port of its own; default 30 s
+	Log          *slog.Logger  // default: none
 }
 
 // GRPC is the A2A gRPC binding: the SDK's codec, and around it the checks that
@@ -70,6 +72,9 @@ func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
 	if cfg.MaxBody == 0 {
 		cfg.MaxBody = a2a.MaxRequestBytes
 	}
+	if cfg.ReadTimeout == 0 {
+		cfg.ReadTimeout = defaultRead
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -87,6 +92,7 @@ func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: grpcIdle, Time: grpcPing}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcPing / 3, PermitWithoutStream: true}),
 		grpc.ForceServerCodecV2(reading{encoding.GetCodecV2(protocodec.Name)}),
+		grpc.InTapHandle(g.expect),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
@@ -125,7 +131,25 @@ func (g *GRPC) Close() error {
 	return nil
 }
 
+// expect gives a request's message its deadline: gRPC itself would wait for the
+// rest of one as long as the connection lives. A server that only lends us its
+// requests has a deadline of its own.
+func (g *GRPC) expect(ctx context.Context, _ *tap.Info) (context.Context, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	overdue := time.AfterFunc(g.cfg.ReadTimeout, cancel)
+	context.AfterFunc(ctx, func() { overdue.Stop() })
+	return context.WithValue(ctx, overdueKey, overdue), nil
+}
+
+// arrived ends the wait for a request's message.
+func arrived(ctx context.Context) {
+	if overdue, ok := ctx.Value(overdueKey).(*time.Timer); ok {
+		overdue.Stop()
+	}
+}
+
 func (g *GRPC) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	arrived(ctx)
 	ctx, err := g.admit(ctx)
 	if err != nil {
 		return nil, err
@@ -156,6 +180,7 @@ func (a admitted) RecvMsg(m any) error {
 	if err := a.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
+	arrived(a.ctx)
 	if err := checkMessage(m); err != nil {
 		return grpcError(err, codes.OK)
 	}

@@ -12,6 +12,7 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	a2agrpc "github.com/a2aproject/a2a-go/v2/a2agrpc/v1"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1/pbconv"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -23,9 +24,9 @@ import (
 	"github.com/agenticraft/node/a2a/server"
 )
 
-func newGRPC(t testing.TB, w *house) *server.GRPC {
+func newGRPC(t testing.TB, w *house, read time.Duration) *server.GRPC {
 	t.Helper()
-	g, err := server.NewGRPC(server.GRPCConfig{Handler: w.Handler, MaxBody: 1 << 20, Authenticate: func(_ context.Context, shown server.Credential) (server.Caller, error) {
+	g, err := server.NewGRPC(server.GRPCConfig{Handler: w.Handler, MaxBody: 1 << 20, ReadTimeout: read, Authenticate: func(_ context.Context, shown server.Credential) (server.Caller, error) {
 		if shown.Source != "127.0.0.1" {
 			t.Errorf("source = %q", shown.Source)
 		}
@@ -41,9 +42,11 @@ func newGRPC(t testing.TB, w *house) *server.GRPC {
 }
 
 // openGRPC serves the house's handler on a port of its own.
-func openGRPC(t testing.TB, w *house) string {
+func openGRPC(t testing.TB, w *house) string { return openGRPCWith(t, w, 0) }
+
+func openGRPCWith(t testing.TB, w *house, read time.Duration) string {
 	t.Helper()
-	g := newGRPC(t, w)
+	g := newGRPC(t, w, read)
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +66,7 @@ func openGRPC(t testing.TB, w *house) string {
 // openShared serves it on an HTTP server's port, in clear HTTP/2.
 func openShared(t testing.TB, w *house) string {
 	t.Helper()
-	g := newGRPC(t, w)
+	g := newGRPC(t, w, 0)
 	s := httptest.NewUnstartedServer(g)
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
@@ -153,6 +156,57 @@ func TestGRPCErrorsHaveStatusAndErrorInfo(t *testing.T) {
 					t.Errorf("detail = %v", d)
 				}
 			})
+		}
+	}
+}
+
+// Whoever opens a request and does not say it is given up on, at a port of its own
+// too. Whoever said it may wait for its answer longer than that.
+func TestGRPCRequestsArriveInTime(t *testing.T) {
+	goOn := make(chan struct{})
+	w := open(t, &fakePath{run: func(ctx context.Context, e a2a.Execution, out server.Updates) a2a.Report {
+		<-goOn
+		return hello(ctx, e, out)
+	}})
+	conn, err := grpc.NewClient(openGRPCWith(t, w, time.Second), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ctx = metadata.AppendToOutgoingContext(ctx, "a2a-version", "1.0", "authorization", "Bearer someone")
+	signed, err := a2a.Sign(newKey(t), request(t), a2a.SignOptions{Audience: a2a.Audience(cluster)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := pbconv.ToProtoSendMessageRequest(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patient, err := a2apb.NewA2AServiceClient(conn).SendStreamingMessage(ctx, said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mute := map[string]grpc.ClientStream{"GetTask": nil, "SendStreamingMessage": nil}
+	for method := range mute {
+		if mute[method], err = conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/lf.a2a.v1.A2AService/"+method); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for method, s := range mute {
+		if err := s.RecvMsg(new(a2apb.Task)); err == nil || ctx.Err() != nil {
+			t.Errorf("%s without a message: %v", method, err)
+		}
+	}
+	close(goOn)
+	for {
+		e, err := patient.Recv()
+		if err != nil {
+			t.Fatalf("a stream of a request that came: %v", err)
+		}
+		if e.GetStatusUpdate().GetStatus().GetState() == a2apb.TaskState_TASK_STATE_COMPLETED {
+			return
 		}
 	}
 }

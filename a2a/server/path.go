@@ -99,6 +99,7 @@ const (
 	delegationKey
 	doorKey
 	failureKey
+	overdueKey
 	numbersKey
 	resumeKey
 )

@@ -37,7 +37,8 @@ const (
 	maxPeerReceipt  = 16 << 20 // bytes
 	maxPeerPage     = 32 << 20 // bytes
 	maxPeerQuery    = 64 << 10 // bytes
-	idlePeerStreams = 16       // kept open to each peer: opening one costs four times using one
+	peerQueryWait   = 10 * time.Second
+	idlePeerStreams = 16 // kept open to each peer: opening one costs four times using one
 )
 
 // links are HTTP clients over mesh streams, one for each peer and protocol,
@@ -271,6 +272,8 @@ func serveMesh(ctx context.Context, node *mesh.Node, rpc, card http.Handler, han
 // caller whom that node proved: as a member it may see all of them.
 func listTasks(handler *server.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now().Add(peerQueryWait)) // streams of the mesh can
 		var q server.Query
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPeerQuery)).Decode(&q); err != nil {
 			http.Error(w, "not a query", http.StatusBadRequest)

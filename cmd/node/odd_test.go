@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +24,7 @@ const oddWait = 20 * time.Second
 type oddDoors struct {
 	t    *testing.T
 	addr string // of the HTTP port
+	grpc string // address of gRPC's own port
 	key  string // an API key
 	one  *http.Client
 	two  *http.Client // HTTP/2 in the clear
@@ -90,8 +93,14 @@ func (d *oddDoors) goroutines() int {
 // at once, never as a fault of the node, and leaves nothing behind.
 func TestOddRequests(t *testing.T) {
 	broker := startBroker(t, false)
+	port, err := devPorts(t.Context(), 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AGENTICRAFT_GRPC_LISTEN", fmt.Sprintf("127.0.0.1:%d", port))
 	c := startCluster(t, 1)
 	d := newOddDoors(t, c)
+	d.grpc = os.Getenv("AGENTICRAFT_GRPC_LISTEN")
 	conn := broker.Connect(nats.UserInfo("client", "client"))
 	awaitService(c, conn, 1)
 	if rep, r := c.exec(0, "--lang", "starlark", "-c", "result = 1"); r.code != exitOK {
@@ -102,6 +111,14 @@ func TestOddRequests(t *testing.T) {
 	t.Run("headers", d.oddHeaders)
 	t.Run("HTTP+JSON", d.oddREST)
 	t.Run("gRPC", d.oddGRPC)
+	t.Run("frames", d.oddFrames)
+	t.Run("gRPC's own port", func(t *testing.T) {
+		own := *d
+		own.addr = d.grpc
+		t.Run("requests", own.oddGRPC)
+		t.Run("frames", own.oddFrames)
+		own.manySmall(t)
+	})
 	t.Run("v1", d.oddV1)
 	t.Run("connections", d.oddConnections)
 

@@ -61,6 +61,10 @@ func (d *oddDoors) oddConnections(t *testing.T) {
 			t.Errorf("%s: %.200q", name, answers)
 		}
 	}
+	// Over HTTP/1.1 there is no gRPC, and a document that says so.
+	if got, err := d.ask(d.one, http.MethodPost, "/lf.a2a.v1.A2AService/GetTask", "\x00\x00\x00\x00\x00", map[string]string{"Content-Type": "application/grpc"}); err != nil || got.status != http.StatusNotFound {
+		t.Errorf("gRPC over HTTP/1.1: %d %.100s, %v", got.status, got.body, err)
+	}
 	// Fifty requests in one breath get fifty answers, in their order.
 	var all strings.Builder
 	for i := range 50 {

@@ -70,8 +70,4 @@ func (d *oddDoors) oddGRPC(t *testing.T) {
 			t.Errorf("%s: HTTP %d, gRPC status %s (%s), want %s", name, got.status, status, got.header.Get("Grpc-Message"), tc.want)
 		}
 	}
-	// Over HTTP/1.1 there is no gRPC, and a document that says so.
-	if got, err := d.ask(d.one, http.MethodPost, "/lf.a2a.v1.A2AService/GetTask", frame(""), map[string]string{"Content-Type": "application/grpc"}); err != nil || got.status != http.StatusNotFound {
-		t.Errorf("gRPC over HTTP/1.1: %d %.100s, %v", got.status, got.body, err)
-	}
 }
