@@ -1,8 +1,7 @@
-//go:build long
-
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -16,36 +15,50 @@ import (
 	httpdoor "github.com/agenticraft/node/bridges/http"
 )
 
-// officialCommand is the version that is tested. It has dependencies of its own, so it is
-// built in a module of its own.
+// officialCommand is of the SDK that we use. It has dependencies of its own, so it
+// is built in a module of its own, with the versions of ours: what both need is
+// compiled already.
 const officialCommand = "github.com/a2aproject/a2a-go/v2/cmd/a2a"
+
+func buildOfficialCommand(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join("../..", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = bytes.Replace(text, []byte("module github.com/agenticraft/node\n"), []byte("module interop\n"), 1)
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "a2a")
+	build := exec.CommandContext(ctx, "go", "build", "-mod=mod", "-trimpath", "-ldflags", "-s -w", "-o", file, officialCommand) // as our own binary
+	build.Dir = dir
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		skip := t.Skipf
+		if os.Getenv("CI") != "" {
+			skip = t.Fatalf
+		}
+		skip("the official command cannot be built: %v\n%s", err, out)
+	}
+	return file
+}
 
 // The official a2a command works with a node at first try, on every binding
 // that it has.
 func TestOfficialCommand(t *testing.T) {
-	c := startCluster(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module interop\n\ngo 1.26\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"get", "-tool", officialCommand + "@v2.4.0"}, {"build", "-o", "a2a", officialCommand}} {
-		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			skip := t.Skipf
-			if os.Getenv("CI") != "" {
-				skip = t.Fatalf
-			}
-			skip("the official command cannot be built: %v\n%s", err, out)
-		}
-	}
+	command := buildOfficialCommand(ctx, t)
+	c := startCluster(t, 1)
 	base := c.Nodes[0].HTTP
 	run := func(ok bool, args ...string) string {
 		t.Helper()
 		args = append(args, "--insecure", "--output", "json")
-		out, err := exec.CommandContext(ctx, filepath.Join(dir, "a2a"), args...).CombinedOutput()
+		out, err := exec.CommandContext(ctx, command, args...).CombinedOutput()
 		if (err == nil) != ok {
 			t.Errorf("a2a %v: %v\n%s", args, err, out)
 		}
