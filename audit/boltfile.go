@@ -242,13 +242,26 @@ func (f *boltFile) buckets() (map[string]boltBucketRef, error) {
 
 // walk calls fn for every element of a bucket, in the order of keys.
 func (f *boltFile) walk(b boltBucketRef, fn func(boltElem) error) error {
-	if b.inline != nil {
-		return f.walkPage(b.inline, nil, nil, 0, fn)
-	}
-	return f.walkID(b.root, nil, nil, 0, fn)
+	return f.walkFrom(b, nil, fn)
 }
 
-func (f *boltFile) walkID(id uint64, from, until []byte, level int, fn func(boltElem) error) error {
+// walkFrom calls fn for the elements of a bucket from a key on, and checks no
+// page that holds none of them.
+func (f *boltFile) walkFrom(b boltBucketRef, first []byte, fn func(boltElem) error) error {
+	w := &boltWalk{first, fn}
+	if b.inline != nil {
+		return f.walkPage(b.inline, nil, nil, 0, w)
+	}
+	return f.walkID(b.root, nil, nil, 0, w)
+}
+
+// boltWalk is what a walk is for.
+type boltWalk struct {
+	first []byte // nil: all
+	fn    func(boltElem) error
+}
+
+func (f *boltFile) walkID(id uint64, from, until []byte, level int, w *boltWalk) error {
 	page, err := f.page(id)
 	if err != nil {
 		return err
@@ -256,11 +269,11 @@ func (f *boltFile) walkID(id uint64, from, until []byte, level int, fn func(bolt
 	for i := range uint64(int64(len(page)) / f.pageSize) {
 		f.used[id+i] = true
 	}
-	return f.walkPage(page, from, until, level, fn)
+	return f.walkPage(page, from, until, level, w)
 }
 
 // walkPage walks a page whose keys must be at least from and less than until.
-func (f *boltFile) walkPage(page, from, until []byte, level int, fn func(boltElem) error) error {
+func (f *boltFile) walkPage(page, from, until []byte, level int, w *boltWalk) error {
 	elems, branch, err := elements(page)
 	if err != nil {
 		return err
@@ -273,7 +286,10 @@ func (f *boltFile) walkPage(page, from, until []byte, level int, fn func(boltEle
 			return fmt.Errorf("%w: a key is not where it is looked for", errDamaged)
 		}
 		if !branch {
-			if err := fn(e); err != nil {
+			if w.first != nil && bytes.Compare(e.key, w.first) < 0 {
+				continue
+			}
+			if err := w.fn(e); err != nil {
 				return err
 			}
 			continue
@@ -282,7 +298,10 @@ func (f *boltFile) walkPage(page, from, until []byte, level int, fn func(boltEle
 		if i+1 < len(elems) {
 			next = elems[i+1].key
 		}
-		if err := f.walkID(e.child, e.key, next, level+1, fn); err != nil {
+		if w.first != nil && next != nil && bytes.Compare(next, w.first) <= 0 {
+			continue
+		}
+		if err := f.walkID(e.child, e.key, next, level+1, w); err != nil {
 			return err
 		}
 	}
@@ -390,9 +409,12 @@ func (f *boltFile) checkFree() error {
 var errStop = errors.New("stop")
 
 // all yields the elements of a bucket; a fault comes as the last pair.
-func (f *boltFile) all(b boltBucketRef) iter.Seq2[boltElem, error] {
+func (f *boltFile) all(b boltBucketRef) iter.Seq2[boltElem, error] { return f.since(b, nil) }
+
+// since is all from a key on.
+func (f *boltFile) since(b boltBucketRef, first []byte) iter.Seq2[boltElem, error] {
 	return func(yield func(boltElem, error) bool) {
-		err := f.walk(b, func(e boltElem) error {
+		err := f.walkFrom(b, first, func(e boltElem) error {
 			if e.bucket {
 				return fmt.Errorf("%w: a bucket within a bucket", errDamaged)
 			}

@@ -66,6 +66,9 @@ func DecodeWire(in []byte) {
 // Key64 is the key of an index.
 func Key64(n uint64) []byte { return key64(n) }
 
+// CheckStep is how many entries [Store.Verify] checks at once.
+const CheckStep = checkStep
+
 // Dir is the store's folder.
 func (s *Store) Dir() string { return s.dir }
 

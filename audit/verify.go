@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // VerifyDir checks the data folder of a stopped node, or a copy of one,
@@ -72,21 +75,50 @@ func verifyDir(ctx context.Context, dir string, v *dirCheck, trust *Trust) (DirR
 	if err != nil {
 		return DirReport{}, fmt.Errorf("verify %s: %w", dir, err)
 	}
+	v.begin(ctx, trust)
+	if err = v.signed(dir); err == nil {
+		v.file, err = openBoltFile(f, info.Size())
+		err = faulty(err)
+	}
+	if err == nil {
+		err = v.run()
+	}
+	report, err := v.result(err)
+	if err != nil {
+		return DirReport{}, fmt.Errorf("verify %s: %w", dir, err)
+	}
+	return report, nil
+}
+
+// begin makes a check ready.
+func (v *dirCheck) begin(ctx context.Context, trust *Trust) {
 	v.ctx, v.open, v.notes = ctx, make(map[uint64]bool), make(map[uint64][]byte)
+	v.check = "file"
 	if trust != nil {
 		own := *trust // it grows with the epochs of the log
 		v.trust = &own
 	}
-	err = v.run(f, info.Size(), filepath.Join(dir, cosignedFile))
+}
+
+// result is the report of a check that ended with err: a fault stands in it.
+func (v *dirCheck) result(err error) (DirReport, error) {
 	if bad, ok := errors.AsType[*badError](err); ok {
 		bad.Check = v.check
 		v.report.Bad = &bad.BadEntry
 		return v.report, nil
 	}
 	if err != nil {
-		return DirReport{}, fmt.Errorf("verify %s: %w", dir, err)
+		return DirReport{}, err
 	}
 	return v.report, nil
+}
+
+// faulty tells of what cannot be read as of a fault of the log.
+func faulty(err error) error {
+	if err == nil {
+		return nil
+	}
+	return bad(0, err.Error())
 }
 
 // dirCheck is one verification under way.
@@ -95,6 +127,7 @@ type dirCheck struct {
 	trust *Trust
 	// hashesOnly leaves out form, authors, rules and look-ups.
 	hashesOnly bool
+	progress   func(checked, size uint64) // told now and then; may be nil
 	rules      *Rules // to replay the entries through; nil: they are not
 	admit      Admission
 
@@ -118,24 +151,43 @@ type dirCheck struct {
 	counts  struct{ once, tasks int }
 }
 
-func (v *dirCheck) run(f *os.File, size int64, cosigned string) error {
-	v.check = "file"
-	if err := v.start(f, size, cosigned); err != nil {
+// run checks v.file.
+func (v *dirCheck) run() error {
+	if err := v.start(); err != nil {
 		return err
 	}
-	tree, stopTree := iter.Pull2(v.file.all(v.buckets[string(bucketTree)]))
+	if err := v.notesOf(); err != nil {
+		return err
+	}
+	if err := v.entries(math.MaxUint64, v.end); err != nil || v.hashesOnly {
+		return err
+	}
+	v.check = "lookup"
+	return v.derived()
+}
+
+// entries checks the entries from the next one on up to but without the index
+// until, and then does what comes behind them.
+func (v *dirCheck) entries(until uint64, then func() error) error {
+	first := v.report.Size
+	tree, stopTree := iter.Pull2(v.file.since(v.buckets[string(bucketTree)], key64(uint64(tlog.StoredHashIndex(0, int64(first))))))
 	defer stopTree()
-	batches, stopBatches := iter.Pull2(v.file.all(v.buckets[string(bucketBatches)]))
+	batches, stopBatches := iter.Pull2(v.file.since(v.buckets[string(bucketBatches)], key64(first)))
 	defer stopBatches()
 	v.tree, v.batches = tree, batches
-	for e, err := range v.readAhead(v.buckets[string(bucketEntries)]) {
+	for e, err := range v.readAhead(v.buckets[string(bucketEntries)], first, until) {
 		at := v.report.Size
 		v.check = "sequence"
 		if err != nil {
 			return bad(at, err.Error())
 		}
-		if at%verifyChunk == 0 && v.ctx.Err() != nil {
-			return v.ctx.Err()
+		if at%verifyChunk == 0 {
+			if v.ctx.Err() != nil {
+				return v.ctx.Err()
+			}
+			if v.progress != nil {
+				v.progress(at, v.applied.size)
+			}
 		}
 		if !bytes.Equal(e.key, key64(at)) {
 			return v.missing(at, "the entry is missing")
@@ -147,22 +199,24 @@ func (v *dirCheck) run(f *os.File, size int64, cosigned string) error {
 			return err
 		}
 	}
-	v.check = "end"
-	if err := v.end(); err != nil {
-		return err
-	}
-	if v.hashesOnly {
-		return nil
-	}
-	v.check = "lookup"
-	return v.derived()
+	return then()
 }
 
-// start reads everything but the entries.
-func (v *dirCheck) start(f *os.File, size int64, cosigned string) (err error) {
-	if v.file, err = openBoltFile(f, size); err != nil {
+// signed reads what lies beside the log in its folder: what this node signed
+// last, and what is known to contradict the log.
+func (v *dirCheck) signed(dir string) (err error) {
+	if v.pledge, err = readPledge(filepath.Join(dir, cosignedFile)); err != nil {
 		return bad(0, err.Error())
 	}
+	v.against, v.accuser, err = Contradiction(dir)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return bad(0, err.Error())
+	}
+	return nil
+}
+
+// start reads everything in the file but the entries.
+func (v *dirCheck) start() (err error) {
 	if v.buckets, err = v.file.buckets(); err != nil {
 		return bad(0, err.Error())
 	}
@@ -180,6 +234,14 @@ func (v *dirCheck) start(f *os.File, size int64, cosigned string) (err error) {
 	if v.trust != nil && v.trust.Origin != v.report.Origin {
 		return &badError{BadEntry{What: "it is the first entry of another log", Got: v.report.Origin, Want: v.trust.Origin}}
 	}
+	if v.pledge.Size > 0 && v.pledge.Origin != v.report.Origin {
+		return bad(0, cosignedFile+" is of another log")
+	}
+	return nil
+}
+
+// notesOf reads the checkpoints.
+func (v *dirCheck) notesOf() error {
 	for e, err := range v.file.all(v.buckets[string(bucketNotes)]) {
 		if err != nil {
 			return bad(0, "checkpoints: "+err.Error())
@@ -191,16 +253,6 @@ func (v *dirCheck) start(f *os.File, size int64, cosigned string) (err error) {
 	}
 	if put := v.buckets[string(bucketNotes)].sequence; uint64(len(v.notes)) != min(put, keptNotes) {
 		return bad(0, fmt.Sprintf("checkpoints: %d are there of %d that were put in", len(v.notes), put))
-	}
-	if v.pledge, err = readPledge(cosigned); err != nil {
-		return bad(0, err.Error())
-	}
-	v.against, v.accuser, err = Contradiction(filepath.Dir(cosigned))
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return bad(0, err.Error())
-	}
-	if v.pledge.Size > 0 && v.pledge.Origin != v.report.Origin {
-		return bad(0, cosignedFile+" is of another log")
 	}
 	return nil
 }

@@ -91,6 +91,24 @@ func (v *dirCheck) signedRoot(size uint64) error {
 // end checks that nothing is missing after the last entry and nothing is left
 // over.
 func (v *dirCheck) end() error {
+	if err := v.complete(); err != nil {
+		return err
+	}
+	size := v.report.Size
+	if len(v.notes) > 0 {
+		signed := slices.Min(slices.Collect(maps.Keys(v.notes)))
+		if _, err := v.checkpoint(signed, v.notes[signed]); err != nil || signed <= size {
+			return errors.Join(err, bad(0, "a checkpoint has no size"))
+		}
+		return bad(size, fmt.Sprintf("the entry is missing, a log of %d entries was signed", signed))
+	}
+	return v.conclude()
+}
+
+// complete checks that the entries end where the store says, and everything
+// that comes with them there, too.
+func (v *dirCheck) complete() error {
+	v.check = "end"
 	size := v.report.Size
 	if size != v.applied.size {
 		return v.missing(size, fmt.Sprintf("the entry is missing, the store should have %d", v.applied.size))
@@ -110,13 +128,12 @@ func (v *dirCheck) end() error {
 	if v.pledge.Size > size {
 		return bad(size, fmt.Sprintf("the entry is missing, a log of %d entries was signed", v.pledge.Size))
 	}
-	if len(v.notes) > 0 {
-		signed := slices.Min(slices.Collect(maps.Keys(v.notes)))
-		if _, err := v.checkpoint(signed, v.notes[signed]); err != nil || signed <= size {
-			return errors.Join(err, bad(0, "a checkpoint has no size"))
-		}
-		return bad(size, fmt.Sprintf("the entry is missing, a log of %d entries was signed", signed))
-	}
+	return nil
+}
+
+// conclude fills in the report of a log in which all entries are in order.
+func (v *dirCheck) conclude() error {
+	size := v.report.Size
 	root, err := tlog.TreeHash(int64(size), v)
 	if err != nil {
 		return bad(size-1, err.Error())
@@ -131,29 +148,46 @@ func (v *dirCheck) end() error {
 // derived checks that look-ups hold nothing but the entries, and that the rest
 // of the file can be read.
 func (v *dirCheck) derived() error {
-	size := v.report.Size
-	counts := map[string]int{
-		string(bucketIDs): int(size), string(bucketOnce): v.counts.once,
-		string(bucketTasks): v.counts.tasks, string(bucketOpen): len(v.open),
-	}
 	for _, name := range slices.Sorted(maps.Keys(v.buckets)) {
-		n := 0
-		for e, err := range v.file.all(v.buckets[name]) {
-			if err != nil {
-				return bad(size-1, fmt.Sprintf("bucket %q: %v", clip(name), err))
-			}
-			if name == string(bucketOpen) && (len(e.value) > 0 || len(e.key) != 8 || !v.open[binary.BigEndian.Uint64(e.key)]) {
-				return bad(size-1, "the list of open intents is wrong")
-			}
-			n++
-		}
-		if want, ok := counts[name]; ok && n != want {
-			return bad(size-1, fmt.Sprintf("look-up by %s has %d keys, not %d", name, n, want))
+		if err := v.keys(name); err != nil {
+			return err
 		}
 	}
 	if err := v.file.checkFree(); err != nil {
-		return bad(size-1, err.Error())
+		return bad(v.report.Size-1, err.Error())
 	}
 	v.check = "state"
 	return v.replayed()
+}
+
+// keys walks a whole bucket. If it is a look-up it has a key for everything that
+// is looked up in it, and no more.
+func (v *dirCheck) keys(name string) error {
+	n := 0
+	for e, err := range v.file.all(v.buckets[name]) {
+		if err != nil {
+			return v.unreadable(name, err)
+		}
+		if name == string(bucketOpen) && (len(e.value) > 0 || len(e.key) != 8 || !v.open[binary.BigEndian.Uint64(e.key)]) {
+			return bad(v.report.Size-1, "the list of open intents is wrong")
+		}
+		n++
+	}
+	return v.counted(name, n)
+}
+
+func (v *dirCheck) unreadable(name string, err error) error {
+	return bad(v.report.Size-1, fmt.Sprintf("bucket %q: %v", clip(name), err))
+}
+
+// counted compares the number of keys that a look-up has with what it should be.
+func (v *dirCheck) counted(name string, n int) error {
+	counts := map[string]int{
+		string(bucketIDs): int(v.report.Size), string(bucketOnce): v.counts.once,
+		string(bucketTasks): v.counts.tasks, string(bucketOpen): len(v.open),
+	}
+	if want, ok := counts[name]; ok && n != want {
+		return bad(v.report.Size-1, fmt.Sprintf("look-up by %s has %d keys, not %d", name, n, want))
+	}
+	return nil
 }

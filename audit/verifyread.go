@@ -42,10 +42,11 @@ func (c *leafChunk) read(hashesOnly bool) {
 	}
 }
 
-// readAhead yields the elements of the bucket of entries in their order, while
-// all processors hash and decode those that come next. A fault of the file
-// comes as the last pair.
-func (v *dirCheck) readAhead(b boltBucketRef) iter.Seq2[verifiedLeaf, error] {
+// readAhead yields the elements of the bucket of entries in their order, those
+// with indexes from the first up to but without the last, while all processors
+// hash and decode those that come next. A fault of the file comes as the last
+// pair.
+func (v *dirCheck) readAhead(b boltBucketRef, first, last uint64) iter.Seq2[verifiedLeaf, error] {
 	return func(yield func(verifiedLeaf, error) bool) {
 		workers := runtime.GOMAXPROCS(0)
 		file := v.file.another()
@@ -68,9 +69,12 @@ func (v *dirCheck) readAhead(b boltBucketRef) iter.Seq2[verifiedLeaf, error] {
 				return true
 			}
 			next := &leafChunk{done: make(chan struct{})}
-			for e, err := range file.all(b) {
+			for e, err := range file.since(b, key64(first)) {
 				if err != nil {
 					next.fault = err
+					break
+				}
+				if bytes.Compare(e.key, key64(last)) >= 0 {
 					break
 				}
 				next.leaves = append(next.leaves, verifiedLeaf{key: e.key, leaf: e.value})

@@ -56,6 +56,9 @@ type Cluster interface {
 	Policy(ctx context.Context) any
 	Trust(ctx context.Context) any
 	Prove(ctx context.Context, index uint64) (any, error)
+	// Check recomputes all of this node's copy of the log, one caller at a time,
+	// and tells progress now and then how many entries of how many it has checked.
+	Check(ctx context.Context, progress func(checked, size uint64)) (audit.DirReport, error)
 	// State is who could do what after the entry at index.
 	State(ctx context.Context, index uint64) (any, error)
 	Receipt(ctx context.Context, task string, caller identity.Principal) ([]byte, error)

@@ -81,6 +81,7 @@ func (d *door) routes(mux *http.ServeMux) {
 	}
 	mux.Handle("GET /v1/audit/follow", d.streams("audit.read", d.follow))
 	mux.Handle("GET /v1/audit/export", d.streams("audit.read", d.export))
+	mux.Handle("POST /v1/audit/check", d.streams("audit.read", d.check))
 	mux.Handle("GET /v1/evidence/{id}/part", d.streams("evidence.read", d.evidencePart))
 	mux.Handle("GET /log/", d.permitted("log.read", http.StripPrefix("/log", d.cfg.Tiles)))
 	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))

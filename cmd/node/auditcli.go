@@ -96,7 +96,7 @@ func (a *app) auditCommand() *cobra.Command {
 	verify.Flags().StringVar(&trust, "trust", "", "trust file: also check the keepers' cosignatures")
 	verify.Flags().BoolVar(&hashes, "hashes", false, "check only what hashes tell: none missing, the tree, the signed roots; faster")
 	return group("audit", "Read and check the replicated log", list, show, state, a.auditThreatsCommand(), a.auditEvidenceCommand(),
-		a.auditFollowCommand(), a.auditExportCommand(), prove, checkpoint, verify, a.auditRepairCommand())
+		a.auditFollowCommand(), a.auditExportCommand(), prove, checkpoint, verify, a.auditCheckCommand(), a.auditRepairCommand())
 }
 
 func kindNames() string {
@@ -219,6 +219,11 @@ func (a *app) auditVerify(ctx context.Context, dir, trustFile string, hashes boo
 	if err != nil {
 		return err
 	}
+	return a.printReport(rep)
+}
+
+// printReport prints what a check of a log found.
+func (a *app) printReport(rep audit.DirReport) error {
 	if a.json {
 		a.print(rep)
 	} else if rep.Bad == nil {
@@ -234,10 +239,15 @@ func (a *app) auditVerify(ctx context.Context, dir, trustFile string, hashes boo
 
 // verifyFolder checks everything that can be told of a data folder.
 func verifyFolder(ctx context.Context, dir string, trust *audit.Trust) (audit.DirReport, error) {
-	return audit.VerifyReplay(ctx, dir, trust, audit.Rules{
+	return audit.VerifyReplay(ctx, dir, trust, logRules())
+}
+
+// logRules are the rules by which logs are written.
+func logRules() audit.Rules {
+	return audit.Rules{
 		Admit: func(origin string) audit.Admission { return registry.Admission{Origin: origin} },
 		State: registry.EmptyState(),
-	})
+	}
 }
 
 func readTrust(name string) (audit.Trust, error) {

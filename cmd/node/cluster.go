@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,7 @@ type cluster struct {
 	noRun     bool
 	nats      *natsdoor.Door // nil: none
 
+	checking sync.Mutex  // held while the log is checked
 	caughtUp atomic.Bool // once since the start; a moment's lag later is normal
 }
 
@@ -161,6 +163,19 @@ func (c *cluster) Trust(context.Context) any { return c.who.trust() }
 
 func (c *cluster) Receipt(ctx context.Context, task string, caller identity.Principal) ([]byte, error) {
 	return c.path.Receipt(ctx, task, caller)
+}
+
+// Check checks this node's copy of the log as `audit verify` checks a folder. It
+// is for one at a time: it keeps the processors busy.
+func (c *cluster) Check(ctx context.Context, progress func(checked, size uint64)) (audit.DirReport, error) {
+	if !c.checking.TryLock() {
+		return audit.DirReport{}, &a2a.Error{
+			Code: a2a.CodeBusy, Message: "this node's log is being checked already", Hint: "wait until that check is over, or check another node's", RetryAfter: 5 * time.Second,
+		}
+	}
+	defer c.checking.Unlock()
+	trust := c.who.trust()
+	return c.store.Verify(ctx, &trust, logRules(), progress)
 }
 
 // stateView is who could do what at a moment.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -76,7 +77,7 @@ func (a *app) evidencePart(ctx context.Context, task, part string) error {
 	if err != nil {
 		return err
 	}
-	res, err := door.stream(ctx, "/v1/evidence/"+url.PathEscape(task)+"/part?part="+url.QueryEscape(part))
+	res, err := door.stream(ctx, http.MethodGet, "/v1/evidence/"+url.PathEscape(task)+"/part?part="+url.QueryEscape(part))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -53,7 +54,7 @@ func (a *app) export(ctx context.Context, query url.Values) error {
 	if err != nil {
 		return err
 	}
-	res, err := door.stream(ctx, "/v1/audit/export?"+query.Encode())
+	res, err := door.stream(ctx, http.MethodGet, "/v1/audit/export?"+query.Encode())
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (a *app) exportProved(ctx context.Context, query url.Values, format, file s
 		return err
 	}
 	query.Set("proof", "1")
-	res, err := door.stream(ctx, "/v1/audit/export?"+query.Encode())
+	res, err := door.stream(ctx, http.MethodGet, "/v1/audit/export?"+query.Encode())
 	if err != nil {
 		return err
 	}

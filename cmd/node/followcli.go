@@ -71,7 +71,7 @@ func (a *app) follow(ctx context.Context, f auditFilter, from string) error {
 	printed, heard := 0, time.Now()
 	for {
 		query.Set("from", strconv.FormatUint(next, 10))
-		err := door.lines(ctx, "/v1/audit/follow?"+query.Encode(), func(line []byte) error {
+		err := door.lines(ctx, http.MethodGet, "/v1/audit/follow?"+query.Encode(), func(line []byte) error {
 			heard = time.Now()
 			if len(line) == 0 {
 				return nil // a sign of life
@@ -132,8 +132,8 @@ func (a *app) followStart(ctx context.Context, f auditFilter, from string) (uint
 }
 
 // stream opens an answer that may go on for ever.
-func (c *api) stream(ctx context.Context, path string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+func (c *api) stream(ctx context.Context, method, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {
 		return nil, usage("%v", err)
 	}
@@ -157,12 +157,12 @@ func (c *api) stream(ctx context.Context, path string) (*http.Response, error) {
 
 // lines hands over the lines of a stream until it breaks off, which is always
 // an error, or each returns one.
-func (c *api) lines(ctx context.Context, path string, each func(line []byte) error) error {
+func (c *api) lines(ctx context.Context, method, path string, each func(line []byte) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	quiet := time.AfterFunc(followSilence, cancel)
 	defer quiet.Stop()
-	res, err := c.stream(ctx, path)
+	res, err := c.stream(ctx, method, path)
 	if err != nil {
 		return err
 	}
