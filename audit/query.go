@@ -49,13 +49,45 @@ type Page struct {
 // Those that the index does not cover yet are looked at one by one. It gives up
 // when ctx ends.
 func (s *Store) Query(ctx context.Context, f Filter) (Page, error) {
+	var err error
+	if f.Cursor, err = s.ownCursor(f.Cursor); err != nil {
+		return Page{}, err
+	}
 	page, err := s.query(ctx, f)
-	if err == nil && !f.Newest {
+	if err != nil {
+		return page, err
+	}
+	if page.Next != "" {
+		page.Next += s.cursorMark()
+	}
+	if !f.Newest {
 		if page.After = page.Next; page.After == "" {
-			page.After = f.cursor(page.Size)
+			page.After = f.cursor(page.Size) + s.cursorMark()
 		}
 	}
-	return page, err
+	return page, nil
+}
+
+// cursorMarkDigits are the hex digits of the log's name in a cursor.
+const cursorMarkDigits = 8
+
+// cursorMark is what cursors of this log end with.
+func (s *Store) cursorMark() string {
+	_, name, _ := strings.Cut(s.origin, "/")
+	return "-" + name[:cursorMarkDigits]
+}
+
+// ownCursor takes the mark off a cursor, and refuses that of another log. One
+// without a mark is an index that somebody wrote down.
+func (s *Store) ownCursor(cursor string) (string, error) {
+	index, mark, marked := strings.Cut(cursor, "-")
+	switch {
+	case !marked || index == "": // a minus sign is for start to refuse
+		return cursor, nil
+	case "-"+mark != s.cursorMark():
+		return "", fmt.Errorf("%w: cursor %q is of another log than this one", ErrInvalid, clip(cursor))
+	}
+	return index, nil
 }
 
 func (s *Store) query(ctx context.Context, f Filter) (Page, error) {
@@ -252,7 +284,10 @@ func (f Filter) start(size uint64) (at uint64, ok bool, err error) {
 	}
 	index, err := strconv.ParseUint(strings.TrimLeft(f.Cursor, "no"), 10, 63)
 	if err != nil || f.cursor(index) != f.Cursor {
-		return 0, false, fmt.Errorf("%w: cursor %q is not of this query", ErrInvalid, clip(f.Cursor))
+		return 0, false, fmt.Errorf("%w: cursor %q is not of this query: it is the \"next\" of an earlier page, with the same filter and order", ErrInvalid, clip(f.Cursor))
+	}
+	if index > size || index == size && f.Newest {
+		return 0, false, fmt.Errorf("%w: cursor %q is beyond the %d entries here: it is of another log, or this node is behind", ErrInvalid, clip(f.Cursor), size)
 	}
 	return index, index < size, nil
 }

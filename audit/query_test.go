@@ -68,6 +68,8 @@ func TestQuery(t *testing.T) {
 	for name, f := range map[string]audit.Filter{
 		"decision": {Decision: "maybe"}, "limit": {Limit: audit.MaxLimit + 1}, "kind": {Kinds: []audit.Kind{"poem"}},
 		"cursor": {Cursor: "o-1"}, "cursor of the other direction": {Cursor: "n3"}, "cursor text": {Cursor: "nono3"},
+		"cursor of another log": {Cursor: "o1-00000000"}, "half a cursor": {Cursor: "o1-"}, "cursor beyond the end": {Cursor: fmt.Sprintf("o%d", l.Store.Size()+1)},
+		"cursor at the end, backwards": {Cursor: fmt.Sprintf("n%d", l.Store.Size()), Newest: true},
 	} {
 		if _, err := l.Store.Query(deadline(t), f); !errors.Is(err, audit.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

@@ -128,7 +128,7 @@ type dirCheck struct {
 	// hashesOnly leaves out form, authors, rules and look-ups.
 	hashesOnly bool
 	progress   func(checked, size uint64) // told now and then; may be nil
-	rules      *Rules // to replay the entries through; nil: they are not
+	rules      *Rules                     // to replay the entries through; nil: they are not
 	admit      Admission
 
 	file    *boltFile

@@ -88,6 +88,9 @@ func filter(q url.Values) (audit.Filter, error) {
 			if err != nil {
 				return bad(key + " is not an RFC 3339 time")
 			}
+			if t.IsZero() {
+				t = t.Add(time.Millisecond) // for the filter the zero time is none, and no entry is that old
+			}
 			*into = t
 		}
 	}
@@ -120,7 +123,7 @@ func logError(err error) error {
 	case errors.Is(err, audit.ErrNotFound):
 		return &a2a.Error{Code: "not_found", Message: "the log has no such entry"}
 	case errors.Is(err, audit.ErrInvalid):
-		return &a2a.Error{Code: "invalid_request", Message: err.Error()}
+		return &a2a.Error{Code: "invalid_request", Message: strings.TrimPrefix(err.Error(), audit.ErrInvalid.Error()+": ")}
 	default:
 		return err
 	}
@@ -154,6 +157,9 @@ func (d *door) state(ctx context.Context, caller identity.Principal, r *http.Req
 	return state, nil
 }
 
+// momentSkew is how far a caller's clock may be ahead of this node's.
+const momentSkew = time.Minute
+
 // moment is the index of the newest entry at a moment: an index, a time, or
 // now.
 func (d *door) moment(ctx context.Context, at string) (uint64, error) {
@@ -168,6 +174,9 @@ func (d *door) moment(ctx context.Context, at string) (uint64, error) {
 		t, err := time.Parse(time.RFC3339, at)
 		if err != nil {
 			return 0, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "at is neither an index nor an RFC 3339 time"}
+		}
+		if t.After(time.Now().Add(momentSkew)) {
+			return 0, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "at is a time that is still to come"}
 		}
 		f.Until = t.Truncate(time.Millisecond).Add(time.Millisecond) // what was written at that time counts
 	}

@@ -219,6 +219,11 @@ func (d *door) export(w http.ResponseWriter, r *http.Request, caller identity.Pr
 	if err == nil {
 		err = f.Check()
 	}
+	if err == nil && f.Cursor != "" {
+		first := f
+		first.Limit = 1
+		_, err = d.cfg.Log.Query(r.Context(), first)
+	}
 	if err != nil {
 		return logError(err)
 	}

@@ -88,7 +88,7 @@ func (a *app) keyCommand() *cobra.Command {
 				return err
 			}
 			_, err = propose(cmd.Context(), p, audit.KindKey, registry.KeyBody{Action: registry.Revoke, ID: old.ID})
-			return a.printDone(map[string]string{"revoked": args[0]}, err)
+			return a.printDone("revoked: "+args[0], map[string]string{"revoked": args[0]}, err)
 		},
 	}
 	return group("key", "Manage API keys", create, a.listing("list", "List API keys", "/v1/keys"), rotate, revoke)
@@ -116,12 +116,17 @@ func (a *app) printKey(created httpdoor.CreatedKey, err error) error {
 	return nil
 }
 
-// printDone prints what was done, for programs only.
-func (a *app) printDone(done any, err error) error {
-	if err == nil && a.json {
+// printDone prints what was done: a line for people, or done as JSON.
+func (a *app) printDone(line string, done any, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case a.json:
 		a.print(done)
+	default:
+		fmt.Fprintln(a.stdout, line)
 	}
-	return err
+	return nil
 }
 
 // listing prints the JSON list at path; for people one line an item.

@@ -122,7 +122,13 @@ func (a *app) agentRotateCommand() *cobra.Command {
 				return err
 			}
 			_, err = propose(cmd.Context(), p, audit.KindAgent, registry.AgentBody{Action: registry.Rotate, ID: old.ID, To: to, Until: until})
-			return a.printDone(map[string]string{"id": string(to), "did": to.DID(), "name": old.Name, "before": string(old.ID), "until": until}, err)
+			line := fmt.Sprintf("rotated: %s is %s now; %s ", old.Name, to, old.ID)
+			if until == "" {
+				line += "is no longer taken"
+			} else {
+				line += "goes on until " + until
+			}
+			return a.printDone(line, map[string]string{"id": string(to), "did": to.DID(), "name": old.Name, "before": string(old.ID), "until": until}, err)
 		},
 	}
 	rotate.Flags().StringVar(&overlap, "overlap", "", "how long the old key goes on, such as 24h (default: it ends now)")
@@ -148,7 +154,7 @@ func (a *app) agentChange(verb, short, action, done string) *cobra.Command {
 				return err
 			}
 			_, err = propose(cmd.Context(), p, audit.KindAgent, registry.AgentBody{Action: action, ID: agent.ID})
-			return a.printDone(map[string]string{done: args[0]}, err)
+			return a.printDone(fmt.Sprintf("%s: %s (%s)", done, agent.Name, agent.ID), map[string]string{done: args[0]}, err)
 		},
 	}
 	cmd.Flags().StringVar(&tenant, "tenant", "", "where NAME is looked up (default: your own tenant)")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
 	httpdoor "github.com/agenticraft/node/bridges/http"
 	"github.com/agenticraft/node/registry"
@@ -53,6 +55,9 @@ func (a *app) auditCommand() *cobra.Command {
 	prove := &cobra.Command{
 		Use: "prove INDEX", Short: "Prove that an entry is in the log, under a quorum's checkpoint", Args: exactArgs("INDEX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !isIndex(args[0]) {
+				return usage("%q is not the index of an entry", args[0])
+			}
 			var proof json.RawMessage
 			if err := a.fetch(cmd.Context(), "/v1/audit/proof/"+url.PathEscape(args[0]), &proof); err != nil {
 				return err
@@ -119,6 +124,9 @@ func (f *auditFilter) query() (url.Values, error) {
 			back, err := time.ParseDuration(text)
 			if err != nil {
 				return nil, usage("--%s %q is neither an RFC 3339 time nor a duration", key, text)
+			}
+			if back < 0 {
+				return nil, usage("--%s %s is still to come: a duration goes back from now, without a sign", key, text)
 			}
 			t = time.Now().Add(-back)
 		}
@@ -190,8 +198,14 @@ func entryLine(e httpdoor.LogEntry) string {
 			verdict = "deny " + strings.Join(d.Reasons, ",")
 		}
 	}
+	if den, err := entry.Denial(); err == nil {
+		verdict = denialLine(den, entry.Decision)
+	}
 	if out, err := entry.Outcome(); err == nil {
 		verdict = out.Status
+		if out.ErrorCode != "" && out.ErrorCode != out.Status {
+			verdict += " " + out.ErrorCode
+		}
 	}
 	if c, err := entry.Connection(); err == nil {
 		verdict = c.Verdict
@@ -200,6 +214,23 @@ func entryLine(e httpdoor.LogEntry) string {
 		}
 	}
 	return fmt.Sprintf("%6d  %s  %-8s %-32s  %s %s", e.Index, entry.Time, entry.Kind, entry.Task, entry.Actor, verdict)
+}
+
+// denialLine says what was refused, by which code, and for which of policy's
+// reasons.
+func denialLine(den audit.DenialBody, by *audit.Decision) string {
+	words := []string{"deny"}
+	if den.Action != "" {
+		words = append(words, den.Action)
+	}
+	words = append(words, den.Code)
+	if by != nil && len(by.Reasons) > 0 {
+		words = append(words, strings.Join(by.Reasons, ","))
+	}
+	if den.Count > 1 {
+		words = append(words, fmt.Sprintf("(%d times)", den.Count))
+	}
+	return strings.Join(words, " ")
 }
 
 func (a *app) auditVerify(ctx context.Context, dir, trustFile string, hashes bool) error {
@@ -216,6 +247,12 @@ func (a *app) auditVerify(ctx context.Context, dir, trustFile string, hashes boo
 		check = audit.VerifyHashes
 	}
 	rep, err := check(ctx, dir, trust)
+	if errors.Is(err, audit.ErrNotFound) {
+		return &a2a.Error{Code: "failed", Message: dir + " holds no log: there is no audit.db in it", Hint: "give the data folder of a node that is stopped, or a copy of one"}
+	}
+	if errors.Is(err, audit.ErrInUse) {
+		return &a2a.Error{Code: "failed", Message: err.Error(), Hint: "agenticraft audit check has the running node check itself"}
+	}
 	if err != nil {
 		return err
 	}

@@ -241,21 +241,21 @@ func TestKeysOfAgentsAndServices(t *testing.T) {
 		_, r := c.exec(node, append([]string{"--lang", "starlark", "--agent-key", key, "-c", "result = 1"}, more...)...)
 		return r.code
 	}
-	c.try(exitOK, "", "agent", "suspend", "ann")
+	c.try(exitOK, "suspended: ann", "agent", "suspend", "ann")
 	for node := range 3 {
 		c.await("the suspension to hold", func() bool { return run(node, ann) == exitDenied })
 	}
-	c.try(exitOK, "", "agent", "resume", "ann")
+	c.try(exitOK, "resumed: ann", "agent", "resume", "ann")
 	c.await("ann to work again", func() bool { return run(2, ann) == exitOK })
 
 	fresh := filepath.Join(c.dir, "fresh.key")
 	var made struct{ ID string }
 	c.json(&made, "agent", "keygen", fresh)
-	c.try(exitOK, "", "agent", "rotate", "ann", made.ID, "--overlap", "1h")
+	c.try(exitOK, "rotated: ann is "+made.ID, "agent", "rotate", "ann", made.ID, "--overlap", "1h")
 	for _, key := range []string{ann, fresh} {
 		c.await("both keys to work", func() bool { return run(1, key) == exitOK })
 	}
-	c.try(exitOK, "", "agent", "revoke", string(annID))
+	c.try(exitOK, "revoked: ann", "agent", "revoke", string(annID))
 	c.await("the old key to end", func() bool { return run(1, ann) == exitDenied })
 	if code := run(1, fresh); code != exitOK {
 		t.Errorf("the new key after the old one's end: exit %d", code)
@@ -295,7 +295,7 @@ func TestKeysOfAgentsAndServices(t *testing.T) {
 	given := c.mandate("m1", "grant", "--agent-key", fresh, "--to", string(holderID), "--tenant", "default", "--lang", "starlark")
 	c.try(exitOK, "", "exec", "--agent-key", holder, "--mandate", given, "--lang", "starlark", "-c", "result = 1")
 	c.try(exitFailed, "no block was signed", "mandate", "revoke", given, "--agent-key", holder)
-	c.try(exitOK, "", "mandate", "revoke", given, "--agent-key", fresh)
+	c.try(exitOK, "revoked: ", "mandate", "revoke", given, "--agent-key", fresh)
 	for node := range 3 {
 		c.await("the mandate to end", func() bool { return run(node, holder, "--mandate", given) == exitDenied })
 	}

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -120,13 +122,24 @@ func (a *app) followStart(ctx context.Context, f auditFilter, from string) (uint
 		err := a.fetch(ctx, "/v1/status", &s)
 		return s.LogSize, err
 	case f.cursor != "":
-		from = strings.TrimPrefix(f.cursor, "o")
+		// The node knows whether it is of its log.
+		q := url.Values{"cursor": {f.cursor}, "order": {"oldest"}, "limit": {"1"}}
+		var page logPage
+		if err := a.fetch(ctx, "/v1/audit/entries?"+q.Encode(), &page); err != nil {
+			return 0, err
+		}
+		from, _, _ = strings.Cut(strings.TrimPrefix(f.cursor, "o"), "-")
 	case from == "":
 		return 0, nil
 	}
 	n, err := strconv.ParseUint(from, 10, 53)
 	if err != nil {
 		return 0, usage("%q is neither an index nor \"now\"", from)
+	}
+	// Whoever goes on with another cluster's index would wait without a word.
+	var s statusView
+	if a.fetch(ctx, "/v1/status", &s) == nil && n > s.LogSize {
+		fmt.Fprintf(a.stderr, "agenticraft: the log has %d entries here: nothing is printed before entry %d is written\n", s.LogSize, n)
 	}
 	return n, nil
 }

@@ -221,7 +221,7 @@ With a block's ID, as mandate show and the log name it: an admin ends it.`,
 				}
 			}
 			_, err = propose(cmd.Context(), p, audit.KindMandate, body)
-			return a.printDone(map[string]string{"revoked": body.ID}, err)
+			return a.printDone("revoked: "+body.ID, map[string]string{"revoked": body.ID}, err)
 		},
 	}
 	cmd.Flags().StringVar(&tenant, "tenant", "", "of the mandate, where only its ID is known (default: your own)")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,10 @@ import (
 )
 
 func (a *app) auditShow(ctx context.Context, what string) error {
-	if _, err := strconv.ParseUint(what, 10, 63); err != nil || len(what) == 32 {
+	if !isIndex(what) {
+		if !taskID.MatchString(what) {
+			return usage("%q is neither the index of an entry nor the id of a task, which has 32 digits from 0 to f", what)
+		}
 		var story audit.Story
 		err := a.fetch(ctx, "/v1/audit/tasks/"+url.PathEscape(what), &story)
 		if known := new(a2a.Error); errors.As(err, &known) && known.Code == a2a.CodeNotFound {
@@ -39,6 +43,15 @@ func (a *app) auditShow(ctx context.Context, what string) error {
 	}
 	a.print(e)
 	return nil
+}
+
+var taskID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// isIndex reports whether a text is the index of an entry; one of 32 digits is a
+// task's id.
+func isIndex(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 53)
+	return err == nil && len(text) < 32
 }
 
 // branch is a line of a tree and what hangs on it.
@@ -174,6 +187,9 @@ func orNone(s string) string {
 func (a *app) auditState(ctx context.Context, at string) error {
 	q := url.Values{}
 	if back, err := time.ParseDuration(at); err == nil && strings.Trim(at, "0123456789") != "" {
+		if back < 0 {
+			return usage("--at %s is still to come: a duration goes back from now, without a sign", at)
+		}
 		at = time.Now().Add(-back).UTC().Format(time.RFC3339Nano)
 	}
 	if at != "" {
