@@ -66,7 +66,7 @@ var floors = map[string]string{
 	"sandbox/restricted":  "sandbox sandbox/jail sandbox/worker",
 	"sandbox/wasm":        "sandbox sandbox/jail sandbox/runtime sandbox/worker sandbox/worker/protocol",
 	"sandbox/worker":      "sandbox sandbox/jail sandbox/jail/wire sandbox/worker/protocol", // jailed workers, of Starlark and WASM alike
-	"sandbox/docker":      "sandbox sandbox/egress sandbox/jail sandbox/jail/seccomp sandbox/process sandbox/runtime",
+	"sandbox/docker":      "sandbox sandbox/egress sandbox/jail sandbox/jail/seccomp sandbox/jail/wire sandbox/process sandbox/runtime",
 	"sandbox/sandboxtest": "sandbox/...",
 	"sandbox/jail":        "sandbox sandbox/jail/wire",
 	// The small helper: what runs inside knows nothing of the manager outside.

@@ -2,7 +2,8 @@
 
 // Command jail is the helper that makes, guards and fills jails. It is
 // embedded in the node, which runs it as the spawner; the spawner runs it as
-// the init of every jail; and a jail may run it as one of its workers.
+// the init of every jail; a container's engine runs it as process 1; and a jail
+// may run it as one of its workers.
 package main
 
 import (
@@ -29,6 +30,8 @@ func main() {
 		os.Exit(spawn.Main(os.Args[2:]))
 	case "init":
 		os.Exit(inside.Main())
+	case "container":
+		os.Exit(inside.Contained(os.Args[2:]))
 	}
 	worker, ok := workers[mode]
 	if !ok {

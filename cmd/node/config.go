@@ -215,7 +215,7 @@ func settingsTable() []setting {
 			}
 			c.DockerWarm = n
 			return nil
-		}, func(c *config) string { return strconv.Itoa(c.DockerWarm) })("docker_warm", "AGENTICRAFT_DOCKER_WARM", "1", "containers that wait with a started Python for one run each, once the sandbox docker is used; about 20 MiB apiece"),
+		}, func(c *config) string { return strconv.Itoa(c.DockerWarm) })("docker_warm", "AGENTICRAFT_DOCKER_WARM", "1", "containers that wait with a started Python for one run each, once the sandbox docker is used, about 20 MiB apiece; unless it is 0, one with JavaScript too"),
 		of(func(c *config, s string) error {
 			n, err := strconv.Atoi(s)
 			if err != nil || n < 0 || n > process.MaxWarm {

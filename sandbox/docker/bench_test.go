@@ -11,6 +11,7 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/docker"
+	"github.com/agenticraft/node/sandbox/jail/jailtest"
 )
 
 // BenchmarkRun is from a program to its result, from a new container and from a
@@ -24,13 +25,13 @@ func BenchmarkRun(b *testing.B) {
 	if _, err := os.Stat(socket); err != nil {
 		b.Skipf("no Docker engine on this machine: %v", err)
 	}
-	store, err := addPython()
+	store, err := addRuntimes()
 	if err != nil {
 		b.Skipf("no Python: %v", err)
 	}
 	backend := func(b *testing.B, warm int) *docker.Backend {
 		b.Helper()
-		d, err := docker.New(docker.Config{Node: "bench-" + time.Now().Format("150405.000000"), Dir: b.TempDir(), Socket: socket, Runtimes: store, Warm: warm})
+		d, err := docker.New(docker.Config{Helper: jailtest.Helper(b), Node: "bench-" + time.Now().Format("150405.000000"), Dir: b.TempDir(), Socket: socket, Runtimes: store, Warm: warm})
 		if err != nil {
 			b.Fatal(err)
 		}

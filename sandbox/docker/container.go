@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,41 +25,18 @@ import (
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/jail/wire"
 	"github.com/agenticraft/node/sandbox/process"
 )
 
 const (
 	worker    = 65534 // uid and gid in the container
-	pipesAt   = "/run/agenticraft"
 	openFiles = 256
-	// startThreads are those that the engine's own start of the program needs.
+	// startThreads are those that the engine's own start of process 1 needs.
 	startThreads = 16
-	waiters      = 1 // process 1, see prologue
+	// waiters are the threads of process 1, the helper.
+	waiters = 4
 )
-
-// prologue takes the named pipes before the program comes, and leaves process
-// 1, to which no signal means anything, to wait for the program.
-const prologue = `
-import os as _os
-_os.environ.pop("HOSTNAME", None)
-_pid = _os.fork()
-if _pid:
-    while True:
-        _done, _status = _os.wait()
-        if _done == _pid:
-            _os._exit(_os.WEXITSTATUS(_status) if _os.WIFEXITED(_status) else 128 + _os.WTERMSIG(_status))
-def _open(name, flags, at=None):
-    fd = _os.open("` + pipesAt + `/" + name, flags)
-    if at is not None:
-        _os.dup2(fd, at)
-        _os.close(fd)
-    return fd
-_open("stdin", _os.O_RDONLY, 0)
-_open("stdout", _os.O_WRONLY, 1)
-_open("stderr", _os.O_WRONLY, 2)
-_outlet = _open("outlet", _os.O_WRONLY)
-boot(_open("inlet", _os.O_RDONLY), _outlet)
-`
 
 // contained is one container and its named pipes: a [process.Vessel].
 type contained struct {
@@ -105,7 +83,10 @@ func (b *Backend) start(ctx context.Context, spec sandbox.Spec, from source, enf
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	config, host := b.describe(spec, c.dir, from)
+	config, host, err := b.describe(spec, c.dir, from)
+	if err != nil {
+		return nil, err
+	}
 	if len(spec.Network) > 0 {
 		ca, err := certificates(c.dir)
 		if err != nil {
@@ -152,9 +133,13 @@ func (b *Backend) failed(ctx context.Context, doing string, err error) error {
 }
 
 // describe is the container of one run.
-func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*container.Config, *container.HostConfig) {
+func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*container.Config, *container.HostConfig, error) {
 	l := spec.Limits
-	scratch := fmt.Sprintf("rw,nosuid,nodev,size=%d,nr_inodes=%d,uid=%d,gid=%d", l.Memory/4, l.Files+8, worker, worker)
+	options, env, err := process.Command(spec.Language, l, wire.InletFD, wire.OutletFD)
+	if err != nil {
+		return nil, nil, err
+	}
+	scratch := fmt.Sprintf("rw,exec,nosuid,nodev,size=%d,nr_inodes=%d,uid=%d,gid=%d", l.Memory/4, l.Files+8, worker, worker)
 	pids := int64(max(l.Processes+waiters, startThreads))
 	b.mu.Lock()
 	runtime := b.runtime
@@ -163,8 +148,8 @@ func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*contain
 	config := &container.Config{
 		Image:           from.image,
 		User:            fmt.Sprintf("%d:%d", worker, worker),
-		Entrypoint:      append(append([]string(nil), from.argv...), "-I", "-S", "-B", "-X", "utf8", "-c", process.Bootstrap+prologue),
-		Env:             []string{"HOME=/work", "TMPDIR=/tmp", "PATH=" + from.path, "LANG=C.UTF-8"},
+		Entrypoint:      slices.Concat([]string{path.Join(wire.Pipes, wire.Helper), "container"}, from.argv, options),
+		Env:             append([]string{"HOME=/work", "TMPDIR=/tmp", "PATH=" + from.path, "LANG=C.UTF-8", wire.OwnEnv + "=1"}, env...),
 		WorkingDir:      "/work",
 		Hostname:        "jail",
 		NetworkDisabled: true,
@@ -179,7 +164,7 @@ func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*contain
 		IpcMode:        "none",
 		LogConfig:      container.LogConfig{Type: "none"},
 		Tmpfs:          map[string]string{"/work": scratch + ",mode=0700", "/tmp": scratch + ",mode=1777", "/sys": "ro,nosuid,nodev,noexec,size=4k,nr_inodes=2"},
-		Mounts:         []mount.Mount{{Type: mount.TypeBind, Source: dir, Target: pipesAt, ReadOnly: true}},
+		Mounts:         []mount.Mount{{Type: mount.TypeBind, Source: dir, Target: wire.Pipes, ReadOnly: true}},
 		Resources: container.Resources{
 			Memory: l.Memory, MemorySwap: l.Memory, NanoCPUs: int64(l.CPUPercent) * 1e7, PidsLimit: &pids,
 			Ulimits: []*units.Ulimit{
@@ -188,15 +173,18 @@ func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*contain
 			},
 		},
 	}
-	return config, host
+	return config, host, nil
 }
 
-// pipes makes the named pipes of a run in dir.
+// pipes makes the named pipes of a run in dir, beside the helper.
 func (c *contained) pipes(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	c.dir = dir
+	if err := os.Link(filepath.Join(c.backend.cfg.Dir, wire.Helper), filepath.Join(dir, wire.Helper)); err != nil {
+		return err
+	}
 	open := func(name string, flags int) (*os.File, error) {
 		return os.OpenFile(filepath.Join(dir, name), flags|unix.O_NONBLOCK, 0)
 	}
@@ -205,11 +193,11 @@ func (c *contained) pipes(dir string) error {
 		at   **os.File
 		in   bool
 	}{
-		{"stdin", &c.stdin, true},
-		{"stdout", &c.stdout, false},
-		{"stderr", &c.stderr, false},
-		{"inlet", &c.inlet, true},
-		{"outlet", &c.outlet, false},
+		{wire.PipeStdin, &c.stdin, true},
+		{wire.PipeStdout, &c.stdout, false},
+		{wire.PipeStderr, &c.stderr, false},
+		{wire.PipeInlet, &c.inlet, true},
+		{wire.PipeOutlet, &c.outlet, false},
 	} {
 		full := filepath.Join(dir, p.name)
 		// The worker is nobody of this machine; the folder above is closed to others.

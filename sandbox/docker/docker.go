@@ -22,6 +22,7 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/egress"
+	"github.com/agenticraft/node/sandbox/jail"
 	"github.com/agenticraft/node/sandbox/process"
 )
 
@@ -43,30 +44,28 @@ const (
 	tier = "T3"
 )
 
-// Runtimes finds language trees. package runtime has one.
-type Runtimes interface {
-	// Lookup returns the folder of the tree on the host, its digest, and the
-	// interpreter's path and arguments in it.
-	Lookup(language string) (dir, digest string, argv []string, err error)
-}
-
 // Config of a [Backend].
 type Config struct {
 	Node     string // names the node's containers; one node of that name per engine
 	Dir      string // state folder, made if missing; the engine must see it under the same path
 	Socket   string // of the engine; default [DefaultSocket]
-	Runtimes Runtimes
+	Runtimes process.Runtimes
 	Log      *slog.Logger
 	// Images are those to use instead of the node's own trees: language -> name or
-	// digest, as the engine knows it. It must hold the interpreter, python3 on the
-	// usual path, and is pulled if the engine lacks it.
+	// digest, as the engine knows it. It must hold the interpreter on the usual path,
+	// python3, node, or sh and head, and is pulled if the engine lacks it.
 	Images map[string]string
-	// Warm is how many complete containers wait for a run, each used once, from the
-	// first run on; default none, at most [MaxWarm]. WarmLimits are their limits.
+	// Warm is how many complete containers wait for a run of Python, each used once,
+	// from the first run on; default none, at most [MaxWarm]. Unless it is none, one
+	// waits for a run of JavaScript too, from the first of those on. WarmLimits are
+	// their limits.
 	Warm       int
 	WarmLimits sandbox.Limits
 	// Egress connects programs that may reach a network; nil: none may.
 	Egress *egress.Gateway
+	// Helper is the jail helper's executable; default: the embedded one. Tests pass
+	// one that they have built.
+	Helper []byte
 }
 
 // Backend is the backend "docker". Its methods may be called concurrently.
@@ -80,9 +79,10 @@ type Backend struct {
 	wg      sync.WaitGroup // runs, probes and removals
 	tending sync.WaitGroup // of the pool
 
-	importing sync.Mutex    // one image at a time
-	removing  chan struct{} // holds one for each container that is being removed
-	pool      *pool
+	importing sync.Mutex       // one image at a time
+	removing  chan struct{}    // holds one for each container that is being removed
+	pools     map[string]*pool // by language
+	counts    *poolMetrics
 
 	mu      sync.Mutex // guards the rest
 	closed  bool
@@ -105,8 +105,8 @@ func New(cfg Config) (*Backend, error) {
 		faults = append(faults, errors.New("docker backend: Node, Dir or Runtimes is missing"))
 	}
 	for language := range cfg.Images {
-		if language != process.Python {
-			faults = append(faults, fmt.Errorf("docker backend: no image can be named for %q; this backend speaks %s", language, process.Python))
+		if !slices.Contains(languages(), language) {
+			faults = append(faults, fmt.Errorf("docker backend: no image can be named for %q; this backend speaks %s", language, strings.Join(languages(), ", ")))
 		}
 	}
 	if cfg.Warm < 0 || cfg.Warm > MaxWarm {
@@ -137,16 +137,25 @@ func New(cfg Config) (*Backend, error) {
 	if err := errors.Join(os.RemoveAll(cfg.Dir), os.MkdirAll(cfg.Dir, 0o700)); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
+	// A process whose file can only be run is closed to others of its user.
+	const onlyRun = 0o111
+	if err := jail.WriteHelper(cfg.Dir, cfg.Helper, onlyRun); err != nil {
+		return nil, err
+	}
 	api, err := client.NewClientWithOpts(client.WithHost("unix://"+cfg.Socket), client.WithAPIVersionNegotiation())
 	if err != nil {
 		return nil, fmt.Errorf("make engine client: %w", err)
 	}
-	b := &Backend{cfg: cfg, api: api, profiles: profiles, removing: make(chan struct{}, maxRemoving)}
-	b.pool = newPool(b)
+	b := &Backend{cfg: cfg, api: api, profiles: profiles, removing: make(chan struct{}, maxRemoving), counts: newPoolMetrics()}
+	b.pools = map[string]*pool{
+		process.Python: b.newPool(process.Python, cfg.Warm), process.JavaScript: b.newPool(process.JavaScript, min(cfg.Warm, 1)),
+	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.probe()
 	if cfg.Warm > 0 {
-		b.tending.Go(func() { b.pool.tend(b.ctx) })
+		for _, p := range b.pools {
+			b.tending.Go(func() { p.tend(b.ctx) })
+		}
 	}
 	return b, nil
 }
@@ -165,19 +174,37 @@ func (b *Backend) Describe() sandbox.Description {
 		return d
 	}
 	d.Tier = tier
-	digest := b.cfg.Images[process.Python]
-	if digest == "" {
-		var err error
-		if _, digest, _, err = b.cfg.Runtimes.Lookup(process.Python); err != nil {
-			d.Reason, d.Hint = err.Error(), "agenticraft runtime add python"
-			return d
+	d.Runtimes = make(map[string]string)
+	for _, language := range languages() {
+		digest := b.cfg.Images[language]
+		if digest == "" {
+			var err error
+			if _, digest, _, err = b.cfg.Runtimes.Select(language, ""); err != nil {
+				if d.Reason == "" {
+					d.Reason, d.Hint = err.Error(), "agenticraft runtime add python"
+				}
+				continue
+			}
 		}
+		d.Languages, d.Runtimes[language] = append(d.Languages, language), digest
 	}
-	d.Available = true
-	d.Egress = b.cfg.Egress != nil && os.Geteuid() == 0 // who else may not enter a container's network
-	d.Languages = []string{process.Python}
-	d.Runtimes = map[string]string{process.Python: digest}
+	if d.Available = len(d.Languages) > 0; d.Available {
+		d.Reason, d.Hint = "", ""
+		d.Named = b.cfg.Runtimes.Named(d.Languages...)
+		d.Egress = b.cfg.Egress != nil && os.Geteuid() == 0 // who else may not enter a container's network
+		slices.Sort(d.Languages)
+	}
 	return d
+}
+
+// languages are those of package process, as far as their results can be had: a
+// shell's is a file, which only root can take out of a container.
+func languages() []string {
+	all := process.Languages()
+	if os.Geteuid() != 0 {
+		all = slices.DeleteFunc(all, func(l string) bool { return l == process.Shell })
+	}
+	return all
 }
 
 // probe asks the engine what it can do, and removes what an earlier life of
@@ -303,7 +330,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if !d.Available {
 		return sandbox.Result{}, fmt.Errorf("%w: %s", sandbox.ErrUnavailable, d.Reason)
 	}
-	if spec.Language != process.Python {
+	if !slices.Contains(d.Languages, spec.Language) {
 		return sandbox.Result{}, fmt.Errorf("%w: the docker backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
 	}
 	if len(spec.Network) > 0 && !d.Egress {
@@ -326,7 +353,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		}
 		return sandbox.Result{}, err
 	}
-	defer b.pool.kick()
+	defer b.pools[spec.Language].kick()
 	res, err := process.Execute(ctx, spec, c, b.cfg.Log, ready)
 	res.Tier, res.Runtime = d.Tier, digest
 	return res, err
@@ -334,11 +361,11 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 
 // obtain is a container for a run: one that waits, or a new one.
 func (b *Backend) obtain(ctx context.Context, spec sandbox.Spec, enforced map[string]string) (*contained, string, error) {
-	from, err := b.source(ctx, spec.Language, spec.Progress)
+	from, err := b.source(ctx, spec)
 	if err != nil {
 		return nil, "", err
 	}
-	if c := b.pool.claim(ctx, from, spec); c != nil {
+	if c := b.pools[spec.Language].claim(ctx, from, spec); c != nil {
 		return c, from.digest, nil
 	}
 	c, err := b.start(ctx, spec, from, enforced)
@@ -362,7 +389,9 @@ func (b *Backend) Close() error {
 	b.mu.Unlock()
 	b.stop()
 	b.tending.Wait()
-	b.pool.close()
+	for _, p := range b.pools {
+		p.close()
+	}
 	b.wg.Wait()
 	if err := b.api.Close(); err != nil {
 		return fmt.Errorf("close engine client: %w", err)

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/docker"
 	"github.com/agenticraft/node/sandbox/egress"
+	"github.com/agenticraft/node/sandbox/jail/jailtest"
 	"github.com/agenticraft/node/sandbox/runtime"
 	"github.com/agenticraft/node/sandbox/sandboxtest"
 )
@@ -23,13 +26,22 @@ import (
 // socketEnv names the engine's socket, if it is not the default.
 const socketEnv = "AGENTICRAFT_TEST_DOCKER"
 
-var addPython = sync.OnceValues(func() (*runtime.Store, error) {
+// addRuntimes makes a store of the host's interpreters, as far as it has them.
+var addRuntimes = sync.OnceValues(func() (*runtime.Store, error) {
 	store, err := runtime.Open(filepath.Join(scratch, "runtimes"))
 	if err != nil {
 		return nil, err
 	}
-	_, err = store.AddPython(context.Background(), runtime.AddConfig{})
-	return store, err
+	ctx := context.Background()
+	_, python := store.AddPython(ctx, runtime.AddConfig{})
+	_, node := store.AddNode(ctx, runtime.AddConfig{})
+	_, shell := store.AddShell(ctx, runtime.AddConfig{})
+	for _, err := range []error{python, node, shell} {
+		if err != nil && (!errors.Is(err, sandbox.ErrUnavailable) || os.Getenv("CI") != "") {
+			return nil, err
+		}
+	}
+	return store, nil
 })
 
 var scratch string // a folder for the whole run
@@ -44,21 +56,22 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// python is a store with the host's Python, made once.
-func python(t *testing.T) *runtime.Store {
+// runtimes is a store that holds the host's Python, and what else it has.
+func runtimes(t *testing.T) *runtime.Store {
 	t.Helper()
-	store, err := addPython()
-	if errors.Is(err, sandbox.ErrUnavailable) {
-		t.Skipf("no python3 on this machine: %v", err)
-	}
+	store, err := addRuntimes()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, _, _, err := store.Lookup("python"); err != nil {
+		t.Skipf("no python3 on this machine: %v", err)
 	}
 	return store
 }
 
 func open(t *testing.T, cfg docker.Config) *docker.Backend {
 	t.Helper()
+	cfg.Helper = jailtest.Helper(t)
 	cfg.Node, cfg.Dir = "test-"+filepath.Base(t.TempDir())+"-"+time.Now().Format("150405.000000"), t.TempDir()
 	b, err := docker.New(cfg)
 	if err != nil {
@@ -82,7 +95,7 @@ func engine(t *testing.T, g *egress.Gateway) *docker.Backend {
 	if _, err := os.Stat(socket); err != nil && os.Getenv("CI") == "" {
 		t.Skipf("no Docker engine on this machine: %v", err)
 	}
-	b := open(t, docker.Config{Socket: socket, Runtimes: python(t), Egress: g})
+	b := open(t, docker.Config{Socket: socket, Runtimes: runtimes(t), Egress: g})
 	if d := b.Describe(); !d.Available {
 		t.Fatalf("the engine cannot be used: %s", d.Reason)
 	}
@@ -90,28 +103,58 @@ func engine(t *testing.T, g *egress.Gateway) *docker.Backend {
 }
 
 func TestDocker(t *testing.T) {
-	b := engine(t, nil)
-	// The first run makes the image and opens connections to the engine.
-	spec := sandbox.Spec{ID: "first", Owner: "tester", Language: "python", Code: []byte("result = 1")}
-	if r, err := b.Run(t.Context(), spec, nil); err != nil || string(r.Value) != "1" {
-		t.Fatalf("Run = %+v, %v", r, err)
+	for _, language := range []string{"python", "javascript", "sh"} {
+		t.Run(language, func(t *testing.T) {
+			b := engine(t, nil)
+			if d := b.Describe(); !slices.Contains(d.Languages, language) {
+				t.Skipf("no interpreter of %s on this machine, or, for sh, not root", language)
+			}
+			// The first run makes the image and opens connections to the engine, which
+			// are kept.
+			if r, err := b.Run(t.Context(), sandbox.Spec{ID: "first", Owner: "tester", Language: language}, nil); err != nil || r.Status != sandbox.OK {
+				t.Fatalf("Run = %+v, %v", r, err)
+			}
+			sandboxtest.Test(t, b, sandboxtest.Options{Language: language, Residents: 4, Brief: true, Differs: map[string]string{
+				"host files": `["/sys"]`, "A1 files of the host": `["/sys"]`, // it exists, empty
+				// The engine mounts a whole /proc, with what it masks of it.
+				"B22 the kernel's settings": "*",
+				// An engine whose library does not know a call answers ENOSYS instead.
+				"A7 mounting": "*", "E54 the machine": "*", "E62 memory of others": "*", "E rules of one's own": "*",
+				// The engine's mounts are in the container's own namespace, and named there.
+				"B22 mounts": "*",
+				// Without Landlock a process may write to its own memory and settings.
+				"A12 memory as a file": "*",
+				// An engine that is protected from the killer lets its children be so.
+				"D47 who is killed first": "*",
+			}, Ends: map[string]sandbox.Status{"B22 mounts of a shell": sandbox.Error}})
+		})
 	}
-	// Connections to the engine are kept.
-	sandboxtest.Test(t, b, sandboxtest.Options{Residents: 4, Brief: true, Differs: map[string]string{
-		"host files": `["/sys"]`, // it exists, empty
-		// Process 1 is the program's own parent there, of the same user.
-		"B16 the environment of process 1": "*",
-		// The engine mounts a whole /proc, with what it masks of it.
-		"B22 the kernel's settings": "*",
-		// An engine whose library does not know a call answers ENOSYS instead.
-		"A7 mounting": "*", "E54 the machine": "*", "E62 memory of others": "*", "E rules of one's own": "*",
-		// The engine's mounts are in the container's own namespace, and named there.
-		"B22 mounts": "*",
-		// Without Landlock a process may write to its own memory and settings.
-		"A12 memory as a file": "*",
-		// An engine that is protected from the killer lets its children be so.
-		"D47 who is killed first": "*",
-	}})
+}
+
+// A program gets as many processes as its limit says, neither fewer for those of
+// process 1 nor more, and so in a container that waited.
+func TestProcessesAreCountedExactly(t *testing.T) {
+	engine(t, nil) // or the test is skipped
+	b := open(t, docker.Config{Socket: socketOf(t), Runtimes: runtimes(t), Warm: 1})
+	for _, most := range []int{20, 10} {
+		spec := python1("count", `
+import os, time
+n = 1
+while n < 100:
+  try: pid = os.fork()
+  except OSError: break
+  if pid == 0: time.sleep(1000)
+  n += 1
+result = n`)
+		spec.Limits.Processes = most
+		r, err := b.Run(t.Context(), spec, nil)
+		if err != nil || string(r.Value) != strconv.Itoa(most) {
+			t.Errorf("of %d processes a program got %s, %v; stderr %s", most, r.Value, err, r.Stderr)
+		}
+		if err := b.AwaitWarm(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestContainersAreClosed(t *testing.T) {

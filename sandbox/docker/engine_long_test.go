@@ -31,7 +31,7 @@ func TestEngineDiesUnderARun(t *testing.T) {
 		}
 		t.Skip("dockerd is not installed")
 	}
-	store := python(t)
+	store := runtimes(t)
 	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
 			socket, process := ownEngine(t, dockerd)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/docker"
+	"github.com/agenticraft/node/sandbox/jail/jailtest"
 )
 
 func python1(id, code string) sandbox.Spec {
@@ -40,7 +41,7 @@ func socketOf(t *testing.T) string {
 // files.
 func TestWarmContainers(t *testing.T) {
 	engine(t, nil) // or the test is skipped
-	store := python(t)
+	store := runtimes(t)
 	b := open(t, docker.Config{Socket: socketOf(t), Runtimes: store, Warm: 1})
 	if r, err := b.Run(t.Context(), python1("cold", "result = open('/work/mark', 'w').write('x')"), nil); err != nil || r.Status != sandbox.OK {
 		t.Fatalf("Run = %+v, %v", r, err)
@@ -100,7 +101,7 @@ func TestNamedImages(t *testing.T) {
 // importPython makes an image that holds python3 on its path, as public ones do.
 func importPython(t *testing.T, name string) {
 	t.Helper()
-	dir, _, argv, err := python(t).Lookup("python")
+	dir, _, argv, err := runtimes(t).Lookup("python")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,9 +136,11 @@ func importPython(t *testing.T, name string) {
 // nobody has no language trees.
 type nobody struct{}
 
-func (nobody) Lookup(string) (dir, digest string, argv []string, err error) {
+func (nobody) Select(string, string) (dir, digest string, argv []string, err error) {
 	return "", "", nil, sandbox.ErrUnavailable
 }
+
+func (nobody) Named(...string) []string { return nil }
 
 // Containers that a killed node left are removed by the next.
 func TestLeftContainersAreSwept(t *testing.T) {
@@ -147,7 +150,7 @@ func TestLeftContainersAreSwept(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = api.Close() })
-	b := open(t, docker.Config{Socket: socketOf(t), Runtimes: python(t)})
+	b := open(t, docker.Config{Socket: socketOf(t), Runtimes: runtimes(t), Helper: jailtest.Helper(t)})
 	r, err := b.Run(t.Context(), python1("a", "result = 1"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +162,7 @@ func TestLeftContainersAreSwept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next, err := docker.New(docker.Config{Node: node, Dir: t.TempDir(), Socket: socketOf(t), Runtimes: python(t)})
+	next, err := docker.New(docker.Config{Node: node, Dir: t.TempDir(), Socket: socketOf(t), Runtimes: runtimes(t), Helper: jailtest.Helper(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,17 +28,21 @@ type source struct {
 	path          string // PATH inside
 }
 
-// source finds the image for a language, and makes or pulls it if need be, of
-// which progress, if not nil, is told.
-func (b *Backend) source(ctx context.Context, language string, progress func(string)) (source, error) {
+// interpreters are what named images call them, by language.
+var interpreters = map[string]string{process.Python: "python3", process.JavaScript: "node", process.Shell: "sh"}
+
+// source finds the image for a run, and makes or pulls it if need be, of which its
+// caller is told.
+func (b *Backend) source(ctx context.Context, spec sandbox.Spec) (source, error) {
+	progress := spec.Progress
 	if progress == nil {
 		progress = func(string) {}
 	}
-	if name := b.cfg.Images[language]; name != "" {
+	if name := b.cfg.Images[spec.Language]; name != "" && spec.Runtime == "" {
 		id, err := b.ensureNamed(ctx, name, progress)
-		return source{image: id, digest: id, argv: []string{"python3"}, path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, err
+		return source{image: id, digest: id, argv: []string{interpreters[spec.Language]}, path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, err
 	}
-	dir, digest, argv, err := b.cfg.Runtimes.Lookup(language)
+	dir, digest, argv, err := b.cfg.Runtimes.Select(spec.Language, spec.Runtime)
 	if err != nil {
 		return source{}, fmt.Errorf("find runtime: %w", err)
 	}

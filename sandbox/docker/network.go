@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/jail/wire"
 )
 
 // maxCertificates bounds the file of certificate authorities, in bytes.
@@ -40,7 +42,7 @@ func certificates(dir string) (string, error) {
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, name), text, 0o600), os.Chmod(filepath.Join(dir, name), 0o444)); err != nil {
 		return "", fmt.Errorf("give certificates to the container: %w", err)
 	}
-	return pipesAt + "/" + name, nil
+	return path.Join(wire.Pipes, name), nil
 }
 
 // connect gives the started container its way out: a listener on its own

@@ -46,14 +46,15 @@ func (w *warm) alive() bool {
 	}
 }
 
-// pool keeps containers of the class in force. Each is used once, so owners are
+// pool keeps containers of one language and of the class in force. Each is used once, so owners are
 // no part of the class: nobody's code was in it before, and none of another's
 // will be after.
 type pool struct {
-	backend *Backend
-	limits  sandbox.Limits
-	claims  *prometheus.CounterVec
-	refills *prometheus.CounterVec
+	backend  *Backend
+	language string
+	size     int // how many wait
+	limits   sandbox.Limits
+	*poolMetrics
 
 	kicks  chan struct{}
 	serial int // of the refilling goroutine alone
@@ -63,11 +64,17 @@ type pool struct {
 	wanted time.Time // when a container was last asked for; zero: never
 }
 
-func newPool(b *Backend) *pool {
+func (b *Backend) newPool(language string, size int) *pool {
 	l := jail.Normalize(b.cfg.WarmLimits)
 	l.Output, l.Result, l.Wall = 0, 0, 0 // which the node keeps
-	p := &pool{
-		backend: b, limits: l, kicks: make(chan struct{}, 1),
+	return &pool{backend: b, language: language, size: size, limits: l, poolMetrics: b.counts, kicks: make(chan struct{}, 1)}
+}
+
+// poolMetrics are those of all pools of a backend.
+type poolMetrics struct{ claims, refills *prometheus.CounterVec }
+
+func newPoolMetrics() *poolMetrics {
+	return &poolMetrics{
 		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "agenticraft_sandbox_docker_warm_claims_total",
 			Help: "Runs of the docker sandbox by whether a warm container was there (hit), none was ready (miss), or none could have their limits (unfit).",
@@ -77,12 +84,11 @@ func newPool(b *Backend) *pool {
 			Help: "Warm containers made, or not, and those given up unused.",
 		}, []string{"result"}),
 	}
-	return p
 }
 
 // Metrics returns the collectors of the backend, to be registered once.
 func (b *Backend) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{b.pool.claims, b.pool.refills}
+	return []prometheus.Collector{b.counts.claims, b.counts.refills}
 }
 
 // fits says whether a waiting container can be made to hold the limits of a run:
@@ -93,9 +99,9 @@ func (p *pool) fits(spec sandbox.Spec) bool {
 		l.FileSize == c.FileSize && l.Files == c.Files
 }
 
-// claim takes a container for one run, or returns nil.
+// claim takes a container for one run, or returns nil. There may be no pool.
 func (p *pool) claim(ctx context.Context, from source, spec sandbox.Spec) *contained {
-	if p.backend.cfg.Warm == 0 {
+	if p == nil || p.size == 0 {
 		return nil
 	}
 	if !p.fits(spec) {
@@ -142,7 +148,7 @@ func (p *pool) lower(ctx context.Context, c *contained, l sandbox.Limits) error 
 
 // kick makes the pool look what is missing, once a run is over.
 func (p *pool) kick() {
-	if p.backend.cfg.Warm == 0 {
+	if p == nil || p.size == 0 {
 		return
 	}
 	select {
@@ -176,7 +182,7 @@ func (p *pool) refill(ctx context.Context) time.Duration {
 			old = append(old, w)
 			return true
 		})
-		missing := wanted && len(p.ready) < p.backend.cfg.Warm
+		missing := wanted && len(p.ready) < p.size
 		p.mu.Unlock()
 		for _, w := range old {
 			p.refills.WithLabelValues("discarded").Inc()
@@ -207,12 +213,12 @@ func (p *pool) make(ctx context.Context) (*warm, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
-	from, err := p.backend.source(ctx, process.Python, nil)
+	p.serial++
+	spec := sandbox.Spec{ID: fmt.Sprintf("warm-%s-%d", p.language, p.serial), Language: p.language, Limits: p.limits}
+	from, err := p.backend.source(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	p.serial++
-	spec := sandbox.Spec{ID: fmt.Sprintf("warm-%d", p.serial), Language: process.Python, Limits: p.limits}
 	c, err := p.backend.start(ctx, spec, from, d.Enforces)
 	if err != nil {
 		return nil, err
@@ -255,17 +261,18 @@ func (p *pool) close() {
 	}
 }
 
-// AwaitWarm waits until as many containers are warm as the configuration says,
-// asking for them. It is for those who measure.
+// AwaitWarm waits until as many containers with Python are warm as the
+// configuration says, asking for them. It is for those who measure.
 func (b *Backend) AwaitWarm(ctx context.Context) error {
-	b.pool.mu.Lock()
-	b.pool.wanted = time.Now()
-	b.pool.mu.Unlock()
-	b.pool.kick()
+	p := b.pools[process.Python]
+	p.mu.Lock()
+	p.wanted = time.Now()
+	p.mu.Unlock()
+	p.kick()
 	for {
-		b.pool.mu.Lock()
-		full := len(b.pool.ready) >= b.cfg.Warm
-		b.pool.mu.Unlock()
+		p.mu.Lock()
+		full := len(p.ready) >= p.size
+		p.mu.Unlock()
 		if full {
 			return nil
 		}

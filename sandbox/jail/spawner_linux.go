@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/agenticraft/node/internal/durable"
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/jail/wire"
 )
@@ -41,6 +40,9 @@ const (
 	closeTimeout = 7 * time.Second
 	hangTimeout  = 6 * time.Second // of the spawner, to end a jail
 )
+
+// helperMode lets a worker, who has a user id of its own, run the helper.
+const helperMode = 0o555
 
 // Spawner makes jails. Its methods may be called concurrently.
 type Spawner struct {
@@ -130,16 +132,13 @@ func writeMinRoot(dir string, binary []byte) (string, error) {
 	if err := os.Chmod(root, 0o755); err != nil {
 		return "", fmt.Errorf("open jail folder to workers: %w", err)
 	}
-	if err := durable.WriteFile(filepath.Join(root, "jail"), binary, 0o555); err != nil {
-		return "", fmt.Errorf("write jail helper: %w", err)
-	}
-	return root, nil
+	return root, WriteHelper(root, binary, helperMode)
 }
 
-// PlaceHelper puts the helper into a folder under the name "jail", for a tree of
-// which a worker needs more than the helper alone.
+// PlaceHelper puts the helper into a folder under the name [wire.Helper], for a tree
+// of which a worker needs more than the helper alone.
 func (s *Spawner) PlaceHelper(dir string) error {
-	from, to := filepath.Join(s.minRoot, "jail"), filepath.Join(dir, "jail")
+	from, to := filepath.Join(s.minRoot, wire.Helper), filepath.Join(dir, wire.Helper)
 	if err := os.Link(from, to); err == nil {
 		return nil
 	}
@@ -147,10 +146,7 @@ func (s *Spawner) PlaceHelper(dir string) error {
 	if err != nil {
 		return fmt.Errorf("read jail helper: %w", err)
 	}
-	if err := durable.WriteFile(to, binary, 0o555); err != nil {
-		return fmt.Errorf("write jail helper: %w", err)
-	}
-	return nil
+	return WriteHelper(dir, binary, helperMode)
 }
 
 // HelperDigest is the SHA-256 of the helper, in hex.

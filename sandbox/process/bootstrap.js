@@ -1,27 +1,27 @@
 // Runs one program as if it were started as a script, then sends the value of
-// its variable "result" as JSON. Descriptor 3 is the node: frames of a 32-bit
-// length, a letter and a payload go out; the program comes in.
-'use strict';
-(() => {
+// its variable "result" as JSON. Two descriptors, which may be one, are the node:
+// frames of a 32-bit length, a letter and a payload go out; the program comes in.
+// The text is a function, which is called with the descriptors.
+((inlet, outlet) => {
+  'use strict';
   const { readSync, writeSync, closeSync } = require('fs');
   const vm = require('vm');
   const { createRequire } = require('module');
   const { inspect } = require('util');
   const { stringify, parse } = JSON;
   const { isFinite } = Number;
-  const control = 3;
 
   function send(kind, payload) {
     const head = Buffer.alloc(5);
     head.writeUInt32BE(payload.length + 1);
     head.write(kind, 4);
     const frame = Buffer.concat([head, payload]);
-    for (let at = 0; at < frame.length;) at += writeSync(control, frame, at);
+    for (let at = 0; at < frame.length;) at += writeSync(outlet, frame, at);
   }
   function receive(n) {
     const out = Buffer.alloc(n);
     for (let at = 0; at < n;) {
-      const got = readSync(control, out, at, n - at, null);
+      const got = readSync(inlet, out, at, n - at, null);
       if (got === 0) process.reallyExit(0);
       at += got;
     }
@@ -77,6 +77,7 @@
   const most = head.readUInt32BE(4);
   const code = receive(head.readUInt32BE(0)).toString('utf8');
   const args = parse(receive(head.readUInt32BE(8)).toString('utf8'));
+  if (inlet !== outlet) closeSync(inlet);
 
   const name = 'main.js';
   process.argv = [process.argv[0], '/work/' + name, ...args];
@@ -160,4 +161,4 @@
   } catch (error) {
     fail(error);
   }
-})();
+})

@@ -22,11 +22,8 @@ const (
 	Shell      = "sh"
 )
 
-// Bootstrap is a Python program that defines boot(inlet, outlet), which runs one
-// program that comes in through descriptor inlet, as [Execute] sends it.
-//
 //go:embed bootstrap.py
-var Bootstrap string
+var bootPy string
 
 //go:embed bootstrap.js
 var bootJS string
@@ -38,8 +35,9 @@ var bootSh string
 // of them speak the frames of reply.go.
 type dialect struct {
 	language string
-	// options of the interpreter, up to and with the bootstrap.
-	options func(l sandbox.Limits) []string
+	// options of the interpreter, up to and with the bootstrap, which is told the
+	// descriptors of its two ways to the node.
+	options func(l sandbox.Limits, inlet, outlet int) []string
 	env     []string
 	// request is the program as the bootstrap reads it.
 	request func(spec sandbox.Spec) ([]byte, error)
@@ -62,8 +60,8 @@ const resultFile = "result.json"
 var dialects = []dialect{
 	{
 		language: Python,
-		options: func(sandbox.Limits) []string {
-			return []string{"-I", "-S", "-B", "-X", "utf8", "-c", Bootstrap + "\nboot(3, 3)\n"}
+		options: func(_ sandbox.Limits, inlet, outlet int) []string {
+			return []string{"-I", "-S", "-B", "-X", "utf8", "-c", fmt.Sprintf("%s\nboot(%d, %d)\n", bootPy, inlet, outlet)}
 		},
 		request: framed,
 		threads: 1,
@@ -80,20 +78,43 @@ var dialects = []dialect{
 		},
 	},
 	{
-		language:   Shell,
-		options:    func(sandbox.Limits) []string { return []string{"-c", bootSh, "main.sh"} },
+		language: Shell,
+		options: func(_ sandbox.Limits, inlet, outlet int) []string {
+			return []string{"-c", fmt.Sprintf("i=%d o=%d\n%s", inlet, outlet, bootSh), "main.sh"}
+		},
 		request:    scripted,
 		threads:    3, // itself, and what reads the program
 		resultFile: true,
 	},
 }
 
-func dialectOf(language string) (dialect, bool) {
+// Languages are those that interpreters of this package speak.
+func Languages() []string {
+	var all []string
+	for _, d := range dialects {
+		all = append(all, d.language)
+	}
+	return all
+}
+
+// Command is how the interpreter of a language is started elsewhere than in a
+// jail of this package, for [Execute]: its options, and its environment besides
+// what every program has. It reads its program from descriptor inlet and answers
+// on outlet.
+func Command(language string, l sandbox.Limits, inlet, outlet int) (options, env []string, err error) {
+	d, err := dialectOf(language)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.options(l, inlet, outlet), d.env, nil
+}
+
+func dialectOf(language string) (dialect, error) {
 	i := slices.IndexFunc(dialects, func(d dialect) bool { return d.language == language })
 	if i < 0 {
-		return dialect{}, false
+		return dialect{}, fmt.Errorf("%w: no interpreter speaks %.40q here", sandbox.ErrUnavailable, language)
 	}
-	return dialects[i], true
+	return dialects[i], nil
 }
 
 // nodeStarved is what Node.js says before it aborts for want of memory: its heap,
@@ -104,13 +125,13 @@ var nodeStarved = []string{"heap out of memory", "process out of memory", "std::
 // collector, one that waits for signals, two for files.
 const nodeThreads = 8
 
-func nodeOptions(l sandbox.Limits) []string {
+func nodeOptions(l sandbox.Limits, inlet, outlet int) []string {
 	// The collector works before the memory limit is reached. What is not on the
 	// heap takes the rest.
 	heap := max(l.Memory*5/8, 16<<20) >> 20
 	return []string{
 		"--max-old-space-size=" + strconv.FormatInt(heap, 10), "--max-semi-space-size=2", "--v8-pool-size=2",
-		"--no-deprecation", "-e", bootJS,
+		"--no-deprecation", "-e", fmt.Sprintf("%s(%d, %d);\n", bootJS, inlet, outlet),
 	}
 }
 

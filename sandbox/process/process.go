@@ -23,6 +23,7 @@ import (
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/egress"
 	"github.com/agenticraft/node/sandbox/jail"
+	"github.com/agenticraft/node/sandbox/jail/wire"
 )
 
 // Bounds of a run.
@@ -192,18 +193,14 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(b.ctx, cancel)()
-	speaks, known := dialectOf(spec.Language)
-	if !known {
-		return sandbox.Result{}, fmt.Errorf("%w: the process backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
+	speaks, err := dialectOf(spec.Language)
+	if err != nil {
+		return sandbox.Result{}, err
 	}
 	if len(spec.Network) > 0 && b.cfg.Egress == nil {
 		return sandbox.Result{}, fmt.Errorf("%w: %s: this backend has no way to a network", sandbox.ErrUnenforceable, sandbox.LimitNetwork)
 	}
-	spec, err := Complete(spec)
-	if err != nil {
-		return sandbox.Result{}, err
-	}
-	if err := speaks.check(spec.Limits); err != nil {
+	if spec, err = Complete(spec); err != nil {
 		return sandbox.Result{}, err
 	}
 	dir, digest, argv, err := b.cfg.Runtimes.Select(spec.Language, spec.Runtime)
@@ -260,7 +257,7 @@ func (d dialect) profile(spec sandbox.Spec, dir string, argv []string) jail.Prof
 		env = append(env, egress.Environment(jail.ProxyAddress, certificates)...)
 	}
 	return jail.Profile{
-		ID: spec.ID, Root: dir, Argv: slices.Concat(argv, d.options(spec.Limits)),
+		ID: spec.ID, Root: dir, Argv: slices.Concat(argv, d.options(spec.Limits, wire.ControlFD, wire.ControlFD)),
 		Env:      append(env, d.env...),
 		Network:  len(spec.Network) > 0,
 		Limits:   spec.Limits,

@@ -19,7 +19,7 @@ type Channel interface {
 	SetDeadline(time.Time) error
 }
 
-// Vessel is an interpreter that was started in isolation with [Bootstrap], and
+// Vessel is an interpreter that was started in isolation as [Command] says, and
 // everything that it may start. Its methods are those of [jail.Jail].
 type Vessel interface {
 	Control() Channel
@@ -40,18 +40,28 @@ type jailed struct{ *jail.Jail }
 func (j jailed) Control() Channel { return j.Jail.Control() }
 
 // Execute runs one program in v, which it ends and releases, as
-// [sandbox.Backend] says of Run. The program is Python's. Tier and Runtime of the result are the
-// caller's to fill in.
+// [sandbox.Backend] says of Run. Tier and Runtime of the result are the caller's to
+// fill in.
 func Execute(ctx context.Context, spec sandbox.Spec, v Vessel, log *slog.Logger, ready func(context.Context) error) (sandbox.Result, error) {
-	r := &run{dialect: dialects[0], spec: spec, jail: v, log: log}
+	speaks, err := dialectOf(spec.Language)
+	if err != nil {
+		v.Release()
+		return sandbox.Result{}, err
+	}
+	r := &run{dialect: speaks, spec: spec, jail: v, log: log}
 	return r.do(ctx, ready)
 }
 
-// Complete checks the sizes of what a run brings and fills in its limits.
+// Complete checks the language and the sizes of what a run brings, fills in its
+// limits, and refuses those that do not let the interpreter start.
 func Complete(spec sandbox.Spec) (sandbox.Spec, error) {
 	if len(spec.Code) > maxCode || len(spec.Stdin) > maxStdin {
 		return spec, fmt.Errorf("%w: code over %d or stdin over %d bytes", sandbox.ErrSpec, maxCode, maxStdin)
 	}
+	speaks, err := dialectOf(spec.Language)
+	if err != nil {
+		return spec, err
+	}
 	spec.Limits = jail.Normalize(spec.Limits)
-	return spec, nil
+	return spec, speaks.check(spec.Limits)
 }

@@ -28,7 +28,7 @@ var files = []testCase{
 		name: "A1 files of the host", proves: "none of the host's files is there", status: sandbox.OK, value: "[]",
 		code: map[string]string{
 			"javascript": "const fs = require('fs'); const result = ['/etc/passwd', '/etc/shadow', '/root', '/home', '/sys', '/bin/sh', '/var', '/jail'].filter(p => fs.existsSync(p))",
-			"sh":         "found=; for p in /etc/passwd /etc/shadow /root /home /sys /var /jail; do [ -e $p ] && found=$found$p; done; echo \"[$found]\" > result.json",
+			"sh":         "found=; for p in /etc/passwd /etc/shadow /root /home /sys /var /jail; do [ -e $p ] && found=\"$found\\\"$p\\\"\"; done; echo \"[$found]\" > result.json",
 			"wasm":       "guest exists /etc/passwd,/etc/shadow,/root,/home,/proc,/sys,/bin/sh,/work,/dev,/module.wasm",
 		},
 	},

@@ -56,7 +56,9 @@ func Test(t *testing.T, b sandbox.Backend, o Options) {
 	s := &suite{backend: b, options: o}
 	if o.Language == sandbox.WASM {
 		// A module is compiled when it is first used, which takes seconds.
-		if r, err := b.Run(t.Context(), s.token(t, 0), nil); err != nil || r.Status != sandbox.OK {
+		first := s.token(t, 0)
+		first.Limits.Wall = time.Minute
+		if r, err := b.Run(t.Context(), first, nil); err != nil || r.Status != sandbox.OK {
 			t.Fatalf("the guest ended as %s, %v: %s", r.Status, err, r.Message)
 		}
 	}

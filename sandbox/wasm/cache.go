@@ -51,8 +51,10 @@ type cache struct {
 
 // flight is one compilation under way. err may be read after done.
 type flight struct {
-	done chan struct{}
-	err  error
+	done    chan struct{}
+	err     error
+	waiting int // who waits for it, guarded by the cache's mu
+	giveUp  context.CancelFunc
 }
 
 // openCache opens the folder and empties it unless this build filled it.
@@ -114,7 +116,9 @@ func (c *cache) wait() { c.building.Wait() }
 
 // ensure has the module's code in its folder when it returns nil; fresh says
 // that it was made now. A module that is no program gives a [*badModule].
-// Several who want the same module at once wait for one compilation.
+// Several who want the same module at once wait for one compilation. One that
+// came with a run ends with the last who waits for it; one of an operator's module
+// goes on, for the next who wants it.
 func (c *cache) ensure(ctx context.Context, m module) (fresh bool, err error) {
 	root := c.root(m.digest)
 	if _, err := os.Stat(root); err == nil {
@@ -129,20 +133,37 @@ func (c *cache) ensure(ctx context.Context, m module) (fresh bool, err error) {
 		f = &flight{done: make(chan struct{})}
 		c.flights[m.digest] = f
 		// Not the first caller's alone: who comes meanwhile waits for the same.
+		building, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+		f.giveUp = giveUp
 		c.building.Go(func() {
-			f.err = c.build(context.WithoutCancel(ctx), m)
+			defer giveUp()
+			f.err = c.build(building, m)
 			c.mu.Lock()
-			delete(c.flights, m.digest)
+			c.forget(m, f)
 			c.mu.Unlock()
 			close(f.done)
 		})
 	}
+	f.waiting++
 	c.mu.Unlock()
 	select {
 	case <-f.done:
 		return true, f.err
 	case <-ctx.Done():
-		return false, ctx.Err()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if f.waiting--; f.waiting == 0 && m.uploaded() {
+			c.forget(m, f)
+			f.giveUp()
+		}
+		return false, context.Cause(ctx)
+	}
+}
+
+// forget lets the next who wants the module begin anew. It is called with mu held.
+func (c *cache) forget(m module, f *flight) {
+	if c.flights[m.digest] == f {
+		delete(c.flights, m.digest)
 	}
 }
 
@@ -186,7 +207,7 @@ func (c *cache) build(ctx context.Context, m module) (err error) {
 
 // place writes the module to a file of its own and returns its size.
 func (m module) place(name string) (int64, error) {
-	if m.file == "" {
+	if m.uploaded() {
 		if len(m.content) > maxModule {
 			return 0, &badModule{text: fmt.Sprintf("the module has more than %d bytes", int64(maxModule))}
 		}

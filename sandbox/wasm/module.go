@@ -20,6 +20,9 @@ type module struct {
 	file    string // where an operator added it
 }
 
+// uploaded: it came with the run, so that compiling it is the run's own work.
+func (m module) uploaded() bool { return m.file == "" }
+
 func (m module) size(file int64) int64 { return max(int64(len(m.content)), file) }
 
 // byDigest is how a run names a module that the node has.

@@ -211,7 +211,9 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		giveBack()
 		return finish(cancelled())
 	}
+	compiling := time.Duration(0)
 	if w == nil {
+		began := time.Now()
 		var res *sandbox.Result
 		if w, res, err = b.prepare(ctx, spec, class, m); err != nil {
 			return sandbox.Result{}, err
@@ -219,8 +221,14 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		if res != nil {
 			return finish(*res)
 		}
+		if m.uploaded() {
+			// At least a moment is left, so that it is the worker that says how it ends.
+			compiling = min(time.Since(began), spec.Limits.Wall-time.Millisecond)
+			spec.Limits.Wall -= compiling
+		}
 	}
 	result, reusable := w.Run(ctx, spec, 0)
+	result.Usage.Wall += compiling
 	result.Enforced = maps.Clone(w.Enforced)
 	if reusable {
 		b.pool.Put(w)
@@ -231,11 +239,21 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	return finish(result)
 }
 
+// errCompiling: the run's time was up before its module was compiled.
+var errCompiling = errors.New("compiling takes too long")
+
 // prepare has the module compiled and a worker started with it. The result is
-// set if that is how the run ended.
+// set if that is how the run ended. To compile what came with the run is the run's
+// own work, for which it has its time; an operator's module is compiled once, in
+// time of the node's.
 func (b *Backend) prepare(ctx context.Context, spec sandbox.Spec, class worker.Class, m module) (*worker.Worker, *sandbox.Result, error) {
 	for attempt := 0; ; attempt++ {
-		fresh, err := b.cache.ensure(ctx, m)
+		limited, stop := ctx, context.CancelFunc(func() {})
+		if m.uploaded() {
+			limited, stop = context.WithTimeoutCause(ctx, spec.Limits.Wall, errCompiling)
+		}
+		fresh, err := b.cache.ensure(limited, m)
+		stop()
 		if err != nil {
 			res, err := b.notCompiled(ctx, spec, err)
 			return nil, res, err
@@ -269,6 +287,11 @@ func (b *Backend) notCompiled(ctx context.Context, spec sandbox.Spec, err error)
 	case ctx.Err() != nil:
 		res := cancelled()
 		return &res, nil
+	case errors.Is(err, errCompiling):
+		return &sandbox.Result{
+			Status: sandbox.Timeout, ExitCode: 124, Usage: sandbox.Usage{Wall: spec.Limits.Wall},
+			Message: fmt.Sprintf("its module was not compiled within the time limit of %v", spec.Limits.Wall),
+		}, nil
 	case !errors.As(err, &bad):
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func open(t testing.TB, cfg wasm.Config) *wasm.Backend {
 func spec(owner string, m []byte) sandbox.Spec {
 	return sandbox.Spec{
 		ID: "r", Owner: owner, Language: wasm.Language, Code: []byte("m.wasm"),
-		Files: []sandbox.File{{Path: "m.wasm", Content: m}}, Limits: sandbox.Limits{Memory: 128 << 20, Wall: time.Second},
+		Files: []sandbox.File{{Path: "m.wasm", Content: m}}, Limits: sandbox.Limits{Memory: 128 << 20, Wall: time.Minute},
 	}
 }
 
@@ -95,8 +95,8 @@ func TestHostileModules(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := spec("a", tt.module)
-			if tt.status != sandbox.Timeout {
-				s.Limits.Wall = time.Minute // another limit is what it meets
+			if tt.status == sandbox.Timeout {
+				s.Limits.Wall = time.Second
 			}
 			began := time.Now()
 			r, err := b.Run(t.Context(), s, nil)
@@ -148,13 +148,28 @@ func TestManyWantOneModule(t *testing.T) {
 		wg.Go(func() {
 			s := spec(fmt.Sprintf("owner-%d", i), hello)
 			s.ID = fmt.Sprintf("r-%d", i)
-			s.Limits.Wall = 10 * time.Second
 			if r, err := b.Run(t.Context(), s, nil); err != nil || string(r.Stdout) != "hello\n" {
 				t.Errorf("Run = %s, %q, %v; %s", r.Status, r.Stdout, err, r.Message)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// A module that comes with a run is compiled in the run's time, and no longer than
+// somebody waits for it.
+func TestCompilingTakesTheTimeOfTheRun(t *testing.T) {
+	b := open(t, wasm.Config{})
+	s := spec("a", sandboxtest.Module{Body: strings.Repeat("\x41\x01\x1a", 1<<18)}.Bytes()) // i32.const 1 drop
+	s.Limits.Wall = 5 * time.Millisecond                                                    // in which no jail starts and compiles that
+	r, err := b.Run(t.Context(), s, nil)
+	if err != nil || r.Status != sandbox.Timeout || r.ExitCode != 124 || !strings.Contains(r.Message, "compiled within the time limit of 5ms") {
+		t.Errorf("Run = %+v, %v", r, err)
+	}
+	s.Limits.Wall = time.Minute
+	if r, err := b.Run(t.Context(), s, nil); err != nil || r.Status != sandbox.OK || r.Usage.Wall < 10*time.Millisecond {
+		t.Errorf("the same with time = %+v, %v", r, err)
+	}
 }
 
 func TestModulesOfTheNode(t *testing.T) {
