@@ -90,7 +90,7 @@ type Report struct {
 	Result    json.RawMessage   `json:"result"` // null when the program set none
 	Stdout    string            `json:"stdout"`
 	Stderr    string            `json:"stderr"`
-	Truncated []string          `json:"truncated,omitempty"` // "stdout", "stderr"; "files", "result" of a report beyond 8 MiB
+	Truncated []string          `json:"truncated,omitempty"` // "stdout", "stderr", "files", "result": not all of it is here
 	Files     []OutFile         `json:"files"`
 	Sandbox   string            `json:"sandbox"`
 	Tier      string            `json:"tier,omitempty"`

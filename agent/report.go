@@ -64,6 +64,9 @@ func (a *Agent) report(req *request, res sandbox.Result, err error) a2a.Report {
 	if res.StderrTruncated {
 		rep.Truncated = append(rep.Truncated, "stderr")
 	}
+	if res.FilesTruncated {
+		rep.Truncated = append(rep.Truncated, "files")
+	}
 	for _, f := range res.Files {
 		rep.Files = append(rep.Files, a2a.OutFile{Path: f.Path, MediaType: mediaType(f.Path, f.Content), Content: f.Content})
 	}

@@ -152,6 +152,7 @@ type Result struct {
 	Stderr          []byte
 	StdoutTruncated bool
 	StderrTruncated bool
+	FilesTruncated  bool              // Message says why not all that the program left is in Files
 	Files           []File            // regular files left in the working folder
 	Enforced        map[string]string // limit -> mechanism that held it ("memory": "cgroup1"); absent: not enforced
 	Usage           Usage

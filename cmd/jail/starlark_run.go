@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -63,7 +64,9 @@ func runStarlark(q protocol.Request, out *output) (report protocol.Report, value
 			stop(stoppedByFlood, "too much output")
 		}
 	}
-	globals, err := starlark.ExecFileOptions(dialect, thread, programName, q.Code, predeclared(q, printed))
+	// An editor may have put the mark of Unicode text before it.
+	code := bytes.TrimPrefix(q.Code, []byte("\ufeff"))
+	globals, err := starlark.ExecFileOptions(dialect, thread, programName, code, predeclared(q, printed))
 	// A program that ends by itself before it is stopped is believed, unless it flooded.
 	if why := stopped.Load(); why == stoppedByFlood || why != running && err != nil {
 		if err != nil {

@@ -146,6 +146,7 @@ func leave(control io.Writer, disk *files, order protocol.Order, report *protoco
 	for _, f := range disk.left(resultFile) {
 		switch {
 		case !wire.OutputPath(f.Path):
+			lost = true
 		case n == maxLeft || int64(len(f.Content)) > room:
 			lost = true
 		default:
@@ -156,8 +157,9 @@ func leave(control io.Writer, disk *files, order protocol.Order, report *protoco
 			}
 		}
 	}
+	report.TruncatedFiles = lost
 	if lost && report.Message == "" {
-		report.Message = "not every output file was kept: too many output files"
+		report.Message = "not every output file was kept: there are too many, too large ones, or unsafe names"
 	}
 	return nil
 }

@@ -458,6 +458,9 @@ func summary(rep a2a.Report) string {
 		}
 		fmt.Fprintf(&b, ", %.0f ms", rep.Duration)
 	}
+	if len(rep.Truncated) > 0 {
+		fmt.Fprintf(&b, "\nagenticraft: not all of it was kept: %s", strings.Join(rep.Truncated, ", "))
+	}
 	if len(rep.Enforced) > 0 {
 		var held []string
 		for _, limit := range sortedKeys(rep.Enforced) {

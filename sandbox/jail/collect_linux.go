@@ -14,18 +14,25 @@ import (
 	"github.com/agenticraft/node/sandbox/jail/wire"
 )
 
-// ErrCollect: the working folder holds more than the limits allow. What was
-// read until then is returned with it.
-var ErrCollect = errors.New("too many output files")
+// Why what was collected is not all that the program left.
+var (
+	// ErrCollect: the working folder holds more than the limits allow. What was read
+	// until then is returned with it.
+	ErrCollect = errors.New("too many output files, or too large ones")
+	// ErrOmitted: of some files nobody could be sure what they are, or they cannot be
+	// read. All others are returned with it.
+	ErrOmitted = errors.New("a file with an unsafe name, several names or holes, or one that its owner may not read, is not kept")
+)
 
 // visitFactor bounds how many names are looked at, whatever they are.
 const visitFactor = 16
 
 // Collect reads the regular files of the working folder. It may be called only
 // after the jail is done, for nothing in it may move meanwhile. Links, devices,
-// pipes, sockets, files with several names, with unsafe names (not UTF-8,
-// control characters) and files that take less room than they claim are left
-// out; so is what the limits leave no room for, which gives [ErrCollect].
+// pipes and sockets are no files, and are left out; so are files with several
+// names, with unsafe names (not UTF-8, control characters), and files that take less
+// room than they claim, which gives [ErrOmitted], and what the limits leave no room
+// for, which gives [ErrCollect].
 func (j *Jail) Collect(l CollectLimits) ([]sandbox.File, error) {
 	select {
 	case <-j.done:
@@ -48,6 +55,9 @@ func CollectFrom(work *os.File, l CollectLimits) ([]sandbox.File, error) {
 	}
 	c := collector{left: l, visits: visitFactor * (l.Files + 1)}
 	err = c.folder(os.NewFile(uintptr(fd), "work"), "", 0)
+	if err == nil && c.omitted {
+		err = ErrOmitted
+	}
 	slices.SortFunc(c.files, func(a, b sandbox.File) int { return strings.Compare(a.Path, b.Path) })
 	return c.files, err
 }
@@ -56,6 +66,8 @@ type collector struct {
 	left   CollectLimits
 	visits int
 	files  []sandbox.File
+	// omitted: there is a file that is not in files.
+	omitted bool
 }
 
 // folder walks dir, which it closes. Each step opens one name below an open
@@ -75,6 +87,7 @@ func (c *collector) folder(dir *os.File, prefix string, depth int) error {
 				return ErrCollect
 			}
 			if !wire.SafeName(e.Name()) || len(prefix)+len(e.Name()) > wire.MaxPath {
+				c.omitted = c.omitted || e.IsDir() || e.Type().IsRegular()
 				continue
 			}
 			if err := c.entry(dir, e, prefix, depth); err != nil {
@@ -92,7 +105,8 @@ func (c *collector) entry(dir *os.File, e os.DirEntry, prefix string, depth int)
 		}
 		fd, err := unix.Openat(int(dir.Fd()), e.Name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return nil // a folder that its owner closed to itself
+			c.omitted = true // a folder that its owner closed to itself
+			return nil
 		}
 		return c.folder(os.NewFile(uintptr(fd), e.Name()), prefix+e.Name()+"/", depth+1)
 	case e.Type().IsRegular():
@@ -104,7 +118,8 @@ func (c *collector) entry(dir *os.File, e os.DirEntry, prefix string, depth int)
 func (c *collector) file(dir *os.File, name, prefix string) error {
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil // not readable even for its owner
+		c.omitted = true // not readable even for its owner
+		return nil
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer func() { _ = f.Close() }() // only read
@@ -114,6 +129,7 @@ func (c *collector) file(dir *os.File, name, prefix string) error {
 	}
 	const block = 512 // bytes, the unit of st.Blocks
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 || st.Size > st.Blocks*block {
+		c.omitted = true
 		return nil
 	}
 	if c.left.Files == 0 || st.Size > c.left.Bytes {

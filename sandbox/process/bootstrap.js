@@ -55,7 +55,16 @@
     try {
       text = stringify(value, check);
     } catch (e) {
-      let why = String(e && e.message);
+      let why;
+      try {
+        why = e instanceof Error ? String(e.message) : 'it throws ' + inspect(e);
+      } catch {
+        why = 'it throws what cannot be shown';
+      }
+      if (e instanceof RangeError && why === 'Invalid string length') {
+        tell('result_too_large', `result takes more than ${most} bytes as JSON`);
+        return false;
+      }
       if (e instanceof RangeError) why = 'it is nested too deeply';
       else if (why.startsWith('Converting circular')) why = 'it contains itself';
       tell('result_not_json', 'result cannot be JSON: ' + why);

@@ -64,6 +64,9 @@ def boot(inlet, outlet):
             elif "digits" in why:
                 why = "it has an int of more than 4300 digits"
             return None, "result_not_json", "result cannot be JSON: " + why
+        except BaseException as e:
+            # From a method of the program's own.
+            return None, "result_not_json", "result cannot be JSON: " + type(e).__name__ + " while it was read"
         if size(text) > most:
             return None, "result_too_large", "result takes %d bytes as JSON, more than %d" % (size(text), most)
         return text.encode("ascii"), "", ""
@@ -150,7 +153,8 @@ def boot(inlet, outlet):
             if e.code is None:
                 status = 0
             elif isinstance(e.code, int):
-                status = e.code & 255
+                # As the interpreter itself has it.
+                status = e.code & 255 if -2**63 <= e.code < 2**63 else 255
             else:
                 print(e.code, file=sys.stderr)
                 status = 1
@@ -172,7 +176,8 @@ def boot(inlet, outlet):
             modules["atexit"]._run_exitfuncs()
         for out in (sys.stdout, sys.stderr):
             try:
-                out.flush()
+                if out is not None and not out.closed:
+                    out.flush()
             except MemoryError:
                 raise
             except BaseException:

@@ -70,6 +70,7 @@ func (r *run) result(ctx context.Context, exit jail.Exit, err error) sandbox.Res
 func (r *run) collect(res *sandbox.Result) {
 	files, err := r.jail.Collect(jail.CollectLimits{Files: maxOutFiles + len(r.spec.Files), Bytes: maxOutBytes, Depth: maxOutDepth})
 	if err != nil {
+		res.FilesTruncated = true
 		res.Message = join(res.Message, "not every output file was kept: "+err.Error())
 	}
 	given := make(map[string]string, len(r.spec.Files))

@@ -211,6 +211,7 @@ func (w *Worker) Run(ctx context.Context, spec sandbox.Spec, steps uint64) (resu
 		c.result.ErrorCode, c.result.Message = r.ErrorCode, strings.ToValidUTF8(r.Message, "\uFFFD")
 		c.result.StdoutTruncated = c.result.StdoutTruncated || r.Truncated
 		c.result.StderrTruncated = c.result.StderrTruncated || r.TruncatedErr
+		c.result.FilesTruncated = r.TruncatedFiles
 		c.result.Usage.CPU, c.result.Usage.PeakMemory = r.CPU, r.Memory
 		if c.bad != nil && c.result.Status == sandbox.OK && r.ExitCode == 0 {
 			c.result.Status, c.result.ExitCode, c.result.ErrorCode, c.result.Message = sandbox.Error, 1, "result_not_json", c.bad.Error()

@@ -80,7 +80,8 @@ type Report struct {
 	CPU       time.Duration `json:"cpu"`                 // of this run
 	Memory    int64         `json:"memory"`              // bytes the worker holds at the end
 
-	TruncatedErr bool `json:"truncated_err,omitempty"` // stderr
+	TruncatedErr   bool `json:"truncated_err,omitempty"` // stderr
+	TruncatedFiles bool `json:"truncated_files,omitempty"`
 }
 
 // Input is one file that a program sees.
