@@ -13,10 +13,10 @@ import (
 	"github.com/agenticraft/node/sandbox"
 )
 
-// Exit codes of the command line's contract that are not the program's own.
+// Exit codes of the command line's contract for programs that ran.
 const (
-	exitFailed    = 1
-	exitLost      = 1
+	exitFailed    = a2a.ExitFailed
+	exitLost      = a2a.ExitFailed
 	exitTimedOut  = 124
 	exitCancelled = 130
 	exitMemory    = 137
@@ -145,13 +145,13 @@ func (a *Agent) deniedReport(req *request) *a2a.Report {
 		rep.Error.Code = req.decision.Reasons[0].Code
 	}
 	rep.Status = a2a.Denied
-	rep.ExitCode = 3
+	rep.ExitCode = a2a.ExitDenied
 	return &rep
 }
 
 func (a *Agent) failedReport(req *request, code, message string) a2a.Report {
 	rep := a.blank(req)
-	rep.Status, rep.ExitCode = a2a.Failed, exitFailed
+	rep.Status, rep.ExitCode = a2a.Failed, a2a.ExitCode(code)
 	rep.Error = &a2a.ReportError{Code: code, Message: message}
 	return rep
 }

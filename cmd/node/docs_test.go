@@ -275,13 +275,14 @@ func TestTablesOfTheDocumentation(t *testing.T) {
 	}
 	errorCode := regexp.MustCompile(`Code\w+\s+= "(\w+)"`)
 	for _, m := range errorCode.FindAllStringSubmatch(readPage(t, "../../a2a/errors.go"), -1) {
-		if !strings.Contains(formats, "| `"+m[1]+"` |") {
-			t.Errorf("docs/formats.md lacks the error code %s", m[1])
+		row := regexp.MustCompile("(?m)^\\| `" + m[1] + "` \\|.*\\| ([0-9]) \\|").FindStringSubmatch(formats)
+		if want := strconv.Itoa(exitFor(m[1])); row == nil || row[1] != want {
+			t.Errorf("docs/formats.md lacks the error code %s, which exits with %s: %q", m[1], want, row)
 		}
 	}
-	for code, exit := range exits {
-		if !strings.Contains(formats, "`"+code+"`") {
-			t.Errorf("docs/formats.md lacks the error code %s, which exits with %d", code, exit)
+	for _, code := range []string{"usage", "unverified"} {
+		if said := fmt.Sprintf("`%s` (exit %d)", code, exitFor(code)); !strings.Contains(formats, said) {
+			t.Errorf("docs/formats.md does not say %s", said)
 		}
 	}
 }

@@ -15,28 +15,23 @@ import (
 // Exit codes of the command line's contract. Those of a program that was run
 // are in package agent.
 const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitDenied      = 3
-	exitUnavailable = 4
-	exitUnverified  = 5
+	exitOK          = a2a.ExitOK
+	exitFailed      = a2a.ExitFailed
+	exitUsage       = a2a.ExitUsage
+	exitDenied      = a2a.ExitDenied
+	exitUnavailable = a2a.ExitUnavailable
+	exitUnverified  = a2a.ExitUnverified
 )
 
-// exits are the exit codes of error codes; the others are exitFailed.
-var exits = map[string]int{
-	"usage":             exitUsage,
-	"invalid_request":   exitUsage,
-	"denied":            exitDenied,
-	"unauthenticated":   exitDenied,
-	"signature_missing": exitDenied,
-	"signature_invalid": exitDenied,
-	"wrong_audience":    exitDenied,
-	"expired":           exitDenied,
-	"not_yet_valid":     exitDenied,
-	"unavailable":       exitUnavailable,
-	"busy":              exitUnavailable,
-	"unverified":        exitUnverified,
+// exitFor is the exit code of an error's code, the command line's own among them.
+func exitFor(code string) int {
+	switch code {
+	case "usage":
+		return exitUsage
+	case "unverified":
+		return exitUnverified
+	}
+	return a2a.ExitCode(code)
 }
 
 // exitError is an exit code that goes without an error message, because the
@@ -79,10 +74,7 @@ func (a *app) finish(err error) int {
 			fmt.Fprintf(a.stderr, "agenticraft: hint: %s\n", e.Hint)
 		}
 	}
-	if code, ok := exits[e.Code]; ok {
-		return code
-	}
-	return exitFailed
+	return exitFor(e.Code)
 }
 
 // print writes v as the one JSON document of a --json answer.

@@ -433,10 +433,8 @@ func exitOf(rep a2a.Report) int {
 	if rep.Status == a2a.Denied {
 		return exitDenied
 	}
-	if rep.Intent == nil && rep.Error != nil {
-		if code, ok := exits[rep.Error.Code]; ok {
-			return code
-		}
+	if rep.Intent == nil && rep.Error != nil && a2a.ExitCode(rep.Error.Code) != exitFailed {
+		return a2a.ExitCode(rep.Error.Code) // also from a node whose reports do not say so
 	}
 	if rep.ExitCode == 0 {
 		return exitFailed

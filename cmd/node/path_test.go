@@ -290,7 +290,7 @@ func TestNothingRunsWithoutAQuorum(t *testing.T) {
 	c.kill(2)
 	for range 2 {
 		rep, r := c.exec(0, "--lang", "starlark", "-c", "result = 1")
-		if r.code != exitUnavailable || rep.Error == nil || rep.Error.Code != a2a.CodeUnavailable || rep.Intent != nil || string(rep.Result) != "null" {
+		if r.code != exitUnavailable || rep.ExitCode != exitUnavailable || rep.Error == nil || rep.Error.Code != a2a.CodeUnavailable || rep.Intent != nil || string(rep.Result) != "null" {
 			t.Errorf("exit %d, report %+v", r.code, rep)
 		}
 		if r.took > 5*time.Second {

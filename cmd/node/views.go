@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -127,7 +128,7 @@ func (a *app) statusCommand() *cobra.Command {
 				ready = "not ready: " + s.NotReady
 			}
 			fmt.Fprintf(a.stdout, "node      %s (%s)\ncluster   %s, %s\n", s.ID, s.Role, s.Cluster, ready)
-			fmt.Fprintf(a.stdout, "leader    %s, term %d, quorum %d of %d keepers\n", s.Leader, s.Term, s.Quorum, len(s.Keepers))
+			fmt.Fprintf(a.stdout, "leader    %s, term %d, quorum %d of %d keepers\n", cmp.Or(string(s.Leader), "none"), s.Term, s.Quorum, len(s.Keepers))
 			fmt.Fprintf(a.stdout, "log       %d entries, %d of them under a quorum's checkpoint\n", s.LogSize, s.Checkpoint)
 			if s.PolicyError != "" {
 				fmt.Fprintf(a.stdout, "policy    not the one that the log says: %s\n", s.PolicyError)
