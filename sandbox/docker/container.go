@@ -32,6 +32,8 @@ import (
 const (
 	worker    = 65534 // uid and gid in the container
 	openFiles = 256
+	// workFlags are those of the folders that a program may write.
+	workFlags = "rw,exec,nosuid,nodev,"
 	// startThreads are those that the engine's own start of process 1 needs.
 	startThreads = 16
 	// waiters are the threads of process 1, the helper.
@@ -45,6 +47,7 @@ type contained struct {
 	dir      string
 	enforced map[string]string
 	work     *os.File // the working folder, or nil where the node may not reach it
+	mounted  string   // where that is mounted on the host, if it is
 
 	stdin, stdout, stderr *os.File
 	inlet, outlet         *os.File
@@ -87,6 +90,9 @@ func (b *Backend) start(ctx context.Context, spec sandbox.Spec, from source, enf
 	if err != nil {
 		return nil, err
 	}
+	if err := c.mountWork(host); err != nil {
+		return nil, fmt.Errorf("%w: make working folder: %w", sandbox.ErrUnavailable, err)
+	}
 	if len(spec.Network) > 0 {
 		ca, err := certificates(c.dir)
 		if err != nil {
@@ -102,7 +108,7 @@ func (b *Backend) start(ctx context.Context, spec sandbox.Spec, from source, enf
 	if err := b.api.ContainerStart(ctx, c.id, container.StartOptions{}); err != nil {
 		return nil, b.failed(ctx, "start container", err)
 	}
-	if n := int64(spec.Limits.Processes + waiters); n < startThreads {
+	if n := b.pids(spec.Limits); n < startThreads {
 		// Before the program comes, and with it whatever might use the rest.
 		update := container.UpdateConfig{Resources: container.Resources{PidsLimit: &n}}
 		if _, err := b.api.ContainerUpdate(ctx, c.id, update); err != nil {
@@ -139,11 +145,8 @@ func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*contain
 	if err != nil {
 		return nil, nil, err
 	}
-	scratch := fmt.Sprintf("rw,exec,nosuid,nodev,size=%d,nr_inodes=%d,uid=%d,gid=%d", l.Memory/4, l.Files+8, worker, worker)
-	pids := int64(max(l.Processes+waiters, startThreads))
-	b.mu.Lock()
-	runtime := b.runtime
-	b.mu.Unlock()
+	scratch := workFlags + fmt.Sprintf("size=%d,nr_inodes=%d,uid=%d,gid=%d", l.Memory/4, l.Files+8, worker, worker)
+	starting := max(b.pids(l), startThreads)
 	limit := func(name string, n int64) *units.Ulimit { return &units.Ulimit{Name: name, Soft: n, Hard: n} }
 	config := &container.Config{
 		Image:           from.image,
@@ -156,7 +159,7 @@ func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*contain
 		Labels:          map[string]string{label: b.cfg.Node},
 	}
 	host := &container.HostConfig{
-		Runtime:        runtime,
+		Runtime:        b.chosen(),
 		NetworkMode:    "none",
 		ReadonlyRootfs: true,
 		CapDrop:        []string{"ALL"},
@@ -164,9 +167,9 @@ func (b *Backend) describe(spec sandbox.Spec, dir string, from source) (*contain
 		IpcMode:        "none",
 		LogConfig:      container.LogConfig{Type: "none"},
 		Tmpfs:          map[string]string{"/work": scratch + ",mode=0700", "/tmp": scratch + ",mode=1777", "/sys": "ro,nosuid,nodev,noexec,size=4k,nr_inodes=2"},
-		Mounts:         []mount.Mount{{Type: mount.TypeBind, Source: dir, Target: wire.Pipes, ReadOnly: true}},
+		Mounts:         []mount.Mount{{Type: mount.TypeBind, Source: dir, Target: wire.Pipes, ReadOnly: b.chosen() != gVisor}},
 		Resources: container.Resources{
-			Memory: l.Memory, MemorySwap: l.Memory, NanoCPUs: int64(l.CPUPercent) * 1e7, PidsLimit: &pids,
+			Memory: l.Memory, MemorySwap: l.Memory, NanoCPUs: int64(l.CPUPercent) * 1e7, PidsLimit: &starting,
 			Ulimits: []*units.Ulimit{
 				limit("fsize", l.FileSize), limit("nofile", openFiles), limit("core", 0), limit("memlock", 0),
 				limit("msgqueue", 0), limit("sigpending", 256),
@@ -182,7 +185,7 @@ func (c *contained) pipes(dir string) error {
 		return err
 	}
 	c.dir = dir
-	if err := os.Link(filepath.Join(c.backend.cfg.Dir, wire.Helper), filepath.Join(dir, wire.Helper)); err != nil {
+	if err := c.backend.linkHelper(dir); err != nil {
 		return err
 	}
 	open := func(name string, flags int) (*os.File, error) {
@@ -245,7 +248,11 @@ func (c *contained) enter(ctx context.Context, spec sandbox.Spec) error {
 	} else if len(spec.Network) > 0 {
 		return fmt.Errorf("%w: %s: only root can open a container's network: %w", sandbox.ErrUnenforceable, sandbox.LimitNetwork, err)
 	}
-	c.work, err = os.Open(proc + "/root/work")
+	if c.mounted != "" {
+		c.work, err = os.Open(c.mounted)
+	} else {
+		c.work, err = os.Open(proc + "/root/work")
+	}
 	// The number might be another's by now, or the engine on another machine.
 	group, readErr := os.ReadFile(proc + "/cgroup")
 	if readErr != nil || !strings.Contains(string(group), c.id) {
@@ -394,6 +401,9 @@ func (c *contained) close() {
 		if f != nil {
 			_ = f.Close() // may be closed already
 		}
+	}
+	if c.mounted != "" {
+		unmountWork(c.mounted)
 	}
 	if c.dir != "" {
 		if err := os.RemoveAll(c.dir); err != nil {

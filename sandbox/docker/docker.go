@@ -22,7 +22,6 @@ import (
 
 	"github.com/agenticraft/node/sandbox"
 	"github.com/agenticraft/node/sandbox/egress"
-	"github.com/agenticraft/node/sandbox/jail"
 	"github.com/agenticraft/node/sandbox/process"
 )
 
@@ -134,12 +133,11 @@ func New(cfg Config) (*Backend, error) {
 		return nil, fmt.Errorf("find state folder: %w", err)
 	}
 	// What runs of an earlier life left there is of no use.
+	unmountWork(cfg.Dir)
 	if err := errors.Join(os.RemoveAll(cfg.Dir), os.MkdirAll(cfg.Dir, 0o700)); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
-	// A process whose file can only be run is closed to others of its user.
-	const onlyRun = 0o111
-	if err := jail.WriteHelper(cfg.Dir, cfg.Helper, onlyRun); err != nil {
+	if err := writeHelpers(cfg); err != nil {
 		return nil, err
 	}
 	api, err := client.NewClientWithOpts(client.WithHost("unix://"+cfg.Socket), client.WithAPIVersionNegotiation())
@@ -168,6 +166,7 @@ func (b *Backend) Describe() sandbox.Description {
 		b.wg.Go(b.probe)
 	}
 	d := sandbox.Description{Name: "docker", Reason: b.reason, Hint: b.hint, Enforces: maps.Clone(b.enforce)}
+	enters := b.runtime != gVisor && os.Geteuid() == 0 // who else may not enter a container's network
 	b.mu.Unlock()
 	if d.Reason != "" {
 		d.Enforces = nil
@@ -191,7 +190,7 @@ func (b *Backend) Describe() sandbox.Description {
 	if d.Available = len(d.Languages) > 0; d.Available {
 		d.Reason, d.Hint = "", ""
 		d.Named = b.cfg.Runtimes.Named(d.Languages...)
-		d.Egress = b.cfg.Egress != nil && os.Geteuid() == 0 // who else may not enter a container's network
+		d.Egress = b.cfg.Egress != nil && enters
 		slices.Sort(d.Languages)
 	}
 	return d
@@ -247,6 +246,10 @@ const (
 	hostPipes = "--host-fifo=open"
 )
 
+// What gVisor's own kernel changes: its network is not the one that the node could
+// enter, and unless it is told it applies no table of system calls.
+const engineSeccomp = "--oci-seccomp"
+
 // runtimeOf is which runtime of an engine containers get; "" is its default.
 func runtimeOf(info system.Info) string {
 	if r, offered := info.Runtimes[gVisor]; offered && slices.Contains(r.Args, hostPipes) {
@@ -296,7 +299,11 @@ func (b *Backend) ask(ctx context.Context) (enforces map[string]string, runtime 
 		return nil, "", errors.New("it was built without seccomp")
 	}
 	if runtime == gVisor {
-		m[sandbox.LimitSyscalls] = "gvisor+seccomp"
+		m[sandbox.LimitSyscalls], m[sandbox.LimitNetwork], m[sandbox.LimitFileSize] = "gvisor", "netns+gvisor", "gvisor"
+		delete(m, sandbox.LimitProcesses) // the engine counts its kernel's threads, too
+		if slices.Contains(info.Runtimes[gVisor].Args, engineSeccomp) {
+			m[sandbox.LimitSyscalls] = "gvisor+seccomp"
+		}
 	}
 	return m, runtime, nil
 }
@@ -334,7 +341,7 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 		return sandbox.Result{}, fmt.Errorf("%w: the docker backend does not speak %.40q", sandbox.ErrUnavailable, spec.Language)
 	}
 	if len(spec.Network) > 0 && !d.Egress {
-		return sandbox.Result{}, fmt.Errorf("%w: %s: only a node that runs as root gives containers a way out", sandbox.ErrUnenforceable, sandbox.LimitNetwork)
+		return sandbox.Result{}, fmt.Errorf("%w: %s: only a node that runs as root gives containers a way out, and none to those of gVisor", sandbox.ErrUnenforceable, sandbox.LimitNetwork)
 	}
 	// INVARIANT: I6, a limit that cannot be enforced refuses the run.
 	for _, limit := range spec.Required {

@@ -61,7 +61,7 @@ func TestEngineDiesUnderARun(t *testing.T) {
 }
 
 // ownEngine starts an engine for one test, and ends it with its containers.
-func ownEngine(t *testing.T, dockerd string) (socket string, process *os.Process) {
+func ownEngine(t *testing.T, dockerd string, options ...string) (socket string, process *os.Process) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "engine") // short: sockets have short names
 	if err != nil {
@@ -69,7 +69,7 @@ func ownEngine(t *testing.T, dockerd string) (socket string, process *os.Process
 	}
 	socket = filepath.Join(dir, "s")
 	//nolint:noctx // it is ended below, after what it runs
-	cmd := exec.Command(dockerd, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "--host", "unix://"+socket, "--bridge", "none", "--iptables=false")
+	cmd := exec.Command(dockerd, append(options, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "--host", "unix://"+socket, "--bridge", "none", "--iptables=false")...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ import (
 // with gVisor can be had everywhere, so this one only answers as they do.
 func TestContainersGetGVisorWhereItIs(t *testing.T) {
 	for name, tt := range map[string]struct{ runtimes, want, syscalls string }{
-		"offered":       {`{"runc":{"path":"runc"},"runsc":{"path":"/usr/bin/runsc","runtimeArgs":["--platform=systrap","--host-fifo=open"]}}`, "runsc", "gvisor+seccomp"},
+		"offered":       {`{"runc":{"path":"runc"},"runsc":{"path":"/usr/bin/runsc","runtimeArgs":["--platform=systrap","--host-fifo=open"]}}`, "runsc", "gvisor"},
+		"with a table":  {`{"runc":{"path":"runc"},"runsc":{"path":"/usr/bin/runsc","runtimeArgs":["--host-fifo=open","--oci-seccomp"]}}`, "runsc", "gvisor+seccomp"},
 		"without pipes": {`{"runc":{"path":"runc"},"runsc":{"path":"/usr/bin/runsc"}}`, "", "seccomp"},
 		"not offered":   {`{"runc":{"path":"runc"}}`, "", "seccomp"},
 	} {
