@@ -36,7 +36,7 @@ const (
 	workFlags = "rw,exec,nosuid,nodev,"
 	// startThreads are those that the engine's own start of process 1 needs.
 	startThreads = 16
-	// waiters are the threads of process 1, the helper.
+	// waiters are the threads that process 1, the helper, mostly has.
 	waiters = 4
 )
 
@@ -56,6 +56,11 @@ type contained struct {
 	proxy *egress.Proxy // nil without a network
 
 	init *os.File // process 1 as a pidfd, where the engine is on this machine
+	pid  int      // its number, or 0
+
+	processes int64 // that the program may have
+	settle    sync.Once
+	settled   error // after settle
 
 	kill   sync.Once
 	killed atomic.Bool
@@ -71,7 +76,7 @@ var _ process.Vessel = (*contained)(nil)
 
 // start makes a container whose interpreter waits for a program.
 func (b *Backend) start(ctx context.Context, spec sandbox.Spec, from source, enforced map[string]string) (_ *contained, err error) {
-	c := &contained{backend: b, enforced: enforced, done: make(chan struct{})}
+	c := &contained{backend: b, enforced: enforced, done: make(chan struct{}), processes: int64(spec.Limits.Processes)}
 	c.ctx, c.giveUp = context.WithCancel(context.Background())
 	started := false
 	defer func() {
@@ -254,8 +259,10 @@ func (c *contained) enter(ctx context.Context, spec sandbox.Spec) error {
 		c.work, err = os.Open(proc + "/root/work")
 	}
 	// The number might be another's by now, or the engine on another machine.
+	c.pid = state.State.Pid
 	group, readErr := os.ReadFile(proc + "/cgroup")
 	if readErr != nil || !strings.Contains(string(group), c.id) {
+		c.pid = 0
 		if c.init != nil {
 			_ = c.init.Close() // not ours to signal
 			c.init = nil
@@ -412,15 +419,7 @@ func (c *contained) close() {
 	}
 }
 
-type channel struct{ in, out *os.File }
-
-func (c channel) Read(p []byte) (int, error)  { return c.out.Read(p) }
-func (c channel) Write(p []byte) (int, error) { return c.in.Write(p) }
-func (c channel) SetDeadline(t time.Time) error {
-	return errors.Join(c.in.SetDeadline(t), c.out.SetDeadline(t))
-}
-
-func (c *contained) Control() process.Channel    { return channel{c.inlet, c.outlet} }
+func (c *contained) Control() process.Channel    { return channel{c} }
 func (c *contained) Stdin() *os.File             { return c.stdin }
 func (c *contained) Stdout() *os.File            { return c.stdout }
 func (c *contained) Stderr() *os.File            { return c.stderr }

@@ -68,8 +68,9 @@ func ownEngine(t *testing.T, dockerd string, options ...string) (socket string, 
 		t.Fatal(err)
 	}
 	socket = filepath.Join(dir, "s")
-	//nolint:noctx // it is ended below, after what it runs
-	cmd := exec.Command(dockerd, append(options, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "--host", "unix://"+socket, "--bridge", "none", "--iptables=false")...)
+	options = append(options, "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "--host", "unix://"+socket, "--bridge", "none", "--iptables=false")
+	// It is ended below, after what it runs.
+	cmd := exec.Command(dockerd, options...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -139,6 +139,7 @@ func (p *pool) lower(ctx context.Context, c *contained, l sandbox.Limits) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, killTimeout)
 	defer cancel()
+	c.processes = int64(l.Processes)
 	pids := p.backend.pids(l)
 	_, err := p.backend.api.ContainerUpdate(ctx, c.id, container.UpdateConfig{Resources: container.Resources{
 		Memory: l.Memory, MemorySwap: l.Memory, NanoCPUs: int64(l.CPUPercent) * 1e7, PidsLimit: &pids,
