@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/gowebpki/jcs"
@@ -121,7 +120,12 @@ type Decision struct {
 }
 
 // FormatTime writes t as entries do.
-func FormatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
+func FormatTime(t time.Time) string {
+	if text, ok := writeTime(t); ok {
+		return text
+	}
+	return t.UTC().Format(timeLayout)
+}
 
 // ParseTime reads what [FormatTime] wrote.
 func ParseTime(s string) (time.Time, error) {
@@ -173,9 +177,12 @@ func (e Entry) Encode() ([]byte, error) {
 	if _, err := e.check(); err != nil {
 		return nil, err
 	}
-	leaf, err := marshal(e)
-	if err != nil {
-		return nil, err
+	leaf, ok := e.write()
+	if !ok {
+		var err error
+		if leaf, err = marshal(e); err != nil {
+			return nil, err
+		}
 	}
 	if len(leaf) > MaxLeaf {
 		return nil, fmt.Errorf("%w: entry has %d bytes, limit %d", ErrInvalid, len(leaf), MaxLeaf)
@@ -386,12 +393,25 @@ func plain(s string, limit int) bool {
 	if len(s) > limit {
 		return false
 	}
-	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // isDigest reports whether s is a SHA-256 in lower-case hex.
 func isDigest(s string) bool {
-	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+	if len(s) != 64 {
+		return false
+	}
+	for i := range len(s) {
+		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // clip shortens hostile text for an error message.

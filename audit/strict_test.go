@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/agenticraft/node/identity"
 )
 
 // What the short cut takes, encoding/json takes too, with the same value, and
@@ -26,6 +28,11 @@ func FuzzStrict(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		same(t, text, strictEntry)
+		if e, ok := strictEntry(text); ok {
+			if again, ok := e.write(); !ok || !bytes.Equal(again, text) {
+				t.Fatalf("%s is written as %s", text, again)
+			}
+		}
 		same(t, text, strictIntent)
 		same(t, text, strictOutcome)
 		same(t, text, strictDenial)
@@ -88,6 +95,38 @@ func TestStrictTakesWhatIsWritten(t *testing.T) {
 	if _, ok := strictEntry(leaf); !ok {
 		t.Errorf("%s is not taken", leaf)
 	}
+}
+
+// What the short cut writes is what encoding/json writes.
+func FuzzStrictWriter(f *testing.F) {
+	f.Add("a", "b", "c", 1, int64(2), uint64(3), true, true)
+	f.Add(`"`, `\\`, "\u2028\x7f<>&", -1, int64(-1)<<62, uint64(1)<<63, false, true)
+	f.Add("", "\xff", " ~", 0, int64(0), uint64(0), true, false)
+	f.Fuzz(func(t *testing.T, a, b, c string, n int, long int64, ref uint64, yes, all bool) {
+		e := Entry{Actor: a, Attempt: n, ID: b, Kind: Kind(c), Time: c, V: n, Task: b}
+		if all {
+			e.Author, e.OnBehalf, e.Tenant = identity.ID(b), c, a
+			e.Body = json.RawMessage(`{"a":[1,"<"]}`)
+			e.Decision = &Decision{Allow: yes, Input: a, Micros: long, Node: identity.ID(a), Policy: c, Reasons: []string{a, b, c}[:n&3]}
+			e.Once, e.Ref = &Once{Digest: c, Key: a}, &ref
+		}
+		got, ok := e.write()
+		if want, err := marshal(e); err != nil || ok && !bytes.Equal(got, want) {
+			t.Fatalf("%s, want %s (%v)", got, want, err)
+		}
+	})
+}
+
+func FuzzFormatTime(f *testing.F) {
+	for _, ms := range []int64{0, -1, 1795824000005, 253402300799999, 253402300800000, -62167219200000, -62167219200001, 1 << 53} {
+		f.Add(ms)
+	}
+	f.Fuzz(func(t *testing.T, ms int64) {
+		at := time.UnixMilli(ms)
+		if got, want := FormatTime(at), at.UTC().Format(timeLayout); got != want {
+			t.Errorf("%d: %q, want %q", ms, got, want)
+		}
+	})
 }
 
 func took[T any](t *testing.T, body T, quick func([]byte) (T, bool)) bool {
