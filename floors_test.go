@@ -28,7 +28,7 @@ var floors = map[string]string{
 	// A program of the demonstration, a guest in the house.
 	"cmd/demo": "identity",
 	// Figures: what an agent does, and the bare log assembled as a node does.
-	"cmd/bench": "a2a a2a/client a2a/server a2a/taskstore audit authz authz/mandate consensus identity mesh registry",
+	"cmd/bench": "a2a a2a/client a2a/server a2a/taskstore audit authz authz/mandate consensus identity internal/collector mesh registry",
 
 	// 4
 	"agent":                "a2a a2a/server audit authz authz/destination authz/mandate identity internal/recent sandbox", // a2a/server: the types of the Path it walks
@@ -80,6 +80,8 @@ var floors = map[string]string{
 	"sandbox":          "",
 	"internal/durable": "",
 	"internal/recent":  "", // what was computed lately, in bounded memory
+	// How often memory is collected: of programs, not of packages.
+	"internal/collector": "",
 	// For tests alone.
 	"internal/leaktest": "",
 }

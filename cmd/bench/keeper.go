@@ -16,6 +16,7 @@ import (
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/consensus"
 	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/internal/collector"
 	"github.com/agenticraft/node/mesh"
 	"github.com/agenticraft/node/registry"
 )
@@ -142,6 +143,7 @@ func keep(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 		err = errors.Join(err, server.Close())
 		work.Wait()
 	}()
+	work.Go(func() { _ = collector.Run(ctx) })    // ends with ctx
 	work.Go(func() { _ = k.node.Run(ctx) })       // ends with ctx
 	work.Go(func() { _ = checkpoints.Run(ctx) })  // ends with ctx
 	work.Go(func() { _ = server.Serve(streams) }) // ends with Close

@@ -28,6 +28,7 @@ import (
 	natsdoor "github.com/agenticraft/node/bridges/nats"
 	"github.com/agenticraft/node/consensus"
 	"github.com/agenticraft/node/identity"
+	"github.com/agenticraft/node/internal/collector"
 	"github.com/agenticraft/node/internal/durable"
 	"github.com/agenticraft/node/mesh"
 	"github.com/agenticraft/node/registry"
@@ -318,6 +319,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	}
 	status.nats = overNATS
 
+	work.Go(func() error { return collector.Run(ctx) })
 	work.Go(func() error { return node.Run(ctx) })
 	work.Go(func() error {
 		<-ctx.Done()
