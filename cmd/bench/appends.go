@@ -127,11 +127,22 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 	g := Group{Name: fmt.Sprintf("acknowledged appends of %d bytes, three keepers", size)}
 	for _, writers := range []int{1, 64, 512} {
 		bare := &contender{name: "append + fsync, one file", run: appends(file, size)}
+		var spent time.Duration // by all keepers
 		at := func(name string, k *appender) *contender {
 			return &contender{
 				name: name + ", writers: " + strconv.Itoa(writers),
 				run: func(ctx context.Context, d time.Duration) (slice, error) {
-					err := k.request(ctx, ask{Write: &load{Writers: writers, For: d}})
+					before, err := spending(trio)
+					if err != nil {
+						return slice{}, err
+					}
+					if err := k.request(ctx, ask{Write: &load{Writers: writers, For: d}}); err != nil {
+						return slice{}, err
+					}
+					after, err := spending(trio)
+					if d > 0 { // else it does not count
+						spent += after - before
+					}
 					return k.last.Wrote, err
 				},
 			}
@@ -142,8 +153,10 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 		if err := interleave(ctx, rounds/2, 2*each/rounds, append([]*contender{first, second, bare}, others...)); err != nil {
 			return err
 		}
+		n := 0
 		for _, c := range []*contender{first, second} {
 			row := c.row()
+			n += row.N
 			for _, peer := range append(others, bare) {
 				row.Peers = append(row.Peers, Ratio{Peer: peer.name, Times: rates(c, peer), Of: "rate"})
 			}
@@ -152,6 +165,9 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 		for _, peer := range others {
 			g.Rows = append(g.Rows, peer.row())
 		}
+		each := summary("processor time for each, writers: "+strconv.Itoa(writers), "us", []float64{float64(spent.Microseconds()) / float64(n)})
+		each.N, each.Note = n, "three keepers together, with the writers"
+		g.Rows = append(g.Rows, each)
 		t.Targets = append(t.Targets, appendTargets(first, others, writers)...)
 		if writers == 1 {
 			g.Rows = append(g.Rows, bare.row())
@@ -174,6 +190,18 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 	g.Rows = append(g.Rows, r)
 	t.Sections = append(t.Sections, g)
 	return nil
+}
+
+// spending is the processor time of all keepers by now.
+func spending(trio []*appender) (sum time.Duration, err error) {
+	for _, k := range trio {
+		_, cpu, err := stat(k.proc.cmd.Process.Pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += cpu
+	}
+	return sum, nil
 }
 
 // appendTargets are the goals for so many writers at the leader, where the
