@@ -345,30 +345,6 @@ func (a *app) cancel(ctx context.Context, cl *client.Client, task string) {
 	}
 }
 
-// printed is how much of each stream the user has seen.
-type printed struct{ stdout, stderr int64 }
-
-// live shows a piece of output as long as none before it is missing.
-func (a *app) live(p *printed, stream string, offset int64, data []byte) {
-	if a.json {
-		return
-	}
-	w, seen := a.stdout, &p.stdout
-	if stream == "stderr" {
-		w, seen = a.stderr, &p.stderr
-	}
-	if offset == *seen {
-		_, _ = w.Write(data) // the terminal's trouble is not the program's
-		*seen += int64(len(data))
-	}
-}
-
-// rest shows what of the report's output was not shown live.
-func (a *app) rest(p printed, rep a2a.Report) {
-	fmt.Fprint(a.stdout, rep.Stdout[min(int(p.stdout), len(rep.Stdout)):])
-	fmt.Fprint(a.stderr, rep.Stderr[min(int(p.stderr), len(rep.Stderr)):])
-}
-
 // keep writes the files and the receipt that the user asked for.
 func (a *app) keep(ctx context.Context, door *api, f execFlags, rep a2a.Report) error {
 	if f.out != "" {

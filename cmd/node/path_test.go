@@ -90,6 +90,12 @@ func TestCalculate(t *testing.T) {
 func TestHostilePrograms(t *testing.T) {
 	needPython(t)
 	c := startCluster(t, 1)
+	// What is no text reaches the terminal as it was written, and once; what was not
+	// kept is said.
+	r := c.run("exec", "-c", `import os; os.write(1, b'\x00\x01\xff\x1b\xfe\n'); open('a\nb', 'w').write('x')`)
+	if want := "\x00\x01\xff\x1b\xfe\n"; r.code != exitOK || r.stdout != want || !strings.Contains(r.stderr, "not all of it was kept: files") {
+		t.Errorf("exec printed %q, want %q; exit %d, %s", r.stdout, want, r.code, r.stderr)
+	}
 	cases := map[string]struct {
 		code   string
 		args   []string

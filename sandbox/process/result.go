@@ -71,6 +71,9 @@ func (r *run) collect(res *sandbox.Result) {
 	files, err := r.jail.Collect(jail.CollectLimits{Files: maxOutFiles + len(r.spec.Files), Bytes: maxOutBytes, Depth: maxOutDepth})
 	if err != nil {
 		res.FilesTruncated = true
+		if res.Status == sandbox.Error && res.Message == "" {
+			res.Message = "the program ended with a non-zero exit code"
+		}
 		res.Message = join(res.Message, "not every output file was kept: "+err.Error())
 	}
 	given := make(map[string]string, len(r.spec.Files))
