@@ -36,6 +36,9 @@ func ParseRequest(raw []byte) (*sdk.SendMessageRequest, error) {
 // the SDK's decoders understand (camelCase names, no duplicates, no unknown
 // members). An error is an [*Error].
 func Normalize(raw []byte, p proto.Message) ([]byte, error) {
+	if n := countValues(raw); n > MaxValues {
+		return nil, Errorf(CodeTooLarge, "request has more than %d values", MaxValues)
+	}
 	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}
 	if err := options.Unmarshal(raw, p); err != nil {
 		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
@@ -45,6 +48,29 @@ func Normalize(raw []byte, p proto.Message) ([]byte, error) {
 		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
 	}
 	return out, nil
+}
+
+// MaxValues is how many members and items a request may have, all its lists and
+// objects together: a value of a few bytes costs as much as one of hundreds.
+const MaxValues = 20_000
+
+// countValues is how many commas, and openings of lists and objects, JSON has
+// outside its strings: not fewer than its members and items.
+func countValues(raw []byte) int {
+	n := 0
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case ',', '[', '{':
+			n++
+		case '"':
+			for i++; i < len(raw) && raw[i] != '"'; i++ {
+				if raw[i] == '\\' {
+					i++
+				}
+			}
+		}
+	}
+	return n
 }
 
 // clip keeps an outside text, quoted back to its sender, short and printable.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -58,6 +59,8 @@ func (g Guard) CheckURL(text string) error {
 		return bad("credentials belong into the configuration's authentication")
 	case u.Fragment != "":
 		return bad("it has a fragment")
+	case u.Port() != "" && !validPort(u.Port()):
+		return bad("it has no valid port")
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
 	switch {
@@ -67,6 +70,11 @@ func (g Guard) CheckURL(text string) error {
 		return bad("this node does not call that address")
 	}
 	return nil
+}
+
+func validPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 // errBlocked is why a connection was not made.

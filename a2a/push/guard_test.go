@@ -21,7 +21,7 @@ func TestGuardRefusesURLs(t *testing.T) {
 	}
 	for _, url := range []string{
 		"", "example.com", "//example.com/x", "ftp://example.com", "http://example.com", "https://", "https:///x", "https://:443/x", "mailto:a@example.com", "https:example.com",
-		"https://user:pass@example.com", "https://example.com/#x", "https://example.com/" + strings.Repeat("x", 3000), "https://exa mple.com", "https://example.com:port",
+		"https://user:pass@example.com", "https://example.com/#x", "https://example.com/" + strings.Repeat("x", 3000), "https://exa mple.com", "https://example.com:port", "https://example.com:0", "https://example.com:65536", "https://example.com:99999999999999999999",
 		"https://127.0.0.1/", "https://127.9.9.9:8080/", "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/", "https://[::127.0.0.1]/",
 		"https://0.0.0.0/", "https://[::]/", "https://10.0.0.1/", "https://172.16.0.1/", "https://172.31.255.255/", "https://192.168.1.1/",
 		"https://169.254.169.254/latest/meta-data", "https://[fe80::1]/", "https://[fe80::1%25eth0]/", "https://[fd00:ec2::254]/", "https://100.100.100.200/",

@@ -6,6 +6,7 @@ import (
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/agenticraft/node/a2a"
 )
@@ -31,6 +32,8 @@ func checkProto(m any) *a2a.Error {
 			return a2a.Errorf(a2a.CodeTooLarge, "the message has more than %d parts", maxParts)
 		case len(message.GetReferenceTaskIds()) > maxReferences || len(message.GetExtensions()) > maxReferences:
 			return a2a.Errorf(a2a.CodeTooLarge, "the message names more than %d tasks or extensions", maxReferences)
+		case countValues(m) > a2a.MaxValues:
+			return a2a.Errorf(a2a.CodeTooLarge, "the request has more than %d values", a2a.MaxValues)
 		}
 	}
 	if r, ok := m.(interface{ GetStatus() a2apb.TaskState }); ok && a2apb.TaskState_name[int32(r.GetStatus())] == "" {
@@ -45,6 +48,34 @@ func checkProto(m any) *a2a.Error {
 		return errHistory
 	}
 	return nil
+}
+
+// countValues is how many values the metadata and the data of a request hold, which
+// may have come over gRPC.
+func countValues(m any) int {
+	n := 0
+	var count func(v *structpb.Value)
+	members := func(s *structpb.Struct) {
+		for _, v := range s.GetFields() {
+			count(v)
+		}
+	}
+	count = func(v *structpb.Value) {
+		n++
+		for _, item := range v.GetListValue().GetValues() {
+			count(item)
+		}
+		members(v.GetStructValue())
+	}
+	if r, ok := m.(*a2apb.SendMessageRequest); ok {
+		members(r.GetMetadata())
+		members(r.GetMessage().GetMetadata())
+		for _, part := range r.GetMessage().GetParts() {
+			members(part.GetMetadata())
+			count(part.GetData())
+		}
+	}
+	return n
 }
 
 // checkRequest refuses what the specification does not allow. A missing messageId

@@ -85,9 +85,24 @@ func (d *door) routes(mux *http.ServeMux) {
 	mux.Handle("GET /v1/evidence/{id}/part", d.streams("evidence.read", d.evidencePart))
 	mux.Handle("GET /log/", d.permitted("log.read", http.StripPrefix("/log", d.cfg.Tiles)))
 	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
+}
+
+// noRoute answers a request that no route takes: 405 with the methods that there
+// are (RFC 9110, 15.5.6), or 404.
+func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if _, pattern := mux.Handler(&http.Request{Method: method, Host: r.Host, URL: r.URL}); pattern != "" && pattern != "/" {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == 0 {
 		problem(w, &Problem{Status: http.StatusNotFound, Code: "not_found", Message: "no such resource: " + r.Method + " " + r.URL.Path})
-	})
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	problem(w, &Problem{Status: http.StatusMethodNotAllowed, Code: a2a.CodeUnsupported, Message: r.Method + " is not a method of " + r.URL.Path})
 }
 
 // perform proves the caller, asks policy and answers with what do returns.

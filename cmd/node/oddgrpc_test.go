@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"maps"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // oddGRPC sends what no gRPC library would.
@@ -46,6 +48,7 @@ func (d *oddDoors) oddGRPC(t *testing.T) {
 		"a role 99":           {"SendMessage", packed(&a2apb.SendMessageRequest{Message: &a2apb.Message{MessageId: "m", Role: 99, Parts: []*a2apb.Part{{Content: &a2apb.Part_Text{Text: "x"}}}}}), nil, invalid},
 		"many parts":          {"SendMessage", packed(&a2apb.SendMessageRequest{Message: &a2apb.Message{MessageId: "m", Role: a2apb.Role_ROLE_USER, Parts: make([]*a2apb.Part, 20_000)}}), nil, exhausted},
 		"many parts streamed": {"SendStreamingMessage", packed(&a2apb.SendMessageRequest{Message: &a2apb.Message{MessageId: "m", Role: a2apb.Role_ROLE_USER, Parts: make([]*a2apb.Part, 20_000)}}), nil, exhausted},
+		"wide data":           {"SendMessage", packed(&a2apb.SendMessageRequest{Message: &a2apb.Message{MessageId: "m", Role: a2apb.Role_ROLE_USER, Parts: []*a2apb.Part{{Content: &a2apb.Part_Data{Data: structpb.NewListValue(&structpb.ListValue{Values: slices.Repeat([]*structpb.Value{structpb.NewNullValue()}, 200_000)})}}}}}), nil, exhausted},
 		"history -1":          {"GetTask", packed(&a2apb.GetTaskRequest{Id: "x", HistoryLength: proto.Int32(-1)}), nil, invalid},
 		"page -1":             {"ListTasks", packed(&a2apb.ListTasksRequest{PageSize: proto.Int32(-1)}), nil, invalid},
 		"page 2^31-1":         {"ListTasks", packed(&a2apb.ListTasksRequest{PageSize: proto.Int32(1<<31 - 1)}), nil, invalid},

@@ -154,4 +154,18 @@ func (d *oddDoors) oddV1(t *testing.T) {
 			}
 		}
 	}
+	for line, allow := range map[string]string{
+		"PUT /v1/status": "GET, HEAD", "OPTIONS /v1/tasks": "GET, HEAD", "DELETE /.well-known/agent-card.json": "GET, HEAD", "TRACE /healthz": "GET, HEAD",
+		"GET /v1/runs": "POST", "PATCH /v1/keys": "GET, HEAD, POST", "BREW /v1/tenants/x": "PATCH", "GET /v1/nothing": "", "OPTIONS /nothing": "",
+	} {
+		method, path, _ := strings.Cut(line, " ")
+		got, err := d.ask(d.one, method, path, "", nil)
+		want := http.StatusMethodNotAllowed
+		if allow == "" {
+			want = http.StatusNotFound
+		}
+		if err != nil || got.status != want || got.header.Get("Allow") != allow || got.header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %d, Allow %q, %.200s, %v, want %d, %q", line, got.status, got.header.Get("Allow"), got.body, err, want, allow)
+		}
+	}
 }
