@@ -3,11 +3,8 @@ package http
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"strconv"
-	"strings"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
@@ -98,40 +95,3 @@ func (d *door) receipt(ctx context.Context, caller identity.Principal, r *http.R
 	text, err := d.cfg.Cluster.Receipt(ctx, r.PathValue("id"), caller)
 	return json.RawMessage(text), err
 }
-
-// decode reads one JSON document, strictly: a member that nobody knows would
-// be a wish that nobody heeds.
-func decode(body io.Reader, into any) error {
-	dec := json.NewDecoder(body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return &unread{a2a.Errorf(a2a.CodeTooLarge, "the request body is over %d bytes", tooLarge.Limit)}
-		}
-		return &unread{a2a.Errorf(a2a.CodeInvalidRequest, "the body is not what is expected here: %s", fault(err))}
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return &unread{a2a.Errorf(a2a.CodeInvalidRequest, "the body holds more than one JSON document")}
-	}
-	return nil
-}
-
-// fault says what is wrong with JSON, without the names of our types.
-func fault(err error) string {
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		if wrong.Field == "" {
-			return "it is no object, but a JSON " + wrong.Value
-		}
-		return "member " + strconv.Quote(wrong.Field) + " cannot be a JSON " + wrong.Value
-	}
-	if errors.Is(err, io.EOF) {
-		return "it is empty"
-	}
-	return strings.TrimPrefix(err.Error(), "json: ")
-}
-
-// unread is why a body could not be read.
-type unread struct{ why *a2a.Error }
-
-func (u *unread) Error() string { return u.why.Error() }
-func (u *unread) Unwrap() error { return u.why }
