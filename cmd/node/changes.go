@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -62,9 +63,6 @@ func (m *admin) Change(ctx context.Context, by identity.Principal, req httpdoor.
 		out.Policy, err = m.policies.write(ctx, by, entry)
 		return out, err
 	}
-	if err := m.sensible(entry); err != nil {
-		return nil, err
-	}
 	return out, m.write(ctx, by, entry)
 }
 
@@ -72,9 +70,9 @@ func (m *admin) Change(ctx context.Context, by identity.Principal, req httpdoor.
 func (m *admin) sensible(e audit.Entry) error {
 	switch e.Kind {
 	case audit.KindAgent:
-		return checkBody(e, func(b registry.AgentBody) error { return m.checkRoles(b.Roles) })
+		return checkBody(e, func(b registry.AgentBody) error { return cmp.Or(checkNewName(b.Name), m.checkRoles(b.Roles)) })
 	case audit.KindKey:
-		return checkBody(e, func(b registry.KeyBody) error { return m.checkRoles(b.Roles) })
+		return checkBody(e, func(b registry.KeyBody) error { return cmp.Or(checkNewName(b.Name), m.checkRoles(b.Roles)) })
 	case audit.KindRole:
 		return checkBody(e, func(b registry.RoleBody) error {
 			if b.Action == registry.Revoke {
@@ -84,6 +82,9 @@ func (m *admin) sensible(e audit.Entry) error {
 		})
 	case audit.KindTenant:
 		return checkBody(e, func(b registry.TenantBody) error {
+			if b.Action == registry.Create {
+				return checkNewName(b.Name)
+			}
 			if b.Ceiling == nil {
 				return nil
 			}
@@ -94,6 +95,22 @@ func (m *admin) sensible(e audit.Entry) error {
 			}
 			return err
 		})
+	}
+	return nil
+}
+
+// checkNewName refuses names of agents, keys and tenants that read as something
+// else where a name is looked up: an option, a path, an ID or a principal. Those
+// that a log holds already go on.
+func checkNewName(name string) error {
+	if name == "" {
+		return nil // the log knows where there must be one
+	}
+	kind, _, named := strings.Cut(name, ":")
+	taken := []string{"did", string(identity.Agent), string(identity.Service), string(identity.User), string(identity.Node)}
+	_, err := agentID(name)
+	if strings.ContainsRune("-._:@", rune(name[0])) || named && slices.Contains(taken, kind) || err == nil {
+		return a2a.Errorf(a2a.CodeInvalidRequest, "%.80q is no name for something new: it must begin with a letter or digit, and be no ID and no principal such as agent:…", name)
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func (d *oddDoors) oddREST(t *testing.T) {
 // oddV1 asks every route of /v1 for what is not there, with bodies that are none.
 func (d *oddDoors) oddV1(t *testing.T) {
 	id := strings.Repeat("0", 32)
-	bodies := []string{"", "null", "[]", "\x00", strings.Repeat("[", 50_000), `{"name":"\u0000"}`, `{"id":"\u0000","principal":"\u0000","role":"\u0000","tenant":"\u0000"}`, `{"language":"starlark","code":"","limits":{"memory_bytes":1e400}}`}
+	bodies := []string{"", "null", "[]", "\x00", strings.Repeat("[", 50_000), `{"name":"\u0000"}`, `{"name":".."}`, `{"name":"a","name":"b"}`, `{"Name":"c"}`, `{"id":"\u0000","principal":"\u0000","role":"\u0000","tenant":"\u0000"}`, `{"language":"starlark","code":"","limits":{"memory_bytes":1e400}}`}
 	for _, line := range []string{
 		"GET /v1/tasks?limit=-1", "GET /v1/tasks?limit=x", "GET /v1/tasks?cursor=!!!", "GET /v1/tasks/..%2f..%2fx", "GET /v1/tasks/%00", "GET /v1/tasks/" + id, "GET /v1/tasks/" + id + "/receipt", "POST /v1/tasks/" + id + "/cancel",
 		"GET /v1/audit/entries?limit=-1", "GET /v1/audit/entries?since=x", "GET /v1/audit/entries?cursor=!", "GET /v1/audit/entries/-1", "GET /v1/audit/entries/18446744073709551615", "GET /v1/audit/entries?actor=%ff", "GET /v1/audit/entries?task=%00",
