@@ -294,7 +294,7 @@ func TestKeysOfAgentsAndServices(t *testing.T) {
 	holder := filepath.Join(c.dir, "holder.key")
 	given := c.mandate("m1", "grant", "--agent-key", fresh, "--to", string(holderID), "--tenant", "default", "--lang", "starlark")
 	c.try(exitOK, "", "exec", "--agent-key", holder, "--mandate", given, "--lang", "starlark", "-c", "result = 1")
-	c.try(exitFailed, "no block was signed", "mandate", "revoke", given, "--agent-key", holder)
+	c.try(exitFailed, "signed no block", "mandate", "revoke", given, "--agent-key", holder)
 	c.try(exitOK, "revoked: ", "mandate", "revoke", given, "--agent-key", fresh)
 	for node := range 3 {
 		c.await("the mandate to end", func() bool { return run(node, holder, "--mandate", given) == exitDenied })

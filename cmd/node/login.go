@@ -50,6 +50,7 @@ const (
 	refreshBefore  = 30 * time.Second // of a token's end
 	maxSessionFile = 64 << 10         // bytes
 	maxUserCode    = 64
+	maxContextName = 128 // bytes; it is a part of a file's name
 )
 
 func (a *app) loginCommand() *cobra.Command {
@@ -75,8 +76,8 @@ func (a *app) login(ctx context.Context, name string) error {
 		return usage("--server %q is not an http:// or https:// URL", c.Server)
 	}
 	name = or(name, u.Host)
-	if strings.ContainsAny(name, `/\`) || strings.HasPrefix(name, ".") {
-		return usage("--name %q is not a name", name)
+	if len(name) > maxContextName || strings.ContainsRune("-.", rune(name[0])) || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == '\\' }) {
+		return usage("--name %.80q is not a name for a context: give up to %d letters, digits and signs, without / and spaces", name, maxContextName)
 	}
 	door := &api{base: strings.TrimSuffix(c.Server, "/")}
 	if door.http, err = httpClient(u, c.CAFile); err != nil {
@@ -139,8 +140,15 @@ func (a *app) byDevice(ctx context.Context, p provider, s *session) error {
 	if complete, err := endpoint(code.VerificationURIComplete); err == nil {
 		fmt.Fprintf(a.stderr, "agenticraft: or open %s\n", complete)
 	}
+	if !code.Expiry.IsZero() {
+		fmt.Fprintf(a.stderr, "agenticraft: waiting for you until %s\n", code.Expiry.Local().Format(time.TimeOnly))
+	}
 	token, err := conf.DeviceAccessToken(ctx, code)
 	if err != nil {
+		refused := new(oauth2.RetrieveError)
+		if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &refused) && refused.ErrorCode == "expired_token" {
+			return &a2a.Error{Code: a2a.CodeUnauthenticated, Message: "nobody confirmed the code before it ended", Hint: "agenticraft login"}
+		}
 		return loginError("you were not logged in", err)
 	}
 	return s.take(token)

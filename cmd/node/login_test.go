@@ -69,7 +69,7 @@ func (c commandLine) IDTokenLifetime() time.Duration {
 	return c.p.life
 }
 
-func newLoginProvider(t *testing.T) *loginProvider {
+func newLoginProvider(t *testing.T, codes time.Duration) *loginProvider {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -81,7 +81,7 @@ func newLoginProvider(t *testing.T) *loginProvider {
 	config := &op.Config{
 		GrantTypeRefreshToken: true,
 		DeviceAuthorization: op.DeviceAuthorizationConfig{
-			Lifetime: time.Minute, PollInterval: time.Second, UserFormPath: "/device", UserCode: op.UserCodeBase20,
+			Lifetime: codes, PollInterval: time.Second, UserFormPath: "/device", UserCode: op.UserCodeBase20,
 		},
 	}
 	server.Config.Handler, err = op.NewProvider(config, p, op.StaticIssuer(p.url), op.WithAllowInsecure(), op.WithLogger(slog.New(slog.DiscardHandler)))
@@ -201,7 +201,7 @@ func (c *testCluster) login(decide func(code string) error, args ...string) resu
 // Issue 6: a user logs in by the device flow at a real provider, his login is kept
 // to himself, refreshed, and ended by logout.
 func TestLoginByDeviceFlow(t *testing.T) {
-	p := newLoginProvider(t)
+	p := newLoginProvider(t, time.Minute)
 	t.Setenv("AGENTICRAFT_OIDC_ISSUER", p.url)
 	t.Setenv("AGENTICRAFT_OIDC_AUDIENCE", "agenticraft")
 	t.Setenv("AGENTICRAFT_OIDC_ROLES", "developers=runner")
@@ -209,6 +209,9 @@ func TestLoginByDeviceFlow(t *testing.T) {
 	allow := func(code string) error { return p.CompleteDeviceAuthorization(t.Context(), code, "id1") }
 	deny := func(code string) error { return p.DenyDeviceAuthorization(t.Context(), code) }
 
+	for _, name := range []string{"../me", ".me", "-me", "me\n", "m e", "mé", strings.Repeat("m", 200)} {
+		c.try(exitUsage, "is not a name for a context", "login", "--name", name)
+	}
 	p.setLife(20 * time.Second) // so short that every use refreshes
 	if r := c.login(deny, "--name", "me"); r.code != exitDenied || !strings.Contains(r.stdout, "access_denied") {
 		t.Errorf("a user who refuses: exit %d, %s%s", r.code, r.stdout, r.stderr)
@@ -283,7 +286,27 @@ func TestLoginByDeviceFlow(t *testing.T) {
 		t.Errorf("the tokens are still there: %v", err)
 	}
 	c.try(exitFailed, "no context", "context", "use", "me")
+	if r := c.run("whoami"); r.code != exitOK || !strings.Contains(r.stdout, `"service"`) {
+		t.Errorf("whoami: exit %d, %s%s", r.code, r.stdout, r.stderr)
+	}
 	c.try(exitFailed, "not the context of a login", "logout", "dev")
+}
+
+// A code that nobody confirms ends, and the command says so.
+func TestLoginThatNobodyConfirms(t *testing.T) {
+	found, err := discover(t.Context(), newLoginProvider(t, 2*time.Second).url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var says bytes.Buffer
+	a := &app{stderr: &says}
+	err = a.byDevice(t.Context(), found, &session{ClientID: "agenticraft", Scopes: []string{"openid"}})
+	if e := new(a2a.Error); !errors.As(err, &e) || !strings.Contains(e.Message, "nobody confirmed") || e.Hint == "" {
+		t.Errorf("login ends with %v", err)
+	}
+	if !strings.Contains(says.String(), "waiting for you until ") {
+		t.Errorf("login says %q", says.String())
+	}
 }
 
 func (c *testCluster) session(file string) session {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,15 +29,25 @@ type mandateFlags struct {
 func (a *app) mandateCommand() *cobra.Command {
 	var f mandateFlags
 	grant := &cobra.Command{
-		Use: "grant --agent-key FILE --to ID --tenant T --lang L,…", Short: "Let another agent act on this agent's behalf", Args: noArgs,
+		Use: "grant --agent-key FILE --to ID --lang L,…", Short: "Let another agent act on this agent's behalf", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key, to, terms, err := a.mandateTerms(f)
 			if err != nil {
 				return err
 			}
+			if len(f.languages) == 0 {
+				return usage("a mandate names what may be run: give --lang, such as --lang python,starlark")
+			}
+			a.agentKey = "" // the context's credential asks, the agent only signs
+			if f.tenant == "" {
+				var me identity.Principal
+				if err := a.fetch(cmd.Context(), "/v1/whoami", &me); err != nil {
+					return err
+				}
+				f.tenant = me.Tenant
+			}
 			if f.cluster == "" {
 				var s statusView
-				a.agentKey = "" // the context's credential asks, the agent only signs
 				if err := a.fetch(cmd.Context(), "/v1/status", &s); err != nil {
 					return err
 				}
@@ -80,7 +91,7 @@ func (a *app) mandateCommand() *cobra.Command {
 		flags.IntVar(&f.depth, "depth", 0, "how often the holder may hand it on, at most 4")
 		flags.DurationVar(&f.expires, "expires", 0, "lifetime (default: 1h, or as before)")
 	}
-	grant.Flags().StringVar(&f.tenant, "tenant", "", "the tenant of both agents")
+	grant.Flags().StringVar(&f.tenant, "tenant", "", "the tenant of both agents (default: ask the server for your own)")
 	grant.Flags().StringVar(&f.cluster, "cluster", "", "the cluster's name (default: ask the server)")
 	show := &cobra.Command{
 		Use: "show FILE", Short: "Check a mandate's chain offline and print what it grants", Args: exactArgs("FILE"),
@@ -119,7 +130,7 @@ func (a *app) mandateTerms(f mandateFlags) (*identity.Key, identity.ID, mandate.
 	}
 	to, err := agentID(f.to)
 	if err != nil {
-		return nil, "", terms, usage("--to: %v", err)
+		return nil, "", terms, usage("--to: %v; agenticraft agent list shows them", err)
 	}
 	if f.memory != "" {
 		if terms.Limits.MemoryBytes, err = parseBytes(f.memory); err != nil {
@@ -210,6 +221,9 @@ With a block's ID, as mandate show and the log name it: an admin ends it.`,
 					return usage("whoever signed a mandate ends it: give --agent-key FILE; an admin gives the block's ID")
 				}
 				block, err := mandate.BlockBy(strings.TrimSpace(string(text)), p.door.agent.ID())
+				if errors.Is(err, mandate.ErrBroken) {
+					return failed("this key signed no block of that mandate: who signed one ends it, or an admin by the block's ID")
+				}
 				if err != nil {
 					return failed("%v", err)
 				}

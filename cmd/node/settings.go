@@ -85,9 +85,11 @@ func (a *app) saveSettings(s settings) error {
 // current is the context in force: flags, then environment, then the file.
 func (a *app) current() (clientContext, error) {
 	var c clientContext
-	if s, err := a.loadSettings(); err != nil {
+	s, err := a.loadSettings()
+	if err != nil {
 		return c, err
-	} else if found, ok := s.Contexts[s.Current]; ok {
+	}
+	if found, ok := s.Contexts[s.Current]; ok {
 		c, c.name = found, s.Current
 	}
 	if v := a.env("AGENTICRAFT_SERVER"); v != "" {
@@ -109,7 +111,11 @@ func (a *app) current() (clientContext, error) {
 		c.CAFile = a.caFile
 	}
 	if c.Server == "" {
-		return c, &a2a.Error{Code: "usage", Message: "no server to speak to", Hint: "start one with: agenticraft dev (or give --server URL)"}
+		hint := "start one with: agenticraft dev (or give --server URL)"
+		if len(s.Contexts) > 0 {
+			hint = "agenticraft context use NAME (or give --server URL); there are: " + strings.Join(sortedKeys(s.Contexts), ", ")
+		}
+		return c, &a2a.Error{Code: "usage", Message: "no server to speak to", Hint: hint}
 	}
 	return c, nil
 }
