@@ -179,7 +179,7 @@ func parseModule(name, text string) (*ast.Module, error) {
 	}
 	ref := module.Package.Path
 	if len(ref) < 3 || !ref[1].Equal(ast.StringTerm(packageRoot)) {
-		return nil, fmt.Errorf("%s is outside package %s", module.Package, packageRoot)
+		return nil, fmt.Errorf("%s is not below package %s: name it %[2]s.NAME", module.Package, packageRoot)
 	}
 	if !slices.ContainsFunc(module.Imports, func(i *ast.Import) bool { return i.Path.String() == "rego.v1" }) {
 		return nil, errors.New("missing import rego.v1")

@@ -59,8 +59,9 @@ func TestPolicyTestsItself(t *testing.T) {
 			{"case": "c", "roles": ["runner"], "memory_bytes": 3221225472},
 			{"case": "wrong", "roles": ["viewer"], "allow": true},
 			{"case": "wrong reason", "roles": ["viewer"], "reasons": ["other_tenant"]}]`}, golden: 3, failures: 2},
-		"golden misspelt": {files: map[string]string{"golden.json": `[{"case": "a", "rolls": ["runner"]}]`}, err: true},
-		"test with http":  {files: map[string]string{"x_test.rego": head + "test_a if http.send({\"url\": \"http://127.0.0.1\", \"method\": \"get\"})\n"}, err: true},
+		"golden of no list": {files: map[string]string{"golden.json": `{"case": 1}`}, err: true},
+		"golden misspelt":   {files: map[string]string{"golden.json": `[{"case": "a", "rolls": ["runner"]}]`}, err: true},
+		"test with http":    {files: map[string]string{"x_test.rego": head + "test_a if http.send({\"url\": \"http://127.0.0.1\", \"method\": \"get\"})\n"}, err: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := authz.Test(t.Context(), with(c.files))

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,8 +53,9 @@ type TestReport struct {
 // Test compiles the modules, holds them to what every policy must deny, and
 // runs their own tests: rules test_… of files …_test.rego, and golden.json. An
 // error says that they make no policy, or that all of it takes longer than a
-// node gives it; failed tests are in the report.
-func Test(ctx context.Context, modules map[string]string) (TestReport, error) {
+// node gives it; failed tests are in the report, and so is what must be allowed
+// and is not.
+func Test(ctx context.Context, modules map[string]string, must ...Query) (TestReport, error) {
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	b, err := compile(ctx, modules)
@@ -63,7 +65,17 @@ func Test(ctx context.Context, modules map[string]string) (TestReport, error) {
 	if err := b.deniesNobody(ctx); err != nil {
 		return TestReport{}, err
 	}
-	return b.test(ctx)
+	report, err := b.test(ctx)
+	for _, q := range must {
+		if err != nil {
+			return report, err
+		}
+		var d Decision
+		if d, err = b.ask(ctx, q); err == nil && !d.Allow {
+			report.fail("%s could not do %s under it: %v", q.Principal, q.Action, d.Codes())
+		}
+	}
+	return report, err
 }
 
 func isTest(name string) bool { return name == goldenFile || strings.HasSuffix(name, testSuffix) }
@@ -128,6 +140,9 @@ func (b *bundle) goldenTests(ctx context.Context, report *TestReport) error {
 	d := json.NewDecoder(bytes.NewReader([]byte(text)))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&rows); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return fmt.Errorf("%w: %s: %s cannot be a JSON %s", ErrPolicy, goldenFile, cmp.Or(wrong.Field, "its list of rows"), wrong.Value)
+		}
 		return fmt.Errorf("%w: %s: %w", ErrPolicy, goldenFile, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) || len(rows) > maxGolden {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -69,12 +70,23 @@ func (a *app) finish(err error) int {
 	if a.json {
 		a.print(map[string]any{"error": map[string]string{"code": e.Code, "message": e.Message, "hint": e.Hint}})
 	} else {
-		fmt.Fprintf(a.stderr, "agenticraft: error: %s\n", e.Message)
+		fmt.Fprintf(a.stderr, "agenticraft: error: %s\n", forTerminal(e.Message))
 		if e.Hint != "" {
 			fmt.Fprintf(a.stderr, "agenticraft: hint: %s\n", e.Hint)
 		}
 	}
 	return exitFor(e.Code)
+}
+
+// forTerminal is a text that may repeat what a file or a node holds, without what
+// a terminal would obey.
+func forTerminal(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 // print writes v as the one JSON document of a --json answer.

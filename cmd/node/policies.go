@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
@@ -188,7 +190,7 @@ func (p *policies) write(ctx context.Context, by identity.Principal, entry audit
 	}
 	change.Before = active()
 	if modules != nil {
-		if change.Tests, err = tested(ctx, modules); err != nil {
+		if change.Tests, err = tested(ctx, modules, p.undo(by, body.Layer)...); err != nil {
 			p.refused(by, err)
 			return nil, err
 		}
@@ -246,15 +248,27 @@ func (p *policies) Before(_ context.Context, layer string) (any, error) {
 }
 
 // tested refuses what is no policy or fails its own tests.
-func tested(ctx context.Context, modules map[string]string) (authz.TestReport, error) {
-	report, err := authz.Test(ctx, modules)
+func tested(ctx context.Context, modules map[string]string, must ...authz.Query) (authz.TestReport, error) {
+	report, err := authz.Test(ctx, modules, must...)
 	if err == nil && len(report.Failures) > 0 {
-		err = fmt.Errorf("the policy fails its own tests: %s", strings.Join(report.Failures, "; "))
+		err = fmt.Errorf("the policy fails its tests: %s", strings.Join(report.Failures, "; "))
 	}
 	if err != nil {
 		return report, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: err.Error(), Hint: "agenticraft policy test DIR shows it without a cluster"}
 	}
 	return report, nil
+}
+
+// undo is what whoever changes the base must still be allowed under it: to change
+// it again. A policy that denies it to all could never be rolled back.
+func (p *policies) undo(by identity.Principal, layer string) []authz.Query {
+	if layer != registry.LayerBase {
+		return nil
+	}
+	return []authz.Query{{
+		Principal: by, Action: authz.PolicyApply, Tenant: by.Tenant, Suspended: p.directory.Suspended(by.Tenant), Ceiling: p.directory.Ceiling(by.Tenant),
+		Via: server.DoorHTTP, Now: time.Now(), Vouched: by.Kind != identity.Agent,
+	}}
 }
 
 // refused notes a policy that was sent to be applied and is none: in the log that

@@ -99,6 +99,21 @@ func TestPolicyAsAProduct(t *testing.T) {
 		t.Errorf("policy explain = %+v", e)
 	}
 
+	// Nor is one taken under which nobody could put it right again.
+	shut := filepath.Join(c.dir, "shut")
+	if err := os.CopyFS(shut, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(shut, "decision.rego"), []byte("package agenticraft.authz\n\nimport rego.v1\n\ndecision := {\"allow\": false}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(shut, "golden.json")); err != nil {
+		t.Fatal(err)
+	}
+	c.try(exitOK, "", "policy", "test", shut)
+	c.try(exitUsage, "could not do policy.apply", "policy", "apply", shut)
+	c.try(exitUsage, "--last 0", "policy", "replay", dir, "--last", "0")
+
 	// What is no policy, or fails its own tests, changes nothing.
 	for name, bad := range map[string][2]string{
 		"syntax":          {"decision.rego", "package agenticraft.authz\n\nimport rego.v1\n\ndecision := {"},

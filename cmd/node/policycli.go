@@ -194,6 +194,9 @@ func (a *app) policyReplayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "replay DIR [--last N]", Short: "Decide logged requests again under a candidate, and show what would change", Args: exactArgs("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("last") && req.Last < 1 {
+				return usage("--last %d is not 1 to 10000", req.Last)
+			}
 			var err error
 			if req.Modules, err = readPolicy(args[0]); err != nil {
 				return err
