@@ -71,13 +71,7 @@ func (l *lab) measureJoining(ctx context.Context, t *Table, g *Group, from *fill
 
 	dir := filepath.Join(l.dir, "auditor")
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", listener.Addr().String())
-		},
-		DisableCompression: true,
-	}}
+	client := clientOf(listener.Addr().String())
 	defer client.CloseIdleConnections()
 	to := func(identity.ID) *http.Client { return client }
 	keeper := func() []identity.ID { return []identity.ID{from.key.ID()} }
@@ -122,6 +116,17 @@ func (l *lab) measureJoining(ctx context.Context, t *Table, g *Group, from *fill
 	meanwhile.Peers = []Ratio{{Peer: "before", Times: meanwhile.P50 / before.P50, Of: "p50"}}
 	g.Rows = append(g.Rows, before, meanwhile)
 	return nil
+}
+
+// clientOf reaches one address, whatever the host of the URL is.
+func clientOf(addr string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", addr)
+		},
+		DisableCompression: true,
+	}}
 }
 
 // settling waits until what it applied is durable, as a keeper's raft log is.

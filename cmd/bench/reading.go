@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,14 +20,21 @@ import (
 )
 
 const (
-	smallLog = 10_000
-	largeLog = 1_000_000
-	hugeLog  = 10_000_000
+	smallLog  = 10_000
+	middleLog = 100_000
+	largeLog  = 1_000_000
+	hugeLog   = 10_000_000
+	missed    = 100_000 // entries of a large log that a keeper which was away lacks
 
 	actors      = 100 // whose entries take turns
 	fillWriters = 1024
 	pageOf      = 100 // entries
 	verifyTurns = 3
+	// fillLinger lets a log that is being filled commit in few large parts.
+	fillLinger = 2 * time.Second
+	// fillGC lets the heap grow to so many percent of what is in use before
+	// the collector runs, while a log is filled.
+	fillGC = 400
 )
 
 // filledLog is a log without a cluster: what reading costs does not depend on
@@ -52,9 +60,9 @@ func (f *filledLog) Propose(_ context.Context, cmd []byte) ([]byte, error) {
 	return answers[0], nil
 }
 
-// fill makes a log of n entries and waits until its index covers them.
-func fill(ctx context.Context, dir string, n int) (f *filledLog, err error) {
-	f = &filledLog{n: n, dir: dir}
+// newLog makes a log of one entry.
+func newLog(dir string) (f *filledLog, err error) {
+	f = &filledLog{n: 1, dir: dir}
 	if f.key, err = identity.Generate(); err != nil {
 		return nil, err
 	}
@@ -66,21 +74,60 @@ func fill(ctx context.Context, dir string, n int) (f *filledLog, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.open(); err != nil {
-		return nil, err
-	}
-	recorder := audit.NewRecorder(audit.RecorderConfig{Key: f.key, Proposer: f, Origin: f.store.Origin()})
-	err = errors.Join(f.write(ctx, recorder, n-1), recorder.Close(), f.store.Settle())
-	// The index follows by itself; a store that is opened again shows that it is whole.
-	if err = errors.Join(err, f.store.Close()); err != nil {
-		return nil, err
-	}
-	return f, f.open()
+	return f, f.open(nil, fillLinger)
 }
 
-func (f *filledLog) open() (err error) {
-	f.store, err = audit.OpenStore(audit.StoreConfig{Dir: f.dir, Genesis: f.genesis, Admit: registry.Admission{}})
+// fill makes a log of n entries.
+func fill(ctx context.Context, dir string, n int) (*filledLog, error) {
+	f, err := newLog(dir)
+	if err != nil {
+		return nil, err
+	}
+	return f, f.grow(ctx, n)
+}
+
+// grow adds entries up to n, and waits until the index covers them.
+func (f *filledLog) grow(ctx context.Context, n int) error {
+	before := debug.SetGCPercent(fillGC)
+	defer debug.SetGCPercent(before)
+	recorder := audit.NewRecorder(audit.RecorderConfig{Key: f.key, Proposer: f, Origin: f.store.Origin()})
+	err := errors.Join(f.write(ctx, recorder, n-f.n), recorder.Close(), f.store.Settle())
+	if err != nil {
+		return err
+	}
+	f.n = n
+	for indexed := 0.0; indexed < float64(n); {
+		if indexed, err = gauge(f.store.Metrics(), "agenticraft_audit_indexed_entries"); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// open opens the log's store. Its raft log went with the process, so that
+// entries wait longer than a keeper lets them for others to share a flush with.
+func (f *filledLog) open(fetch audit.Fetcher, linger time.Duration) (err error) {
+	f.store, err = audit.OpenStore(audit.StoreConfig{Dir: f.dir, Genesis: f.genesis, Admit: registry.Admission{}, Fetch: fetch, Linger: linger})
+	if err == nil {
+		index, _ := f.store.Applied()
+		f.applied.Store(index)
+	}
 	return err
+}
+
+// close closes the log's store, if it is open.
+func (f *filledLog) close() error {
+	s := f.store
+	if s == nil {
+		return nil
+	}
+	f.store = nil
+	return s.Close()
 }
 
 // write records n entries as fast as they go, of [actors] in turn.
@@ -146,34 +193,114 @@ func questions() []question {
 }
 
 // measureReading measures questions to logs of different sizes, side by side,
-// then what it takes to verify, and to copy, the largest log that is not huge.
+// and then what it takes to catch up with, to copy and to verify one.
 func (l *lab) measureReading(ctx context.Context, t *Table, each time.Duration, huge bool) (err error) {
-	sizes := []int{smallLog, largeLog}
-	if huge {
-		sizes = append(sizes, hugeLog)
-	}
 	g := Group{Name: "reading the log, by its size"}
 	var logs []*filledLog
 	defer func() {
 		for _, f := range logs {
-			if f.store != nil {
-				err = errors.Join(err, f.store.Close())
-			}
-			err = errors.Join(err, os.RemoveAll(f.dir))
+			err = errors.Join(err, f.close(), os.RemoveAll(f.dir))
 		}
 	}()
-	for _, n := range sizes {
+	add := func(n int) (*filledLog, error) {
 		begun := time.Now()
-		f, err := fill(ctx, filepath.Join(l.dir, "log"+strconv.Itoa(n)), n)
+		f, err := newLog(l.logDir(n))
+		if err != nil {
+			return nil, err
+		}
+		logs = append(logs, f)
+		if err := f.grow(ctx, n); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(os.Stderr, "bench: a log of %d entries made in %.0f s\n", n, time.Since(begun).Seconds())
+		return f, nil
+	}
+	small, err := add(smallLog)
+	if err != nil {
+		return err
+	}
+	// A keeper that goes away when it has all but the last of the large log.
+	begun := time.Now()
+	large, err := add(largeLog - missed)
+	if err != nil {
+		return err
+	}
+	behind, err := large.copied(filepath.Join(l.dir, "behind"))
+	if err != nil {
+		return err
+	}
+	logs = append(logs, behind)
+	begunAgain := time.Now()
+	if err := large.grow(ctx, largeLog); err != nil {
+		return err
+	}
+	took := begunAgain.Sub(begun) + time.Since(begunAgain)
+	g.Rows = append(g.Rows, Row{Name: fmt.Sprintf("writing one, of %d, without a cluster", largeLog), N: largeLog, Rate: largeLog / took.Seconds()})
+	if err := small.reopen(); err != nil {
+		return err
+	}
+	if err := large.reopen(); err != nil {
+		return err
+	}
+	asked := []*filledLog{small, large}
+	if huge {
+		f, err := add(hugeLog)
 		if err != nil {
 			return err
 		}
-		logs = append(logs, f)
-		if n == largeLog {
-			r := Row{Name: "writing one, of 1000000, without a cluster", N: n, Rate: float64(n) / time.Since(begun).Seconds()}
-			g.Rows = append(g.Rows, r)
-		}
+		asked = append(asked, f)
 	}
+	if err := asking(ctx, t, &g, asked, each); err != nil {
+		return err
+	}
+	size, err := diskBytes(large.dir)
+	if err != nil {
+		return err
+	}
+	_, leaf, err := large.store.Entry(uint64(large.n) - 1)
+	if err != nil {
+		return err
+	}
+	r := summary("on disk for each, log and index", "bytes", []float64{float64(size) / float64(large.n)})
+	r.N, r.Note = large.n, fmt.Sprintf("entries of %d bytes", len(leaf))
+	g.Rows = append(g.Rows, r)
+	if err := catchingUp(ctx, t, &g, behind, large); err != nil {
+		return err
+	}
+	if err := errors.Join(behind.close(), large.close()); err != nil {
+		return err
+	}
+	if err := verifying(ctx, t, &g, large.dir, verification{
+		name: "hashes verified offline", note: "none missing, tree, signed roots", verify: audit.VerifyHashes, goal: 200_000,
+	}); err != nil {
+		return err
+	}
+	middle, err := add(middleLog)
+	if err != nil {
+		return err
+	}
+	if err := middle.reopen(); err != nil {
+		return err
+	}
+	if err := l.measureJoining(ctx, t, &g, middle); err != nil {
+		return err
+	}
+	if err := middle.close(); err != nil {
+		return err
+	}
+	if err := verifying(ctx, t, &g, middle.dir, verification{
+		name: "entries verified offline", note: "form, authors' signatures, rules and look-ups, too", verify: audit.VerifyDir,
+	}); err != nil {
+		return err
+	}
+	t.Sections = append(t.Sections, g)
+	return nil
+}
+
+func (l *lab) logDir(n int) string { return filepath.Join(l.dir, "log"+strconv.Itoa(n)) }
+
+// asking measures the questions to logs side by side.
+func asking(ctx context.Context, t *Table, g *Group, logs []*filledLog, each time.Duration) error {
 	for _, q := range questions() {
 		var all []*contender
 		for _, f := range logs {
@@ -198,60 +325,36 @@ func (l *lab) measureReading(ctx context.Context, t *Table, each time.Duration, 
 			g.Rows = append(g.Rows, row)
 		}
 	}
-	large := logs[1]
-	size, err := diskBytes(large.dir)
-	if err != nil {
-		return err
-	}
-	_, leaf, err := large.store.Entry(uint64(large.n) - 1)
-	if err != nil {
-		return err
-	}
-	r := summary("on disk for each, log and index", "bytes", []float64{float64(size) / float64(large.n)})
-	r.N, r.Note = large.n, fmt.Sprintf("entries of %d bytes", len(leaf))
-	g.Rows = append(g.Rows, r)
-	if err := l.measureJoining(ctx, t, &g, large); err != nil {
-		return err
-	}
-	if err := verifying(ctx, t, &g, large); err != nil {
-		return err
-	}
-	t.Sections = append(t.Sections, g)
 	return nil
 }
 
-// verifying measures `audit verify` of the whole folder, and with --hashes.
-func verifying(ctx context.Context, t *Table, g *Group, f *filledLog) error {
-	err := f.store.Close()
-	f.store = nil
-	if err != nil {
-		return err
+// verification is a way to check a folder.
+type verification struct {
+	name, note string
+	verify     func(context.Context, string, *audit.Trust) (audit.DirReport, error)
+	goal       float64 // entries a second; 0: none
+}
+
+// verifying measures `audit verify` of a whole folder.
+func verifying(ctx context.Context, t *Table, g *Group, dir string, one verification) error {
+	var rates []float64
+	var size uint64
+	for range verifyTurns {
+		begun := time.Now()
+		report, err := one.verify(ctx, dir, nil)
+		if err != nil {
+			return err
+		}
+		if report.Bad != nil {
+			return fmt.Errorf("the log that was written is bad: %s", report.Bad)
+		}
+		size = report.Size
+		rates = append(rates, float64(size)/time.Since(begun).Seconds())
 	}
-	for _, one := range []struct {
-		name, note string
-		verify     func(context.Context, string, *audit.Trust) (audit.DirReport, error)
-		goal       float64
-	}{
-		{"hashes verified offline", "none missing, tree, signed roots", audit.VerifyHashes, 200_000},
-		{"entries verified offline", "form, authors' signatures, rules and look-ups, too", audit.VerifyDir, 0},
-	} {
-		var rates []float64
-		for range verifyTurns {
-			begun := time.Now()
-			report, err := one.verify(ctx, f.dir, nil)
-			if err != nil {
-				return err
-			}
-			if report.Bad != nil {
-				return fmt.Errorf("the log that was written is bad: %s", report.Bad)
-			}
-			rates = append(rates, float64(report.Size)/time.Since(begun).Seconds())
-		}
-		rate := percentile(rates, 50)
-		g.Rows = append(g.Rows, Row{Name: one.name + ", of " + strconv.Itoa(f.n), N: len(rates), Rate: rate, Note: one.note})
-		if one.goal > 0 {
-			t.Targets = append(t.Targets, Target{Name: one.name + " per second", Least: one.goal, Got: rate})
-		}
+	rate := percentile(rates, 50)
+	g.Rows = append(g.Rows, Row{Name: fmt.Sprintf("%s, of %d", one.name, size), N: len(rates), Rate: rate, Note: one.note})
+	if one.goal > 0 {
+		t.Targets = append(t.Targets, Target{Name: one.name + " per second", Least: one.goal, Got: rate})
 	}
 	return nil
 }
