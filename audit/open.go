@@ -14,9 +14,11 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
+	"github.com/agenticraft/node/internal/recent"
 )
 
 // OpenStore opens or makes the log in cfg.Dir and checks its newest part. Only
@@ -36,8 +38,8 @@ func openStore(cfg StoreConfig) (*Store, error) {
 	s := &Store{
 		dir: cfg.Dir, admit: cfg.Admit, fetch: cfg.Fetch, log: cfg.Log, metrics: newMetrics(),
 		grown: make(chan struct{}), settled: make(chan struct{}), noted: make(chan struct{}),
-		witnesses: make(map[identity.ID]countersigned),
-		linger:    cfg.Linger, kick: make(chan struct{}, 1), again: make(chan struct{}, 1),
+		witnesses: make(map[identity.ID]countersigned), upper: recent.Map[int64, tlog.Hash]{Half: upperHalf},
+		linger: cfg.Linger, kick: make(chan struct{}, 1), again: make(chan struct{}, 1),
 	}
 	s.recovered = sync.NewCond(&s.applying)
 	if s.linger == 0 {
@@ -215,7 +217,7 @@ func checkOne(tx *bbolt.Tx, index, size uint64, origin string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := proveEntry(tx, index, size); err != nil {
+	if _, err := proveEntry(treeReader(tx), index, size); err != nil {
 		return err
 	}
 	if index == 0 {
