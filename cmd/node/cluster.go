@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,26 +95,45 @@ func (c *cluster) Ready(context.Context) error {
 		return err
 	}
 	if c.role != registry.Keeper {
-		return c.mirror.Fresh()
+		if err := c.mirror.Fresh(); err != nil {
+			return cmp.Or(c.alone(), err)
+		}
+		return nil
 	}
 	if err := c.marks.err(); err != nil {
 		return err
 	}
-	if _, ok := c.group.Leader(); !ok {
-		return errors.New("the keepers have no leader")
-	}
-	if _, _, err := c.store.Checkpoint(); err != nil {
-		return errors.New("no quorum has cosigned the log yet")
-	}
 	raft := c.group.Status()
 	if raft.Stalled != "" {
 		return errors.New("this node cannot write: " + raft.Stalled)
+	}
+	if _, ok := c.group.Leader(); !ok {
+		return cmp.Or(c.alone(), errors.New("the keepers have no leader"))
+	}
+	if _, _, err := c.store.Checkpoint(); err != nil {
+		return errors.New("no quorum has cosigned the log yet")
 	}
 	if raft.CommitIndex == 0 || raft.AppliedIndex < raft.CommitIndex && !c.caughtUp.Load() {
 		return errors.New("the node still catches up with the log")
 	}
 	c.caughtUp.Store(true)
 	return nil
+}
+
+// errAlone is what a node says that no other one answers.
+var errAlone = errors.New("no other node answers where this one looks for them: if all the keepers that it knows were replaced while it was away, name one of today's in peers of its configuration, as ADDR/p2p/ID (agenticraft nodes at another node lists them), and start it again")
+
+// alone is why this node finds nobody; nil if it does, or has nobody to find.
+func (c *cluster) alone() error {
+	if len(away(c.directory, c.node, c.self)) == 0 {
+		return nil
+	}
+	for _, p := range c.node.Peers() {
+		if p.Connected {
+			return nil
+		}
+	}
+	return errAlone
 }
 
 func (c *cluster) Nodes(context.Context) any {

@@ -79,6 +79,11 @@ type testCluster struct {
 	out  *printout // what dev printed
 
 	restarted []func() // end the nodes that were started again
+
+	// apart is what a node's command begins with where nodes are not dev's; nil:
+	// nothing.
+	apart func(node int) []string
+	key   string // the API key of commands, where there is no context with one
 }
 
 const (
@@ -164,7 +169,7 @@ func (c *testCluster) logs() string {
 }
 
 func (c *testCluster) env() []string {
-	return append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(c.dir, "config"), "AGENTICRAFT_SERVER=", "AGENTICRAFT_API_KEY=")
+	return append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(c.dir, "config"), "AGENTICRAFT_SERVER=", "AGENTICRAFT_API_KEY="+c.key)
 }
 
 // result is what one command did.
@@ -242,7 +247,11 @@ func (c *testCluster) restart(node int) {
 // start runs a node outside of dev.
 func (c *testCluster) start(node int) {
 	c.t.Helper()
-	cmd := exec.Command(testBinary, "serve", "--config", filepath.Join(c.Nodes[node].Data, "config.yaml"))
+	args := []string{testBinary, "serve", "--config", filepath.Join(c.Nodes[node].Data, "config.yaml")}
+	if c.apart != nil {
+		args = append(c.apart(node), args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = c.env()
 	log, err := os.OpenFile(filepath.Join(c.Nodes[node].Data, "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

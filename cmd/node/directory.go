@@ -62,10 +62,18 @@ type credentials struct {
 	noted     func(code string) // counts refusals for the log
 	used      func(key string)  // an API key proved somebody
 	tls       *tlsFiles         // nil: no TLS
+	// stalled says why the registry cannot be read now; nil: it can.
+	stalled func() error
 }
 
 func (c *credentials) Authenticate(ctx context.Context, bearer, source string) (identity.Principal, error) {
 	p, err := c.prove(ctx, bearer, source)
+	if err != nil && c.stalled() != nil {
+		// Whoever it is, the node cannot look him up.
+		return identity.Principal{}, &a2a.Error{
+			Code: a2a.CodeUnavailable, Message: "this node's disk is full: until there is space it cannot tell who is asking", Hint: "make room on its disk, and ask another node meanwhile",
+		}
+	}
 	if known := new(a2a.Error); errors.As(err, &known) {
 		c.noted(known.Code)
 	}

@@ -38,6 +38,7 @@ type membership struct {
 	// A copy that is old may not know today's keepers; until it has caught up,
 	// those whom the operator named are let in, too.
 	caughtUp  atomic.Bool
+	last      atomic.Pointer[roster]      // the last that could be read
 	trusted   atomic.Pointer[audit.Trust] // the last that could be read
 	lead      atomic.Pointer[consensus.Group]
 	threats   atomic.Pointer[threat.Watch] // told of logs that differ
@@ -86,9 +87,37 @@ func (m *membership) abdicate() {
 // whoever comes late is told why.
 const guestGrace = 24 * time.Hour
 
+// roster is who belongs to the cluster and who keeps the log.
+type roster struct {
+	members []registry.Member
+	changes registry.Changes
+}
+
+// read reads the roster, or is the last one that could be read: a node whose full
+// disk keeps the newest entries from being written stays in touch with those
+// whom it knew a moment ago, to take the log from them when there is space.
+func (m *membership) read() (r roster, err error) {
+	if r.members, err = m.registry.Members(); err == nil {
+		r.changes, err = m.registry.Changes()
+	}
+	if err == nil {
+		m.last.Store(&r)
+		return r, nil
+	}
+	if last := m.last.Load(); last != nil && errors.Is(err, audit.ErrUnavailable) {
+		return *last, nil
+	}
+	m.log.Error("members not read", "err", err)
+	return roster{}, err
+}
+
 // allow reports whether a node may be connected.
 func (m *membership) allow(id identity.ID) bool {
-	if m.registry.Member(id) {
+	r, err := m.read()
+	if err != nil {
+		return false
+	}
+	if slices.ContainsFunc(r.members, func(one registry.Member) bool { return one.ID == id }) {
 		return true
 	}
 	_, named := m.known[id]
@@ -123,22 +152,18 @@ func (m *membership) member() (registry.Member, error) {
 
 // raftMembers are the nodes that vote or are about to.
 func (m *membership) raftMembers() []identity.ID {
-	changes, err := m.registry.Changes()
+	r, err := m.read()
 	if err != nil {
-		m.log.Error("members not read", "err", err)
 		return nil
 	}
-	return append(slices.Clone(changes.Now.Keepers), changes.Comes...)
+	return append(slices.Clone(r.changes.Now.Keepers), r.changes.Comes...)
 }
 
 // keepers are those who hold the log, to be asked by nodes that do not, or have
 // not all of it.
 func (m *membership) keepers() []identity.ID {
-	now, err := m.registry.Epoch()
-	if err != nil {
-		m.log.Error("members not read", "err", err)
-	}
-	ids := slices.Clone(now.Keepers)
+	r, _ := m.read() // nobody, if that fails
+	ids := slices.Clone(r.changes.Now.Keepers)
 	if !m.caughtUp.Load() {
 		ids = slices.AppendSeq(ids, maps.Keys(m.known))
 		slices.Sort(ids)
@@ -155,11 +180,8 @@ func (m *membership) peers() map[identity.ID][]string {
 			out[id] = addrs
 		}
 	}
-	members, err := m.registry.Members()
-	if err != nil {
-		m.log.Error("members not read", "err", err)
-	}
-	for _, other := range members {
+	r, _ := m.read() // nobody, if that fails
+	for _, other := range r.members {
 		if _, named := out[other.ID]; !named && other.ID != m.self && len(other.Addrs) > 0 {
 			out[other.ID] = other.Addrs
 		}
@@ -183,8 +205,8 @@ func (m *membership) trust() audit.Trust {
 
 // votes reports whether a node is one of the keepers in force.
 func (m *membership) votes(id identity.ID) bool {
-	now, err := m.registry.Epoch()
-	return err == nil && slices.Contains(now.Keepers, id)
+	r, err := m.read()
+	return err == nil && slices.Contains(r.changes.Now.Keepers, id)
 }
 
 // mayBegin is nil for a change of keepers that the members ask for.

@@ -70,7 +70,9 @@ func (a *app) serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+		lines := newLogWriter(a.stderr)
+		defer lines.flush(time.Second)
+		log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: level}))
 		ctx, cancel := context.WithCancelCause(cmd.Context())
 		defer cancel(nil)
 		if withParent {
@@ -281,7 +283,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		metrics.MustRegister(pusher.Metrics()...)
 	}
 	rpc := server.HTTP(server.HTTPConfig{Handler: handler, Log: log})
-	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated, used: rules.admin.used.note, tls: secure}
+	known := &credentials{keys: keys, users: users, directory: members, audience: a2a.Audience(begin.Cluster), noted: path.NoteUnauthenticated, used: rules.admin.used.note, tls: secure, stalled: store.Stalled}
 	rpcGRPC, err := server.NewGRPC(server.GRPCConfig{Handler: handler, Authenticate: httpdoor.Callers(known), TLS: secure.own(), Log: log})
 	if err != nil {
 		return err

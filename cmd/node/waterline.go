@@ -200,11 +200,11 @@ func (w *waterlines) run(ctx context.Context, group *consensus.Group) error {
 // peers are the other keepers, and how many of them a leader needs besides
 // itself.
 func (w *waterlines) peers() (others []identity.ID, need int) {
-	now, err := w.who.registry.Epoch()
+	r, err := w.who.read()
 	if err != nil {
-		w.log.Error("keepers not read", "err", err)
 		return nil, 1 // of whoever they are
 	}
+	now := r.changes.Now
 	self := w.key.ID()
 	return slices.DeleteFunc(slices.Clone(now.Keepers), func(id identity.ID) bool { return id == self }), len(now.Keepers) / 2
 }
