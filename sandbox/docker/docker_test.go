@@ -103,6 +103,8 @@ func engine(t *testing.T, g *egress.Gateway) *docker.Backend {
 }
 
 func TestDocker(t *testing.T) {
+	// A list of mounts, which a shell's program takes for its result, is no JSON.
+	ends := map[string]map[string]sandbox.Status{"sh": {"B22 mounts of a shell": sandbox.Error}}
 	for _, language := range []string{"python", "javascript", "sh"} {
 		t.Run(language, func(t *testing.T) {
 			b := engine(t, nil)
@@ -121,12 +123,12 @@ func TestDocker(t *testing.T) {
 				// An engine whose library does not know a call answers ENOSYS instead.
 				"A7 mounting": "*", "E54 the machine": "*", "E62 memory of others": "*", "E rules of one's own": "*",
 				// The engine's mounts are in the container's own namespace, and named there.
-				"B22 mounts": "*",
+				"B22 mounts": "*", "B22 mounts of a shell": "*",
 				// Without Landlock a process may write to its own memory and settings.
 				"A12 memory as a file": "*",
 				// An engine that is protected from the killer lets its children be so.
 				"D47 who is killed first": "*",
-			}, Ends: map[string]sandbox.Status{"B22 mounts of a shell": sandbox.Error}})
+			}, Ends: ends[language]})
 		})
 	}
 }
