@@ -77,15 +77,6 @@ func newLog(dir string) (f *filledLog, err error) {
 	return f, f.open(nil, fillLinger)
 }
 
-// fill makes a log of n entries.
-func fill(ctx context.Context, dir string, n int) (*filledLog, error) {
-	f, err := newLog(dir)
-	if err != nil {
-		return nil, err
-	}
-	return f, f.grow(ctx, n)
-}
-
 // grow adds entries up to n, and waits until the index covers them.
 func (f *filledLog) grow(ctx context.Context, n int) error {
 	before := debug.SetGCPercent(fillGC)
