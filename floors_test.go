@@ -35,6 +35,7 @@ var floors = map[string]string{
 	"agent/agenttest":      "agent a2a/... audit/... authz identity sandbox/...",
 	"bridges/http":         "a2a a2a/server audit audit/export authz identity bridges/http/console",
 	"bridges/...":          "a2a a2a/server audit authz identity",
+	"bridges/mcp":          "a2a", // its tools are requests, which somebody else carries
 	"bridges/nats":         "a2a a2a/natsrpc a2a/server identity",
 	"mesh":                 "a2a identity",
 	"registry":             "audit authz/destination identity", // keepers hold intents to their tenant's network

@@ -388,7 +388,7 @@ func readDoor(r *http.Request) (string, *rpcError) {
 	switch door := r.Header.Get(DoorHeader); door {
 	case "":
 		return "", nil
-	case DoorHTTP, DoorNATS:
+	case DoorHTTP, DoorMCP, DoorNATS:
 		return door, nodesOnly(r, DoorHeader)
 	default:
 		return "", &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%s names no door", DoorHeader)}

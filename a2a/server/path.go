@@ -37,7 +37,7 @@ type Inbound struct {
 type Caller struct {
 	Principal identity.Principal
 	Peer      identity.ID // mesh door only
-	Door      string      // [DoorHTTP], [DoorMesh] or [DoorNATS]
+	Door      string      // [DoorHTTP], [DoorMCP], [DoorMesh] or [DoorNATS]
 }
 
 // Credential is what the channel of a caller shows of him.
@@ -52,6 +52,7 @@ type Credential struct {
 // The doors.
 const (
 	DoorHTTP = "http"
+	DoorMCP  = "mcp"
 	DoorMesh = "mesh"
 	DoorNATS = "nats"
 )

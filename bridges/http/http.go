@@ -200,7 +200,7 @@ type TenantRequest struct {
 	EvidenceHours *int `json:"evidence_hours,omitempty"`
 }
 
-// Config of the door. Every field is needed but Login, Door and Logger.
+// Config of the door. Every field is needed but Login, Door, MCP and Logger.
 type Config struct {
 	Login         *Login       // how users log in; nil: no OpenID provider is configured
 	Door          string       // what policy and log call it; default server.DoorHTTP
@@ -208,6 +208,7 @@ type Config struct {
 	REST          http.Handler // HTTP+JSON; likewise
 	GRPC          http.Handler // gRPC on this port; it proves its callers itself
 	Tasks         a2asrv.RequestHandler
+	MCP           http.Handler // tools for proved callers; nil: none are here
 	Card          http.Handler // the agent card, and the keys that sign it
 	Tiles         http.Handler // the tiled log, without its /log prefix
 	Metrics       http.Handler

@@ -19,6 +19,9 @@ const (
 	RESTPath    = "/a2a/rest"
 )
 
+// MCPPath is where MCP clients connect.
+const MCPPath = "/mcp"
+
 // act is what a /v1 route does for a caller whom policy permits. What it
 // returns is the JSON of the answer; nil is 204.
 type act func(ctx context.Context, caller identity.Principal, r *http.Request) (any, error)
@@ -84,6 +87,9 @@ func (d *door) routes(mux *http.ServeMux) {
 	mux.Handle("POST /v1/audit/check", d.streams("audit.read", d.check))
 	mux.Handle("GET /v1/evidence/{id}/part", d.streams("evidence.read", d.evidencePart))
 	mux.Handle("GET /log/", d.permitted("log.read", http.StripPrefix("/log", d.cfg.Tiles)))
+	if d.cfg.MCP != nil {
+		mux.Handle(MCPPath, d.permitted("", d.cfg.MCP)) // its tools are requests, each of which asks policy
+	}
 	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
 }

@@ -299,6 +299,21 @@ func (a *app) exec(ctx context.Context, f execFlags, e a2a.Execution) error {
 // send has the request run and waits for its end, showing output as it comes.
 // An interrupt cancels the task and waits for what it says to that.
 func (a *app) send(ctx context.Context, cl *client.Client, e a2a.Execution, detach bool) (a2a.Report, error) {
+	var live printed
+	rep, err := submit(ctx, cl, e, detach, client.Watcher{
+		Output:   func(stream string, offset int64, data []byte) { a.live(&live, stream, offset, data) },
+		Progress: func(line string) { fmt.Fprintf(a.stderr, "agenticraft: %s\n", process.Printable(line)) },
+	}, func(err error) { fmt.Fprintf(a.stderr, "agenticraft: the task could not be cancelled: %v\n", err) })
+	if err == nil && !detach && !a.json {
+		a.rest(live, rep)
+	}
+	return rep, err
+}
+
+// submit has a request run and waits for its end, unless detach. When ctx ends it
+// cancels the task, stuck being told if that failed, and waits for what the task
+// says to that.
+func submit(ctx context.Context, cl *client.Client, e a2a.Execution, detach bool, watch client.Watcher, stuck func(error)) (a2a.Report, error) {
 	limit := time.Duration(e.Limits.TimeoutMS) * time.Millisecond
 	if limit == 0 {
 		limit = maxRun
@@ -317,32 +332,22 @@ func (a *app) send(ctx context.Context, cl *client.Client, e a2a.Execution, deta
 		}
 		return a2a.Describe(task)
 	}
-	var live printed
 	settled := func() bool { return true }
-	task, err := client.Follow(cl.Stream(wait, req, nil), client.Watcher{
-		Began: func(task string) {
-			settled = context.AfterFunc(ctx, func() { a.cancel(wait, cl, task) })
-		},
-		Output:   func(stream string, offset int64, data []byte) { a.live(&live, stream, offset, data) },
-		Progress: func(line string) { fmt.Fprintf(a.stderr, "agenticraft: %s\n", process.Printable(line)) },
-	})
+	watch.Began = func(task string) {
+		settled = context.AfterFunc(ctx, func() {
+			ctx, done := context.WithTimeout(wait, cancelWait)
+			defer done()
+			if _, err := cl.Cancel(ctx, task, nil); err != nil {
+				stuck(err)
+			}
+		})
+	}
+	task, err := client.Follow(cl.Stream(wait, req, nil), watch)
 	settled() // an interrupt from here on has nothing to cancel
 	if err != nil {
 		return a2a.Report{}, err
 	}
-	rep, err := a2a.ReportOf(task)
-	if !a.json {
-		a.rest(live, rep)
-	}
-	return rep, err
-}
-
-func (a *app) cancel(ctx context.Context, cl *client.Client, task string) {
-	ctx, done := context.WithTimeout(ctx, cancelWait)
-	defer done()
-	if _, err := cl.Cancel(ctx, task, nil); err != nil {
-		fmt.Fprintf(a.stderr, "agenticraft: the task could not be cancelled: %v\n", err)
-	}
+	return a2a.ReportOf(task)
 }
 
 // keep writes the files and the receipt that the user asked for.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -16,24 +18,22 @@ func (a *app) findCommand() *cobra.Command {
 			if lang == "" {
 				return usage("find needs --lang")
 			}
-			var out struct {
-				Nodes []nodeView `json:"nodes"`
-			}
-			if err := a.fetch(cmd.Context(), "/v1/nodes", &out); err != nil {
+			door, err := a.api(cmd.Context())
+			if err != nil {
 				return err
 			}
-			out.Nodes = slices.DeleteFunc(out.Nodes, func(n nodeView) bool { return !n.Connected || len(n.offering(lang)) == 0 })
-			slices.SortStableFunc(out.Nodes, func(x, y nodeView) int {
-				return (x.Busy+x.Queued)*max(y.Slots, 1) - (y.Busy+y.Queued)*max(x.Slots, 1)
-			})
+			nodes, err := door.find(cmd.Context(), lang)
+			if err != nil {
+				return err
+			}
 			if a.json {
-				a.print(out)
+				a.print(map[string]any{"nodes": nodes})
 				return nil
 			}
-			for _, n := range out.Nodes {
+			for _, n := range nodes {
 				fmt.Fprintf(a.stdout, "%s  %s  %d/%d busy\n", n.ID, strings.Join(n.offering(lang), ","), n.Busy, n.Slots)
 			}
-			if len(out.Nodes) == 0 {
+			if len(nodes) == 0 {
 				fmt.Fprintf(a.stderr, "agenticraft: no connected node runs %s\n", lang)
 			}
 			return nil
@@ -41,6 +41,21 @@ func (a *app) findCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&lang, "lang", "", "python, starlark, javascript, sh or wasm")
 	return cmd
+}
+
+// find lists the connected nodes that can run a language now, the least busy first.
+func (c *api) find(ctx context.Context, lang string) ([]nodeView, error) {
+	var out struct {
+		Nodes []nodeView `json:"nodes"`
+	}
+	if err := c.do(ctx, http.MethodGet, "/v1/nodes", nil, &out); err != nil {
+		return nil, err
+	}
+	out.Nodes = slices.DeleteFunc(out.Nodes, func(n nodeView) bool { return !n.Connected || len(n.offering(lang)) == 0 })
+	slices.SortStableFunc(out.Nodes, func(x, y nodeView) int {
+		return (x.Busy+x.Queued)*max(y.Slots, 1) - (y.Busy+y.Queued)*max(x.Slots, 1)
+	})
+	return out.Nodes, nil
 }
 
 // languages are those that the node runs in one of its sandboxes, sorted.

@@ -71,7 +71,7 @@ Start with:  agenticraft dev`,
 		a.execCommand(), a.taskCommand(), a.nodesCommand(), a.statusCommand(), a.findCommand(), a.doctorCommand(),
 		a.verifyCommand(), a.trustCommand(), a.auditCommand(),
 		a.keyCommand(), a.agentCommand(), a.mandateCommand(), a.roleCommand(), a.tenantCommand(), a.policyCommand(),
-		a.sandboxCommand(), a.runtimeCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.contextCommand(), a.versionCommand(),
+		a.sandboxCommand(), a.runtimeCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.contextCommand(), a.mcpCommand(), a.versionCommand(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = false
 	return root

@@ -311,7 +311,11 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		Policies: rules,
 		Logger:   log,
 	}
+	tools := doors
+	tools.Door, tools.Gate = server.DoorMCP, &gate{policy, members, server.DoorMCP, odd, path.NoteDenial}
+	doors.MCP = mcpDoor(httpdoor.New(tools), log)
 	door := httpdoor.New(doors)
+	doors.MCP = nil // NATS has none
 	doors.Door, doors.Gate = server.DoorNATS, &gate{policy, members, server.DoorNATS, odd, path.NoteDenial}
 	overNATS, err := cfg.NATS.open(natsdoor.Config{
 		Node: key.ID(), Cluster: begin.Cluster, Handler: httpdoor.New(doors), Tasks: handler, Logger: log,
