@@ -227,8 +227,18 @@ func settingsTable() []setting {
 	}...)
 }
 
-// loadConfig gathers the configuration; every fault of it is reported at once.
+// loadConfig gathers the configuration of a node that is to run; every fault of it
+// is reported at once.
 func loadConfig(file string, flags map[string]string, env func(string) string) (*config, error) {
+	c, err := readConfig(file, flags, env)
+	if err == nil && c.Data == "" {
+		return nil, usage("configuration: data: not set; give --data DIR or a configuration file")
+	}
+	return c, err
+}
+
+// readConfig gathers the configuration, which may lack a folder.
+func readConfig(file string, flags map[string]string, env func(string) string) (*config, error) {
 	values := map[string]any{}
 	if file != "" {
 		text, err := readSmall(file, maxConfigFile)
@@ -264,19 +274,16 @@ func loadConfig(file string, flags map[string]string, env func(string) string) (
 	for _, key := range sortedKeys(values) {
 		faults = append(faults, fmt.Errorf("%s: unknown setting %q", file, key))
 	}
-	if c.Data == "" {
-		faults = append(faults, errors.New("data: not set; give --data DIR or a configuration file"))
-	}
 	if err := c.TLS.check(); err != nil {
 		faults = append(faults, err)
 	}
 	if len(faults) > 0 {
 		return nil, usage("configuration: %v", errors.Join(faults...))
 	}
-	if c.Genesis == "" {
+	if c.Genesis == "" && c.Data != "" {
 		c.Genesis = filepath.Join(c.Data, "genesis.json")
 	}
-	if c.Runtimes == "" {
+	if c.Runtimes == "" && c.Data != "" {
 		c.Runtimes = filepath.Join(c.Data, "runtimes")
 	}
 	return c, nil

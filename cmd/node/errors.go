@@ -121,15 +121,15 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 
 // group is a command that only has subcommands.
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: use, Short: short,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage("unknown command %q for %q", args[0], cmd.CommandPath())
-			}
-			return cmd.Help()
-		},
-	}
+	cmd := &cobra.Command{Use: use, Short: short, RunE: onlyGroups}
 	cmd.AddCommand(subs...)
 	return cmd
+}
+
+// onlyGroups is what a command does that does nothing by itself.
+func onlyGroups(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage("unknown command %q for %q", args[0], cmd.CommandPath())
+	}
+	return cmd.Help()
 }

@@ -73,6 +73,11 @@ Start with:  agenticraft dev`,
 		a.keyCommand(), a.agentCommand(), a.mandateCommand(), a.roleCommand(), a.tenantCommand(), a.policyCommand(),
 		a.sandboxCommand(), a.runtimeCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.contextCommand(), a.mcpCommand(), a.versionCommand(),
 	)
-	root.CompletionOptions.HiddenDefaultCmd = false
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args, cmd.RunE = nil, onlyGroups // else a shell that there is not gets help and exit 0
+		}
+	}
 	return root
 }

@@ -243,6 +243,8 @@ func TestExitCodes(t *testing.T) {
 	}{
 		"unknown command":     {[]string{"frobnicate"}, exitUsage, "usage"},
 		"unknown subcommand":  {[]string{"task", "frobnicate"}, exitUsage, "usage"},
+		"unknown shell":       {[]string{"completion", "frobnicate"}, exitUsage, "usage"},
+		"serve without data":  {[]string{"serve"}, exitUsage, "usage"},
 		"unknown flag":        {[]string{"exec", "--frob"}, exitUsage, "usage"},
 		"no program":          {[]string{"exec"}, exitUsage, "usage"},
 		"two programs":        {[]string{"exec", "-c", "1", "x.py"}, exitUsage, "usage"},

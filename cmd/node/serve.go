@@ -59,12 +59,16 @@ func (a *app) serveCommand() *cobra.Command {
 				given[s.key] = f.Value.String()
 			}
 		}
+		if show {
+			cfg, err := readConfig(file, given, a.env)
+			if err != nil {
+				return err
+			}
+			return a.printConfig(cfg)
+		}
 		cfg, err := loadConfig(file, given, a.env)
 		if err != nil {
 			return err
-		}
-		if show {
-			return a.printConfig(cfg)
 		}
 		level, err := logLevel(cfg.LogLevel)
 		if err != nil {
