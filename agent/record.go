@@ -111,7 +111,26 @@ func onceKey(task string) string {
 func decisionRecord(d authz.Decision, by identity.ID) *audit.Decision {
 	return &audit.Decision{
 		Allow: d.Allow, Reasons: d.Codes(), Policy: d.Policy, Input: d.Input, Micros: d.Duration.Microseconds(), Node: by,
+		Obligations: obligations(d),
 	}
+}
+
+// obligations are what the decision binds a run to, besides what its intent says.
+func obligations(d authz.Decision) *audit.Obligations {
+	o := d.Obligations
+	out := audit.Obligations{Limits: map[string]int64{}, Sandbox: o.Sandbox, Tier: o.Tier}
+	for name, ceiling := range map[string]int64{
+		"memory_bytes": o.MemoryBytes, "cpu_percent": int64(o.CPUPercent), "wall_ms": o.TimeoutMS, "output_bytes": o.OutputBytes,
+		"file_size_bytes": o.FileSizeBytes, "processes": int64(o.Processes), "code_bytes": int64(o.CodeBytes),
+	} {
+		if ceiling != 0 {
+			out.Limits[name] = min(ceiling, maxLogged)
+		}
+	}
+	if !d.Allow || len(out.Limits) == 0 && out.Sandbox == "" && out.Tier == "" {
+		return nil
+	}
+	return &out
 }
 
 func limitNumbers(l sandbox.Limits) map[string]int64 {

@@ -258,10 +258,7 @@ func checkObject(text json.RawMessage) error {
 }
 
 func (b IntentBody) check() bool {
-	ok := plain(b.Language, maxName) && plain(b.Sandbox, maxName) && plain(b.Runtime, maxName) && plain(b.Network, maxName)
-	for name, limit := range b.Limits {
-		ok = ok && plain(name, maxName) && exact(limit)
-	}
+	ok := plain(b.Language, maxName) && plain(b.Sandbox, maxName) && plain(b.Runtime, maxName) && plain(b.Network, maxName) && limited(b.Limits)
 	for _, name := range b.Required {
 		ok = ok && plain(name, maxName)
 	}
@@ -272,6 +269,15 @@ func (b IntentBody) check() bool {
 		b.LeaseMS >= 0 && exact(b.LeaseMS) && b.DoorDecision.check() == nil
 }
 
+func limited(limits map[string]int64) bool {
+	for name, limit := range limits {
+		if !plain(name, maxName) || !exact(limit) {
+			return false
+		}
+	}
+	return true
+}
+
 func (a *Asked) check() bool {
 	if a == nil {
 		return true
@@ -280,10 +286,7 @@ func (a *Asked) check() bool {
 	for _, word := range slices.Concat([]string{a.DataClass, a.Language, a.Network, a.Sandbox, a.Tier, a.Via}, a.Withheld) {
 		ok = ok && plain(word, maxName)
 	}
-	for name, limit := range a.Limits {
-		ok = ok && plain(name, maxName) && exact(limit)
-	}
-	return ok && len(a.Limits) <= 16 && len(a.Withheld) <= 16
+	return ok && limited(a.Limits) && len(a.Limits) <= 16 && len(a.Withheld) <= 16
 }
 
 func (b OutcomeBody) check() bool {

@@ -115,8 +115,19 @@ type Decision struct {
 	Input   string      `json:"input,omitempty"`   // digest of the facts it saw
 	Micros  int64       `json:"micros,omitempty"`  // time it took
 	Node    identity.ID `json:"node,omitempty"`    // who decided
-	Policy  string      `json:"policy,omitempty"`  // digest of the policy in force
-	Reasons []string    `json:"reasons,omitempty"` // codes
+	// Obligations are what an allowed execution was bound to; nil: nothing, or an
+	// entry from before they were written down.
+	Obligations *Obligations `json:"obligations,omitempty"`
+	Policy      string       `json:"policy,omitempty"`  // digest of the policy in force
+	Reasons     []string     `json:"reasons,omitempty"` // codes
+}
+
+// Obligations bind whoever runs an execution beside its intent's Network and
+// Required, which are what policy left of what was asked.
+type Obligations struct {
+	Limits  map[string]int64 `json:"limits,omitempty"`  // ceilings, in the limit's unit
+	Sandbox string           `json:"sandbox,omitempty"` // the one that must run it
+	Tier    string           `json:"tier,omitempty"`    // the weakest that may
 }
 
 // FormatTime writes t as entries do.
@@ -313,6 +324,9 @@ func (d *Decision) check() error {
 	ok := len(d.Reasons) <= maxReasons && plain(d.Policy, maxName) && plain(d.Input, maxName) && d.Micros >= 0 && d.Micros <= maxNumber
 	for _, r := range d.Reasons {
 		ok = ok && r != "" && plain(r, maxName)
+	}
+	if o := d.Obligations; o != nil {
+		ok = ok && limited(o.Limits) && len(o.Limits) <= 16 && plain(o.Sandbox, maxName) && plain(o.Tier, maxName)
 	}
 	if !ok || d.Node != "" && !named(d.Node) {
 		return fmt.Errorf("%w: entry: decision is malformed", ErrInvalid)

@@ -267,6 +267,9 @@ func (s *strict) decision() *Decision {
 	if s.member("node") {
 		d.Node = identity.ID(s.some())
 	}
+	if s.member("obligations") {
+		d.Obligations = s.obligations()
+	}
 	if s.member("policy") {
 		d.Policy = s.some()
 	}
@@ -275,6 +278,22 @@ func (s *strict) decision() *Decision {
 	}
 	s.end()
 	return d
+}
+
+func (s *strict) obligations() *Obligations {
+	o := new(Obligations)
+	s.begin()
+	if s.member("limits") {
+		o.Limits = table(s, s.number)
+	}
+	if s.member("sandbox") {
+		o.Sandbox = s.some()
+	}
+	if s.member("tier") {
+		o.Tier = s.some()
+	}
+	s.end()
+	return o
 }
 
 func (s *strict) asked() *Asked {

@@ -16,6 +16,8 @@ import (
 func FuzzStrict(f *testing.F) {
 	for _, text := range []string{
 		`{"actor":"a","attempt":1,"author":"b","body":{"a":"}\"{"},"decision":{"allow":true,"input":"i","micros":3,"node":"n","policy":"p","reasons":["r","s"]},"id":"i","kind":"denial","on_behalf":"c","once":{"digest":"d","key":"k"},"ref":0,"task":"t","tenant":"u","time":"2026-11-23T12:00:00.005Z","v":1}`,
+		`{"decision":{"allow":true,"node":"n","obligations":{"limits":{"a":1,"b":-2},"sandbox":"s","tier":"t"},"policy":"p"},"id":"i","kind":"k","time":"t","v":1}`,
+		`{"decision":{"allow":true,"obligations":{}},"id":"i","kind":"k","time":"t","v":1}`, `{"decision":{"allow":true,"obligations":{"limits":{}}},"id":"i","kind":"k","time":"t","v":1}`,
 		`{"id":"","kind":"","time":"","v":-9007199254740991}`,
 		`{"door":"d","door_decision":{"allow":false},"executor":"e","language":"l","lease_ms":0,"limits":{"a":1,"b":-2},"network":"none","request":"","required":["a"],"runtime":"r","sandbox":"s"}`,
 		`{"cpu_ms":1,"enforced":{"a":"","b":"x"},"error_code":"e","exit_code":-1,"output":{"result":"r"},"peak_memory":2,"status":"failed","wall_ms":3}`,
@@ -72,7 +74,7 @@ func TestStrictTakesWhatIsWritten(t *testing.T) {
 	}
 	for name, taken := range map[string]bool{
 		"intent": took(t, IntentBody{
-			Asked: asked, Door: "d", DoorDecision: &Decision{Allow: true, Reasons: []string{"role"}}, Executor: "e", Language: "python", LeaseMS: 5,
+			Asked: asked, Door: "d", DoorDecision: &Decision{Allow: true, Obligations: &Obligations{Limits: map[string]int64{"wall_ms": 1, "cpu_percent": 2}, Sandbox: "process", Tier: "T2"}, Reasons: []string{"role"}}, Executor: "e", Language: "python", LeaseMS: 5,
 			Limits: map[string]int64{"wall_ms": 1, "cpu_percent": 2}, Network: "none", Request: "r", Required: []string{"network"}, Runtime: "x", Sandbox: "process",
 		}, strictIntent),
 		"outcome": took(t, OutcomeBody{
@@ -108,6 +110,9 @@ func FuzzStrictWriter(f *testing.F) {
 			e.Author, e.OnBehalf, e.Tenant = identity.ID(b), c, a
 			e.Body = json.RawMessage(`{"a":[1,"<"]}`)
 			e.Decision = &Decision{Allow: yes, Input: a, Micros: long, Node: identity.ID(a), Policy: c, Reasons: []string{a, b, c}[:n&3]}
+			if yes {
+				e.Decision.Obligations = &Obligations{Limits: map[string]int64{a: long, b: 1, c: -1}, Sandbox: b, Tier: c}
+			}
 			e.Once, e.Ref = &Once{Digest: c, Key: a}, &ref
 		}
 		got, ok := e.write()

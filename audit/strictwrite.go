@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -66,6 +68,10 @@ func (w *strictWriter) decision(d *Decision) {
 	w.some("input", d.Input)
 	w.nonzero("micros", d.Micros)
 	w.some("node", string(d.Node))
+	if d.Obligations != nil {
+		w.member("obligations")
+		w.obligations(d.Obligations)
+	}
 	w.some("policy", d.Policy)
 	if len(d.Reasons) > 0 {
 		w.member("reasons")
@@ -78,6 +84,25 @@ func (w *strictWriter) decision(d *Decision) {
 		}
 		w.out = append(w.out, ']')
 	}
+	w.end()
+}
+
+func (w *strictWriter) obligations(o *Obligations) {
+	w.begin()
+	if len(o.Limits) > 0 {
+		w.member("limits")
+		w.begin()
+		for _, name := range slices.Sorted(maps.Keys(o.Limits)) {
+			if w.out[len(w.out)-1] != '{' {
+				w.out = append(w.out, ',')
+			}
+			w.string(name)
+			w.out = strconv.AppendInt(append(w.out, ':'), o.Limits[name], 10)
+		}
+		w.end()
+	}
+	w.some("sandbox", o.Sandbox)
+	w.some("tier", o.Tier)
 	w.end()
 }
 

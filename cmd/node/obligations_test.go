@@ -52,8 +52,8 @@ func (c *testCluster) obliging(name string, obligations map[string]any) (dir str
 	return dir
 }
 
-// intentOf reads the intent of the task that a report is about.
-func (c *testCluster) intentOf(rep a2a.Report) audit.IntentBody {
+// intentOf reads the intent of the task that a report is about, and the decision in it.
+func (c *testCluster) intentOf(rep a2a.Report) (audit.IntentBody, audit.Decision) {
 	c.t.Helper()
 	var page logPage
 	c.json(&page, "audit", "list", "--task", rep.Task, "--kind", "intent")
@@ -68,7 +68,10 @@ func (c *testCluster) intentOf(rep a2a.Report) audit.IntentBody {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return body
+	if entry.Decision == nil {
+		c.t.Fatalf("the intent of task %s has no decision", rep.Task)
+	}
+	return body, *entry.Decision
 }
 
 // Issue 6: obligations are honoured literally, here and on a peer, in real jails:
@@ -126,7 +129,7 @@ func TestObligationsAreHonouredLiterally(t *testing.T) {
 		if rep.Status != a2a.Succeeded || string(rep.Result) == `""` {
 			t.Fatalf("%s, unbound: %+v", name, rep)
 		}
-		body := c.intentOf(rep)
+		body, _ := c.intentOf(rep)
 		if body.Network != "allow=example.org:443" || !strings.Contains(rep.Enforced[sandbox.LimitNetwork], "proxy") {
 			t.Errorf("%s, unbound: network %q, enforced by %v", name, body.Network, rep.Enforced)
 		}
@@ -196,9 +199,12 @@ func TestObligationsAreHonouredLiterally(t *testing.T) {
 					t.Errorf("node %d, %s: %s is enforced by %q", node+1, name, limit, how)
 				}
 			}
-			body := c.intentOf(rep)
+			body, decision := c.intentOf(rep)
 			if !maps.Equal(body.Limits, want) || body.Network != "none" || body.Sandbox != "process" || body.Executor != c.Nodes[node].ID {
 				t.Errorf("node %d, %s: the intent says %+v", node+1, name, body)
+			}
+			if o := decision.Obligations; o == nil || o.Sandbox != "process" || o.Limits["memory_bytes"] != want["memory_bytes"] || o.Limits["wall_ms"] != want["wall_ms"] {
+				t.Errorf("node %d, %s: the decision says %+v", node+1, name, o)
 			}
 			if asked := body.Asked; asked == nil || asked.Sandbox != "restricted" || asked.Limits["memory_bytes"] != 1<<30 {
 				t.Errorf("node %d, %s: asked is %+v", node+1, name, asked)

@@ -99,7 +99,7 @@ func TestAnswersThroughAnyDoor(t *testing.T) {
 				t.Fatalf("report %+v, %v", rep, err)
 			}
 			// The log says through which door it came, not that a node handed it on.
-			if body := c.intentOf(rep); body.Asked == nil || body.Asked.Via != tc.via {
+			if body, _ := c.intentOf(rep); body.Asked == nil || body.Asked.Via != tc.via {
 				t.Errorf("the intent says %+v, want via %s", body.Asked, tc.via)
 			}
 			if _, err := answers.Send(t.Context(), toTask(id, code), nil); a2a.FromWire(err).Code != a2a.CodeUnsupported {

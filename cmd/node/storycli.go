@@ -167,7 +167,25 @@ func decisionLine(d *audit.Decision) string {
 	if len(d.Reasons) > 0 {
 		verdict += " (" + strings.Join(d.Reasons, ", ") + ")"
 	}
-	return fmt.Sprintf("%s by policy %s on %s, in %d µs", verdict, orNone(d.Policy), orNone(string(d.Node)), d.Micros)
+	line := fmt.Sprintf("%s by policy %s on %s, in %d µs", verdict, orNone(d.Policy), orNone(string(d.Node)), d.Micros)
+	if d.Obligations != nil {
+		line += ", bound to" + bounds(*d.Obligations)
+	}
+	return line
+}
+
+func bounds(o audit.Obligations) string {
+	var b strings.Builder
+	for _, name := range sortedKeys(o.Limits) {
+		fmt.Fprintf(&b, " %s %d", name, o.Limits[name])
+	}
+	if o.Sandbox != "" {
+		b.WriteString(" sandbox " + o.Sandbox)
+	}
+	if o.Tier != "" {
+		b.WriteString(" tier " + o.Tier)
+	}
+	return b.String()
 }
 
 func budget(n int64) string {
