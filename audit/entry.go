@@ -111,10 +111,10 @@ type Once struct {
 
 // Decision is a policy's answer, as it was given. The zero value denies.
 type Decision struct {
-	Allow   bool        `json:"allow"`
-	Input   string      `json:"input,omitempty"`   // digest of the facts it saw
-	Micros  int64       `json:"micros,omitempty"`  // time it took
-	Node    identity.ID `json:"node,omitempty"`    // who decided
+	Allow  bool        `json:"allow"`
+	Input  string      `json:"input,omitempty"`  // digest of the facts it saw
+	Micros int64       `json:"micros,omitempty"` // time it took
+	Node   identity.ID `json:"node,omitempty"`   // who decided
 	// Obligations are what an allowed execution was bound to; nil: nothing, or an
 	// entry from before they were written down.
 	Obligations *Obligations `json:"obligations,omitempty"`
