@@ -42,7 +42,7 @@ type Asked struct {
 	Network   string           `json:"network,omitempty"` // "none"; of an intent, its own says more
 	Sandbox   string           `json:"sandbox,omitempty"`
 	Tier      string           `json:"tier,omitempty"`     // of the sandbox that would have run it
-	Via       string           `json:"via,omitempty"`      // the kind of door: http, mesh, nats
+	Via       string           `json:"via,omitempty"`      // the kind of door: http, mcp, mesh, nats
 	Withheld  []string         `json:"withheld,omitempty"` // facts that are not in the log, sorted
 }
 
