@@ -219,6 +219,11 @@ func TestOIDCRefusesForgeries(t *testing.T) {
 	if _, err := o.Authenticate(t.Context(), own(func(c map[string]any) { c["exp"] = now - 30 })); err != nil {
 		t.Errorf("within the skew: %v", err)
 	}
+	// A token that was good is not remembered past its end.
+	ending := own(func(c map[string]any) { c["exp"] = now - 57 })
+	if _, err := o.Authenticate(t.Context(), ending); err != nil {
+		t.Errorf("just within the skew: %v", err)
+	}
 	p.life = -2 * time.Minute
 	for name, token := range map[string]string{
 		"empty":              "",
@@ -242,6 +247,14 @@ func TestOIDCRefusesForgeries(t *testing.T) {
 	} {
 		if got, err := o.Authenticate(t.Context(), token); !errors.Is(err, authz.ErrCredentials) || !got.IsZero() {
 			t.Errorf("%s: Authenticate = %+v, %v", name, got, err)
+		}
+	}
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if got, err := o.Authenticate(t.Context(), ending); errors.Is(err, authz.ErrCredentials) && got.IsZero() {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("a token that was good is good after its end")
 		}
 	}
 }
