@@ -34,10 +34,7 @@ func asked(req *request) *audit.Asked {
 	out.Language = word("language", facts.Language, knownLanguages)
 	out.Network = word("network", facts.Network, []string{"none"})
 	out.Sandbox = word("sandbox", facts.Sandbox, knownSandboxes)
-	out.Limits = map[string]int64{
-		"memory_bytes": facts.MemoryBytes, "cpu_percent": int64(facts.CPUPercent), "wall_ms": facts.TimeoutMS,
-		"output_bytes": facts.OutputBytes, "file_size_bytes": facts.FileSizeBytes, "processes": int64(facts.Processes),
-	}
+	out.Limits = named(facts.MemoryBytes, facts.CPUPercent, facts.TimeoutMS, facts.OutputBytes, facts.FileSizeBytes, facts.Processes)
 	for name, limit := range out.Limits {
 		switch {
 		case limit == 0:

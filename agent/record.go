@@ -118,13 +118,14 @@ func decisionRecord(d authz.Decision, by identity.ID) *audit.Decision {
 // obligations are what the decision binds a run to, besides what its intent says.
 func obligations(d authz.Decision) *audit.Obligations {
 	o := d.Obligations
-	out := audit.Obligations{Limits: map[string]int64{}, Sandbox: o.Sandbox, Tier: o.Tier}
-	for name, ceiling := range map[string]int64{
-		"memory_bytes": o.MemoryBytes, "cpu_percent": int64(o.CPUPercent), "wall_ms": o.TimeoutMS, "output_bytes": o.OutputBytes,
-		"file_size_bytes": o.FileSizeBytes, "processes": int64(o.Processes), "code_bytes": int64(o.CodeBytes),
-	} {
-		if ceiling != 0 {
-			out.Limits[name] = min(ceiling, maxLogged)
+	out := audit.Obligations{
+		Limits:  named(o.MemoryBytes, o.CPUPercent, o.TimeoutMS, o.OutputBytes, o.FileSizeBytes, o.Processes),
+		Sandbox: o.Sandbox, Tier: o.Tier,
+	}
+	out.Limits["code_bytes"] = int64(o.CodeBytes)
+	for name, ceiling := range out.Limits {
+		if out.Limits[name] = min(ceiling, maxLogged); ceiling == 0 {
+			delete(out.Limits, name)
 		}
 	}
 	if !d.Allow || len(out.Limits) == 0 && out.Sandbox == "" && out.Tier == "" {
@@ -134,13 +135,14 @@ func obligations(d authz.Decision) *audit.Obligations {
 }
 
 func limitNumbers(l sandbox.Limits) map[string]int64 {
+	return named(l.Memory, l.CPUPercent, l.Wall.Milliseconds(), l.Output, l.FileSize, l.Processes)
+}
+
+// named are limits under the names that they have in the log.
+func named(memory int64, cpu int, wallMS, output, fileSize int64, processes int) map[string]int64 {
 	return map[string]int64{
-		"memory_bytes":    l.Memory,
-		"cpu_percent":     int64(l.CPUPercent),
-		"wall_ms":         l.Wall.Milliseconds(),
-		"output_bytes":    l.Output,
-		"file_size_bytes": l.FileSize,
-		"processes":       int64(l.Processes),
+		"memory_bytes": memory, "cpu_percent": int64(cpu), "wall_ms": wallMS, "output_bytes": output,
+		"file_size_bytes": fileSize, "processes": int64(processes),
 	}
 }
 
