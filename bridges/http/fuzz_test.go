@@ -45,28 +45,17 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// The strictness is [a2a.Decode]'s; that it reaches into each body is tried here.
 func TestDecodeRefusesTwoMembersOfOneName(t *testing.T) {
 	for text, says := range map[string]string{
-		`{"name":"x","role":"viewer","role":"admin"}`:             `member "role" is there twice`,
-		`{"name":"x","Role":"viewer"}`:                            `unknown field "Role"`,
-		`{"name":"x","labels":{"team":"red","te\u0061m":"blue"}}`: `member "labels.team" is there twice`,
-		`{"name":"x","labels":{"team":"red","Team":"blue"}}`:      "",
-		strings.Repeat(`{"labels":`, 20_000):                      "not what is expected here",
+		`{"name":"x","role":"viewer","role":"admin"}`:   `the body is not what is expected here: member "role" is there twice`,
+		`{"name":"x","Role":"viewer"}`:                  `unknown field "Role"`,
+		`{"name":"x","labels":{"Team":"a","team":"b"}}`: "",
 	} {
 		var req AgentRequest
 		err := decode(strings.NewReader(text), &req)
 		if err == nil && says != "" || err != nil && (says == "" || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%.80s: %v, want %q", text, err, says)
-		}
-	}
-	for text, says := range map[string]string{
-		`{"suspended":false,"ceiling":{"memory_bytes":1,"memory_bytes":2}}`: "ceiling.memory_bytes",
-		`{"ceiling":{"Memory_bytes":1}}`:                                    "ceiling.Memory_bytes",
-		`{"ceiling":null,"suspended":null}`:                                 "",
-	} {
-		var req TenantRequest
-		if err := decode(strings.NewReader(text), &req); err == nil && says != "" || err != nil && (says == "" || !strings.Contains(err.Error(), says)) {
-			t.Errorf("%s: %v, want %q", text, err, says)
 		}
 	}
 	var req ChangeRequest

@@ -32,12 +32,27 @@ func (still) Find(context.Context, string) (any, error) { return []any{}, nil }
 
 func (still) Verify(_, _ json.RawMessage) (bool, any, error) { return true, nil, nil }
 
+// Of two arguments with one name, or in another case, none is heeded.
+func TestToolsRefuseTwins(t *testing.T) {
+	for _, args := range []string{
+		`{"language":"starlark","code":"a","code":"b"}`, `{"language":"starlark","Code":"b","code":"a"}`,
+		`{"language":"starlark","code":"a","limits":{"memory_bytes":1,"memory_bytes":2}}`,
+	} {
+		if got, err := run(t.Context(), still{}, json.RawMessage(args), func(string) {}); err == nil {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+	if _, err := run(t.Context(), still{}, json.RawMessage(`{"language":"starlark","code":"a"}`), func(string) {}); err != nil {
+		t.Error(err)
+	}
+}
+
 // Whatever a client sends as arguments, each tool answers with JSON, and words a
 // refusal for the caller.
 func FuzzTools(f *testing.F) {
 	for _, args := range []string{
 		`{"language":"starlark","code":"x = 1","detach":true}`, `{"language":"python","code":"1","limits":{"memory_bytes":1},"files":[{"path":"a","content":"aGk="}]}`,
-		`{"task":"0123456789abcdef0123456789abcdef"}`, `{"task":"../keys"}`, `{"receipt":{},"trust":{}}`, `{"language":null}`, `{}`, `[]`, `null`, `{"a":`, `{} {}`, "\xff", ``,
+		`{"task":"0123456789abcdef0123456789abcdef"}`, `{"task":"../keys"}`, `{"receipt":{},"trust":{}}`, `{"language":null}`, `{}`, `[]`, `null`, `{"a":`, `{"task":"x","task":"y"}`, `{} {}`, "\xff", ``,
 	} {
 		f.Add(args)
 	}

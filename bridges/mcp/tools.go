@@ -1,12 +1,9 @@
 package mcp
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
-	"strings"
 	"sync"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -127,16 +124,10 @@ func failure(err error) answer {
 	return answer{map[string]any{"error": map[string]string{"code": known.Code, "message": known.Message, "hint": known.Hint}}, true}
 }
 
-// read reads a tool's arguments strictly: one that nobody knows would be a wish
-// that nobody heeds.
+// read reads a tool's arguments, as strictly as [a2a.Decode].
 func read(args json.RawMessage, into any) error {
-	dec := json.NewDecoder(bytes.NewReader(args))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return a2a.Errorf(a2a.CodeInvalidRequest, "arguments: %s", strings.TrimPrefix(err.Error(), "json: "))
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return a2a.Errorf(a2a.CodeInvalidRequest, "arguments: more than one JSON value")
+	if err := a2a.Decode(args, into); err != nil {
+		return a2a.Errorf(a2a.CodeInvalidRequest, "arguments: %s", err)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 	"regexp"
 	"sync"
@@ -118,9 +117,7 @@ func readTask(payload []byte) (string, *a2a.Error) {
 	var ask struct {
 		Task string `json:"task"`
 	}
-	dec := json.NewDecoder(io.LimitReader(bytes.NewReader(payload), maxTaskPayload))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&ask); err != nil || dec.More() || !a2a.ValidTaskID(ask.Task) {
+	if len(payload) > maxTaskPayload || a2a.Decode(payload, &ask) != nil || !a2a.ValidTaskID(ask.Task) {
 		return "", a2a.Errorf(a2a.CodeInvalidRequest, `the payload is not {"task": ID} with the ID of a task`)
 	}
 	return ask.Task, nil
