@@ -80,7 +80,7 @@ func TestRaftGarbageIsSurvived(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	s.SetDeadline(time.Now().Add(5 * time.Second))
+	s.SetDeadline(time.Now().Add(patience))
 	s.Write([]byte("\xff garbage"))
 	io.Copy(io.Discard, s)
 	propose(t, c.groups[follower], "still here")
@@ -96,7 +96,7 @@ func TestAForwardedProposalIsNotForwardedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	s.SetDeadline(time.Now().Add(5 * time.Second))
+	s.SetDeadline(time.Now().Add(patience))
 	request := []byte{1, 0, 0, 0, 13, 0, 0, 0, 0, 0, 0, 0, 42, 0, 0, 4, 0, 'x'}
 	if _, err := s.Write(request); err != nil {
 		t.Fatal(err)

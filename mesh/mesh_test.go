@@ -18,7 +18,8 @@ import (
 	"github.com/agenticraft/node/mesh"
 )
 
-const patience = 15 * time.Second
+// patience ends a test that hangs; nothing is measured by it.
+const patience = time.Minute
 
 // eventually waits for a condition that other goroutines bring about.
 func eventually(t testing.TB, what string, cond func() bool) {
@@ -419,12 +420,16 @@ func TestAdverts(t *testing.T) {
 		return func() bool { return string(b.Adverts()[a.ID()].Data) == want }
 	}
 	eventually(t, "first advert", hears("one"))
-	say("two")
-	a.Announce()
+	// What is announced does not wait for its turn, which comes every two seconds.
+	const announced = 10
 	begin := time.Now()
-	eventually(t, "announced advert", hears("two"))
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("an announced advert took %v", took)
+	for i := range announced {
+		say(fmt.Sprint("announced ", i))
+		a.Announce()
+		eventually(t, "announced advert", hears(*said.Load()))
+	}
+	if took := time.Since(begin); took > announced*time.Second {
+		t.Errorf("%d announced adverts took %v", announced, took)
 	}
 	say("three")
 	eventually(t, "advert that nobody announced", hears("three"))
