@@ -104,7 +104,7 @@ func (w *world) build() {
 		},
 		Lead:       func() bool { return true },
 		Defaults:   sandbox.DefaultLimits(),
-		QuorumWait: 200 * time.Millisecond, Retention: func(string) time.Duration { return w.retention }, EvidenceBytes: w.space,
+		Retention: func(string) time.Duration { return w.retention }, EvidenceBytes: w.space,
 	})
 }
 
@@ -167,7 +167,7 @@ func (w *world) entries(kinds ...audit.Kind) []audit.Entry {
 // sweep runs the agent's background work until is comes true.
 func (w *world) sweep(tasks agent.Tasks, is func() bool) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- w.agent.Run(ctx, tasks) }()

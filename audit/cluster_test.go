@@ -202,7 +202,7 @@ func (c *cluster) execution(i int, task string) (intent, outcome uint64) {
 // deadline is a context that ends a test that hangs.
 func deadline(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	tb.Cleanup(cancel)
 	return ctx
 }

@@ -203,13 +203,11 @@ func TestWhatIsNotTriedAgain(t *testing.T) {
 	short := signed
 	short.Resume = 100 * time.Millisecond
 	url, served = script(t, broken, broken, broken, broken, broken, broken)
-	began := time.Now()
 	if err := send(short, url); asError(t, err).Code != a2a.CodeUnavailable || served.Load() < 2 {
-		t.Errorf("sent %d times in %v, %v", served.Load(), time.Since(began), err)
+		t.Errorf("sent %d times, %v", served.Load(), err)
 	}
-	began = time.Now()
-	if err := send(signed, "http://127.0.0.1:1"); err == nil || time.Since(began) > 10*time.Second {
-		t.Errorf("nobody was ever there: %v after %v", err, time.Since(began))
+	if err := send(signed, "http://127.0.0.1:1"); err == nil {
+		t.Error("nobody was ever there, and that is no error")
 	}
 	url, _ = script(t, broken, func(w http.ResponseWriter, method, _ string) {
 		want(t, "method", method, "SendMessage")

@@ -168,7 +168,7 @@ func TestRepliesThatEndEarly(t *testing.T) {
 		<-r.Context().Done()
 		io.WriteString(w, "id: 2\ndata: {\"too\":\"late\"}\n\n")
 		close(gone)
-	}, func(r *natsrpc.Responder) { r.MaxTime, r.KeepAlive = 200*time.Millisecond, 20*time.Millisecond })
+	}, func(r *natsrpc.Responder) { r.MaxTime, r.KeepAlive = time.Second, 20*time.Millisecond })
 	res, err := post(t, &natsrpc.Transport{Conn: s.Connect(), Subject: prefix}, "{}", "text/event-stream")
 	if err != nil {
 		t.Fatal(err)
@@ -216,9 +216,10 @@ func TestASlowAnswer(t *testing.T) {
 		<-enough
 		io.WriteString(w, "at last")
 	}, func(r *natsrpc.Responder) { r.KeepAlive = 10 * time.Millisecond })
-	time.AfterFunc(600*time.Millisecond, func() { close(enough) })
+	const silence = 2 * time.Second
+	time.AfterFunc(silence+100*time.Millisecond, func() { close(enough) })
 	// The margin between sign and silence is wide: this machine may be slow.
-	res, err := post(t, &natsrpc.Transport{Conn: s.Connect(), Subject: prefix, Silence: 500 * time.Millisecond}, "{}", "")
+	res, err := post(t, &natsrpc.Transport{Conn: s.Connect(), Subject: prefix, Silence: silence}, "{}", "")
 	if err != nil {
 		t.Fatal(err)
 	}

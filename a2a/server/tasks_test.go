@@ -462,7 +462,7 @@ func TestAReaderWhoDoesNotReadHurtsNobody(t *testing.T) {
 	})
 	<-started
 	other := w.client(t, key)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if name, ok := id.Load().(string); ok {
 			if task, err := other.Get(t.Context(), name, nil); err == nil && task.Status.State == sdk.TaskStateCompleted {
 				break
