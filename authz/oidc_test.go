@@ -220,9 +220,15 @@ func TestOIDCRefusesForgeries(t *testing.T) {
 		t.Errorf("within the skew: %v", err)
 	}
 	// A token that was good is not remembered past its end.
-	ending := own(func(c map[string]any) { c["exp"] = now - 57 })
-	if _, err := o.Authenticate(t.Context(), ending); err != nil {
-		t.Errorf("just within the skew: %v", err)
+	var ending string
+	for accepted := false; !accepted; {
+		made := time.Now()
+		ending = own(func(c map[string]any) { c["exp"] = float64(made.Unix() - 57) })
+		_, err := o.Authenticate(t.Context(), ending)
+		// A slow machine asks when it has ended already: then of another one.
+		if accepted = err == nil; !accepted && time.Since(made) < 2*time.Second {
+			t.Fatalf("just within the skew: %v", err)
+		}
 	}
 	p.life = -2 * time.Minute
 	for name, token := range map[string]string{
@@ -249,7 +255,7 @@ func TestOIDCRefusesForgeries(t *testing.T) {
 			t.Errorf("%s: Authenticate = %+v, %v", name, got, err)
 		}
 	}
-	for until := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if got, err := o.Authenticate(t.Context(), ending); errors.Is(err, authz.ErrCredentials) && got.IsZero() {
 			break
 		}

@@ -307,13 +307,9 @@ decision := {"allow": true} if {
 	p := newPolicy(t, authz.Config{Modules: modules, Timeout: 50 * time.Millisecond, Workers: 1})
 	q := authz.Query{Principal: agent("none"), Action: authz.TaskRead}
 	q.Principal.Name = "slow"
-	start := time.Now()
 	d, err := p.Decide(t.Context(), q)
 	if !errors.Is(err, context.DeadlineExceeded) || d.Allow || !slices.Equal(d.Codes(), []string{authz.ReasonPolicyError}) {
 		t.Errorf("Decide = %+v, %v; want a denial by time-out", d, err)
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("the time-out took %v", took)
 	}
 	// The worker is free again.
 	q.Principal = agent("admin")

@@ -84,7 +84,7 @@ func TestEndlessPolicyIsRefused(t *testing.T) {
 	modules["x_test.rego"] = "package agenticraft.x_test\n\nimport rego.v1\n\ntest_a if {\n\tsome i in numbers.range(1, 100000)\n\tsome j in numbers.range(1, 100000)\n\ti + j < 0\n}\n"
 	began := time.Now()
 	report, err := authz.Test(t.Context(), modules)
-	if took := time.Since(began); err == nil && len(report.Failures) == 0 || took > 12*time.Second {
+	if took := time.Since(began); err == nil && len(report.Failures) == 0 || took > time.Minute {
 		t.Errorf("Test = %+v, %v after %v", report, err, took)
 	}
 }
