@@ -120,12 +120,9 @@ func TestLanguages(t *testing.T) {
 			t.Parallel()
 			s := spec(tt.code)
 			s.Language, s.Args = tt.language, tt.args
-			s.Limits.Memory, s.Limits.Wall, s.Limits.Result = 128<<20, 10*time.Second, 64<<10
-			switch tt.want.status {
-			case sandbox.Timeout:
+			s.Limits.Memory, s.Limits.Wall, s.Limits.Result = 128<<20, time.Minute, 64<<10 // the machine may be busy
+			if tt.want.status == sandbox.Timeout {
 				s.Limits.Wall = 700 * time.Millisecond
-			case sandbox.OutOfMemory:
-				s.Limits.Wall = time.Minute // collectors are slow on a busy machine
 			}
 			if tt.want.status == "" {
 				tt.want.status = sandbox.OK
