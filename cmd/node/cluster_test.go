@@ -86,9 +86,11 @@ type testCluster struct {
 	key   string // the API key of commands, where there is no context with one
 }
 
+// These only end what hangs; a busy machine may take long.
 const (
-	clusterReady = 60 * time.Second
-	commandWait  = 60 * time.Second
+	clusterReady = 2 * time.Minute
+	commandWait  = 2 * time.Minute
+	conditionMet = 2 * time.Minute
 )
 
 // startCluster starts a cluster that ends with the test.
@@ -281,7 +283,7 @@ func (c *testCluster) start(node int) {
 // await waits for something that must come true.
 func (c *testCluster) await(what string, is func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(conditionMet); time.Now().Before(deadline); {
 		if is() {
 			return
 		}

@@ -145,27 +145,10 @@ func (c *testCluster) load(door int, stop <-chan struct{}, l *ledger) {
 // check looks every acknowledged entry up in a node's own copy.
 func (l *ledger) check(t testing.TB, c *testCluster, node int) {
 	t.Helper()
-	found := map[string][]uint64{}
-	for _, kind := range []string{"intent", "outcome"} {
-		for cursor := ""; ; {
-			args := []string{"audit", "list", "--kind", kind, "--limit", "1000", "--order", "oldest", "--server", c.Nodes[node].HTTP}
-			if cursor != "" {
-				args = append(args, "--cursor", cursor)
-			}
-			var page logPage
-			c.json(&page, args...)
-			for _, e := range page.Entries {
-				var entry struct{ Task string }
-				if err := json.Unmarshal(e.Entry, &entry); err != nil {
-					t.Fatal(err)
-				}
-				found[entry.Task] = append(found[entry.Task], e.Index)
-			}
-			if cursor = page.Next; cursor == "" {
-				break
-			}
-		}
-	}
+	found := map[string][]uint64{} // the intent is before its outcome
+	c.list(node, "intent,outcome", func(index uint64, entry taskEntry) {
+		found[entry.Task] = append(found[entry.Task], index)
+	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for task, want := range l.tasks {
@@ -179,21 +162,41 @@ func (l *ledger) check(t testing.TB, c *testCluster, node int) {
 // open are the tasks that have an intent and no outcome in a node's copy.
 func (c *testCluster) open(node int) []string {
 	c.t.Helper()
-	var page logPage
-	c.json(&page, "audit", "list", "--kind", "intent,outcome", "--limit", "1000", "--order", "oldest", "--server", c.Nodes[node].HTTP)
 	var open []string
-	for _, e := range page.Entries {
-		var entry struct{ Kind, Task string }
-		if err := json.Unmarshal(e.Entry, &entry); err != nil {
-			c.t.Fatal(err)
-		}
+	c.list(node, "intent,outcome", func(_ uint64, entry taskEntry) {
 		if entry.Kind == "intent" {
 			open = append(open, entry.Task)
 		} else {
 			open = slices.DeleteFunc(open, func(task string) bool { return task == entry.Task })
 		}
-	}
+	})
 	return open
+}
+
+// taskEntry is what tests of kills read of an entry.
+type taskEntry struct{ Kind, Task string }
+
+// list goes through all entries of some kinds in a node's copy, oldest first.
+func (c *testCluster) list(node int, kinds string, each func(index uint64, entry taskEntry)) {
+	c.t.Helper()
+	for cursor := ""; ; {
+		args := []string{"audit", "list", "--kind", kinds, "--limit", "1000", "--order", "oldest", "--server", c.Nodes[node].HTTP}
+		if cursor != "" {
+			args = append(args, "--cursor", cursor)
+		}
+		var page logPage
+		c.json(&page, args...)
+		for _, e := range page.Entries {
+			var entry taskEntry
+			if err := json.Unmarshal(e.Entry, &entry); err != nil {
+				c.t.Fatal(err)
+			}
+			each(e.Index, entry)
+		}
+		if cursor = page.Next; cursor == "" {
+			return
+		}
+	}
 }
 
 // count is how many entries of a kind a node's copy holds, up to 1000.

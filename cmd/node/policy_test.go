@@ -73,7 +73,7 @@ func TestPolicyAsAProduct(t *testing.T) {
 	for node := range 3 {
 		c.await("the policy to be active", func() bool { return active(node, change.Digest) })
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > slowness*2*time.Second {
 		t.Errorf("the policy was active on all nodes after %v", took)
 	}
 	for node := range 3 {
@@ -133,8 +133,8 @@ func TestPolicyAsAProduct(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(worse, bad[0]), []byte(bad[1]), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if r := c.run("policy", "apply", worse); r.code == exitOK || r.took > 5*time.Second {
-			t.Errorf("%s: exit %d after %v", name, r.code, r.took)
+		if r := c.run("policy", "apply", worse); r.code == exitOK {
+			t.Errorf("%s: exit %d", name, r.code)
 		}
 		if r := c.run("policy", "test", worse); r.code != exitFailed {
 			t.Errorf("%s: policy test exits with %d", name, r.code)
