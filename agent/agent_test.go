@@ -102,8 +102,8 @@ func (w *world) build() {
 		BuildReceipt: func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error) {
 			return audit.BuildReceipt(ctx, w.log.Store, task, extra)
 		},
-		Lead:       func() bool { return true },
-		Defaults:   sandbox.DefaultLimits(),
+		Lead:      func() bool { return true },
+		Defaults:  sandbox.DefaultLimits(),
 		Retention: func(string) time.Duration { return w.retention }, EvidenceBytes: w.space,
 	})
 }
