@@ -55,7 +55,25 @@ func Audience(cluster string) string { return "agenticraft:" + cluster }
 // TaskID names the task of a request. It depends on nothing but the issuer and
 // the request's jti, so the same request through any door is the same task.
 func TaskID(issuer identity.ID, jti string) string {
-	sum := sha256.Sum256([]byte("agenticraft task v1\x00" + issuer.DID() + "\x00" + jti))
+	return labelled("agenticraft task v1", issuer.DID(), jti)
+}
+
+// OnceOf is what a principal's own key of a request, such as the Idempotency-Key of
+// HTTP, is in a mandate block: 128 bits in hex, from which the key cannot be read.
+func OnceOf(key string) string {
+	return labelled("agenticraft once v1", key)
+}
+
+// onceTaskID names the task of a request that a node signed for a principal who
+// repeats it by once. It does not depend on the node.
+func onceTaskID(b MandateBlock) string {
+	return labelled("agenticraft once task v1", b.Tenant, b.Subject, b.Once)
+}
+
+// labelled is the first 128 bits, in hex, of the SHA-256 of texts behind a label; all
+// but one of the texts have no NUL.
+func labelled(label string, texts ...string) string {
+	sum := sha256.Sum256([]byte(label + "\x00" + strings.Join(texts, "\x00")))
 	return hex.EncodeToString(sum[:taskIDBytes])
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,9 @@ type MandateBlock struct {
 	Via     string `json:"via"` // did:key of the node that vouches
 	// Roles are those of a user, whom no registry knows; nobody else's are read.
 	Roles []string `json:"roles,omitempty"`
+	// Once is what the principal repeats his request by, as [OnceOf] makes it: the
+	// task is then the same whichever node vouches. Empty: by nothing.
+	Once string `json:"once,omitempty"`
 }
 
 // OpSendMessage is the operation claim of SendMessage, streaming or not.
@@ -87,6 +91,9 @@ func (c Claims) check() error {
 		if b.Subject == "" || b.Via == "" || max(len(b.Subject), len(b.Via), len(b.Tenant)) > maxClaimBytes {
 			return Errorf(CodeInvalidRequest, "claims: mandate block without valid sub and via")
 		}
+		if b.Once != "" && (!ValidTaskID(b.Once) || strings.Contains(b.Tenant, "\x00")) {
+			return Errorf(CodeInvalidRequest, "claims: mandate block whose once is not 128 bits in hex, or whose tenant holds a NUL")
+		}
 		if len(b.Roles) > maxMandateRoles || slices.ContainsFunc(b.Roles, func(r string) bool { return r == "" || len(r) > maxRoleBytes }) {
 			return Errorf(CodeInvalidRequest, "claims: mandate block with too many or malformed roles")
 		}
@@ -141,6 +148,9 @@ func (c Claims) loose() map[string]any {
 				roles[i] = role
 			}
 			block["roles"] = roles
+		}
+		if b.Once != "" {
+			block["once"] = b.Once
 		}
 		blocks[i] = block
 	}

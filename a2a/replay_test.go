@@ -51,13 +51,13 @@ func (r replay) check(t *testing.T) []string {
 
 func makeReplays(t *testing.T) map[string]replay {
 	t.Helper()
-	sign := func(seed byte, code, jti string, iat int64) string {
+	sign := func(seed byte, code, jti string, iat int64, mandate ...MandateBlock) string {
 		req, err := NewRequest(Execution{Language: "starlark", Code: code})
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Message.ID = "m-1"
-		signed, err := Sign(vectorKey(t, seed), req, SignOptions{Audience: "agenticraft:vectors", JTI: jti, Now: time.Unix(iat, 0)})
+		signed, err := Sign(vectorKey(t, seed), req, SignOptions{Audience: "agenticraft:vectors", JTI: jti, Now: time.Unix(iat, 0), Mandate: mandate})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,14 @@ func makeReplays(t *testing.T) map[string]replay {
 	const other = "ffeeddccbbaa99887766554433221100"
 	first, later := sign(1, "result = 1", vectorJTI, vectorNow), sign(1, "result = 1", vectorJTI, vectorNow+10)
 	changed, fresh, stranger := sign(1, "result = 2", vectorJTI, vectorNow), sign(1, "result = 1", other, vectorNow), sign(2, "result = 2", vectorJTI, vectorNow)
+	vouched := func(seed byte, code, jti, subject, key string) string {
+		return sign(seed, code, jti, vectorNow, MandateBlock{Subject: subject, Tenant: "acme", Via: vectorKey(t, seed).ID().DID(), Once: OnceOf(key)})
+	}
 	return map[string]replay{
+		"once": {Comment: "a principal without a key repeats his request by a key, through two nodes; then asks for something else by it, then another principal uses it", Requests: []string{
+			vouched(1, "result = 1", vectorJTI, "service:k1", "k"), vouched(2, "result = 1", other, "service:k1", "k"),
+			vouched(2, "result = 2", other, "service:k1", "k"), vouched(1, "result = 1", vectorJTI, "service:k2", "k"), vouched(1, "result = 1", vectorJTI, "service:k1", "l"),
+		}, Want: []string{"new", "same", CodeConflict, "new", "new"}},
 		"same":        {Comment: "the same bytes again", Requests: []string{first, first}, Want: []string{"new", "same"}},
 		"same-signed": {Comment: "signed again later with the same jti: claims and signature differ, the digest does not", Requests: []string{first, later}, Want: []string{"new", "same"}},
 		"other":       {Comment: "another request under a jti that was used, and the first again", Requests: []string{first, changed, first}, Want: []string{"new", CodeConflict, "same"}},

@@ -39,8 +39,14 @@ type Signed struct {
 	Digest string
 }
 
-// Task names the task that the request makes; see [TaskID].
-func (s Signed) Task() string { return TaskID(s.Issuer, s.JTI) }
+// Task names the task that the request makes: see [TaskID]; where a node signed for
+// a principal who can repeat his request, it is the principal's, not the node's.
+func (s Signed) Task() string {
+	if m := s.Claims.Mandate; len(m) > 0 && m[0].Once != "" {
+		return onceTaskID(m[0])
+	}
+	return TaskID(s.Issuer, s.JTI)
+}
 
 // carrier is the value of the message's metadata under [SignedMessageURI].
 type carrier struct {

@@ -245,6 +245,8 @@ func makeVectors(t testing.TB) map[string]vector {
 
 	add("good-plain", plain, "", "one data part")
 	add("good-full", full, "", "a value in every field, and a mandate")
+	once := MandateBlock{Subject: "service:k1", Tenant: "acme", Via: key.ID().DID(), Once: OnceOf("8e03978e-40d5-43dd-bc93-6894a57f9324")}
+	add("good-mandate-once", sign(plainRequest(simple), SignOptions{Mandate: []MandateBlock{once}}), "", "a mandate whose principal repeats his request by a key: the task is his, not the node's")
 	add("good-audience-node", sign(plainRequest(simple), SignOptions{Audience: other.ID().DID()}), "", "signed for one node")
 	add("good-jti-base64url", sign(plainRequest(simple), SignOptions{JTI: "AAECAwQFBgcICQoLDA0ODw"}), "", "a jti in base64url")
 	add("good-unicode", sign(plainRequest(map[string]any{"language": "python", "code": "s = '\u2028\u2029 \U0001F980 e\u0301 \u00e9 </script>\\'", "\U0001F980": 1.0, "\uFB33": 2.0}), SignOptions{}), "", "U+2028, astral keys (sorted by UTF-16 units), no normalisation")
@@ -325,6 +327,7 @@ func makeVectors(t testing.TB) map[string]vector {
 	add("bad-claim-fraction", forged(header, with(claims, `"iat":1790000000`, `"iat":1790000000.5`)), CodeInvalidRequest, "times are whole seconds")
 	add("bad-claim-jti-short", forged(header, with(claims, vectorJTI, "0001")), CodeInvalidRequest, "less than 128 bits")
 	add("bad-claim-aud-list", forged(header, with(claims, `"`+aud+`"`, `["`+aud+`"]`)), CodeInvalidRequest, "the audience is one text")
+	add("bad-mandate-once", forged(header, with(claims, `"op"`, `"mandate":[{"once":"8e03978e-40d5-43dd-bc93-6894a57f9324","sub":"a","via":"b"}],"op"`)), CodeInvalidRequest, "once is 128 bits in hex")
 	add("bad-mandate-two", forged(header, with(claims, `"op"`, `"mandate":[{"sub":"a","via":"b"},{"sub":"a","via":"b"}],"op"`)), CodeInvalidRequest, "version 1 has at most one mandate block")
 
 	add("bad-alg-none", forge(t, key, plainRequest(simple), with(header, `"EdDSA"`, `"none"`), claims, func([]byte) []byte { return nil }), CodeSignatureInvalid, "alg none, no signature")

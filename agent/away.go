@@ -189,7 +189,7 @@ func (a *Agent) Relay(ctx context.Context, in server.Inbound, caller identity.Pr
 	}
 	req := &request{signed: in.Request}
 	if !a2a.IsSigned(in.Request) {
-		if err := a.vouch(req, in.Caller); err != nil {
+		if err := a.vouch(req, in.Caller, in.Once); err != nil {
 			return failing(err)
 		}
 	}

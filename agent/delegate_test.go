@@ -196,7 +196,12 @@ func TestForgedDelegations(t *testing.T) {
 func TestInterruptedTasksEnd(t *testing.T) {
 	w := newWorld(t)
 	rep := w.run(w.signed(w.caller, nil))
-	never := "00112233445566778899aabbccddeeff"
+	unrun := w.signed(w.caller, nil)
+	facts, err := a2a.Verify(unrun, a2a.VerifyOptions{Audiences: []string{a2a.Audience(clusterName)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	never := facts.Task()
 	open := &tasks{open: []string{rep.Task, never}}
 	w.sweep(open, func() bool { return len(open.Unfinished()) == 0 })
 	got, _ := open.end(rep.Task)
@@ -206,6 +211,10 @@ func TestInterruptedTasksEnd(t *testing.T) {
 	}
 	if got, _ := open.end(never); got.Status != a2a.Lost {
 		t.Errorf("the one that never began ends as %+v", got)
+	}
+	// Its sender, who asks again, is shown that end.
+	if adm, err := w.submit(unrun); err != nil || !adm.Existing || adm.Task != never {
+		t.Errorf("the one that never began, again: %+v, %v", adm, err)
 	}
 }
 

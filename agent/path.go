@@ -89,7 +89,7 @@ func (a *Agent) Submit(ctx context.Context, in server.Inbound) (server.Admitted,
 func (a *Agent) verify(in server.Inbound) (*request, error) {
 	req := &request{signed: in.Request, via: in.Caller.Door}
 	if !a2a.IsSigned(in.Request) {
-		if err := a.vouch(req, in.Caller); err != nil {
+		if err := a.vouch(req, in.Caller, in.Once); err != nil {
 			return req, err
 		}
 	}
@@ -126,9 +126,10 @@ func (a *Agent) verify(in server.Inbound) (*request, error) {
 }
 
 // vouch signs for a caller who proved a credential but has no key of its own;
-// the mandate names the caller.
-func (a *Agent) vouch(req *request, caller server.Caller) error {
-	block := a2a.MandateBlock{Subject: caller.Principal.String(), Tenant: caller.Principal.Tenant, Via: a.cfg.Key.ID().DID()}
+// the mandate names the caller, and what makes his request the same through
+// another node.
+func (a *Agent) vouch(req *request, caller server.Caller, once string) error {
+	block := a2a.MandateBlock{Subject: caller.Principal.String(), Tenant: caller.Principal.Tenant, Via: a.cfg.Key.ID().DID(), Once: once}
 	switch caller.Principal.Kind {
 	case identity.Service:
 	case identity.User:
@@ -190,6 +191,8 @@ func (a *Agent) known(req *request) (bool, error) {
 		return false, nil
 	case err != nil:
 		return false, err
+	case digest == barred(req.task):
+		return true, nil // whatever it asked for: its task has ended without a run
 	case digest != req.facts.Digest:
 		return false, errConflict
 	}

@@ -108,6 +108,10 @@ func onceKey(task string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// barred is the digest of a request that was given up by who knew only its task:
+// of no request in truth.
+func barred(task string) string { return onceKey(task) }
+
 func decisionRecord(d authz.Decision, by identity.ID) *audit.Decision {
 	return &audit.Decision{
 		Allow: d.Allow, Reasons: d.Codes(), Policy: d.Policy, Input: d.Input, Micros: d.Duration.Microseconds(), Node: by,

@@ -140,7 +140,7 @@ func (a *Agent) resolveTask(ctx context.Context, task string) (a2a.Report, error
 		}
 		entry := audit.Entry{
 			Kind: audit.KindDenial, Task: task, Body: body,
-			Once: &audit.Once{Key: onceKey(task), Digest: onceKey(task)},
+			Once: &audit.Once{Key: onceKey(task), Digest: barred(task)},
 		}
 		ack, err := a.cfg.Recorder.Record(ctx, entry)
 		if errors.Is(err, audit.ErrConflict) || (err == nil && ack.Existing) {

@@ -27,10 +27,10 @@ func TestCheckpointReachesEveryKeeper(t *testing.T) {
 	}
 }
 
-// testIssuer and testJTI belong to testTask by the rule of task ids.
+// The facts of the request of which makeReceipt's is the receipt.
 const (
 	testIssuer = "did:key:z6Mktest"
-	testJTI    = "00112233445566778899aabbccddeeff"
+	testTask   = "324736d6d29ec11e6ae2bf617d1838a4"
 	testDigest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 )
 
@@ -40,7 +40,7 @@ func requestFacts(request json.RawMessage) (audit.RequestFacts, error) {
 	if string(request) != `{"code":"calculate(10, 20)"}` {
 		return audit.RequestFacts{}, audit.ErrInvalid
 	}
-	return audit.RequestFacts{Issuer: testIssuer, JTI: testJTI, Digest: testDigest}, nil
+	return audit.RequestFacts{Issuer: testIssuer, Task: testTask, Digest: testDigest}, nil
 }
 
 func makeReceipt(tb testing.TB) ([]byte, audit.Trust) {
@@ -65,10 +65,9 @@ func (c *cluster) receipts() func() []byte {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	task := audit.TaskOf(testIssuer, testJTI)
 	c.record(1, audittest.Intent(tb, c.keys[1].ID(), "other"))
 	intent := c.record(2, audit.Entry{
-		Kind: audit.KindIntent, Task: task, Attempt: 1, Actor: "agent:" + testIssuer, Body: body,
+		Kind: audit.KindIntent, Task: testTask, Attempt: 1, Actor: "agent:" + testIssuer, Body: body,
 		Decision: &audit.Decision{Allow: true},
 	})
 	body, err = audit.MarshalBody(audit.OutcomeBody{
@@ -77,10 +76,10 @@ func (c *cluster) receipts() func() []byte {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c.record(2, audit.Entry{Kind: audit.KindOutcome, Task: task, Attempt: 1, Ref: &intent, Body: body})
+	c.record(2, audit.Entry{Kind: audit.KindOutcome, Task: testTask, Attempt: 1, Ref: &intent, Body: body})
 	c.run()
 	return func() []byte {
-		raw, err := audit.BuildReceipt(deadline(tb), c.stores[2], task, audit.ReceiptExtra{
+		raw, err := audit.BuildReceipt(deadline(tb), c.stores[2], testTask, audit.ReceiptExtra{
 			Request: json.RawMessage(`{"code": "calculate(10, 20)"}`),
 			Openings: map[string]audit.Opening{
 				"request": {Salt: requestSalt, Value: testDigest}, "stdout": {Salt: outSalt, Value: testDigest},

@@ -14,9 +14,6 @@ import (
 	"github.com/agenticraft/node/identity"
 )
 
-// TaskOf is the task id that receipts expect of a request.
-func TaskOf(issuer, jti string) string { return taskOf(issuer, jti) }
-
 // SignBatch makes the command that a recorder would.
 func SignBatch(key *identity.Key, origin string, leaves [][]byte) []byte {
 	return signBatch(key, origin, leaves)

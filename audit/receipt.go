@@ -3,8 +3,6 @@ package audit
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -159,7 +157,7 @@ func ParseReceipt(raw []byte) (Receipt, error) {
 // RequestFacts are what a request's own signature proves.
 type RequestFacts struct {
 	Issuer string // did:key that signed
-	JTI    string
+	Task   string // the id of the task that it makes
 	Digest string // the idempotency digest that intents commit to
 }
 
@@ -341,7 +339,7 @@ func (v *receiptCheck) request() (string, error) {
 		return "", fmt.Errorf("%w: nothing is known of the request", ErrInvalid)
 	case v.receipt.Openings["request"].Value != v.facts.Digest:
 		return "", fmt.Errorf("%w: the intent is for another request", ErrInvalid)
-	case taskOf(v.facts.Issuer, v.facts.JTI) != v.receipt.Task:
+	case v.facts.Task != v.receipt.Task:
 		return "", fmt.Errorf("%w: the task is of another request", ErrInvalid)
 	case v.facts.Issuer == actor || v.facts.Issuer == v.intent.Actor:
 		return "asked by " + v.intent.Actor + " itself", nil
@@ -349,10 +347,4 @@ func (v *receiptCheck) request() (string, error) {
 		return "asked by " + v.intent.Actor + ", for whom the door " + string(v.intentBody.Door) + " vouches", nil
 	}
 	return "", fmt.Errorf("%w: signed by another than %s or the door", ErrInvalid, clip(v.intent.Actor))
-}
-
-// taskOf is the task id of a request: the same through every door.
-func taskOf(issuer, jti string) string {
-	sum := sha256.Sum256([]byte("agenticraft task v1\x00" + issuer + "\x00" + jti))
-	return hex.EncodeToString(sum[:16])
 }

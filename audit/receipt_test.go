@@ -136,9 +136,9 @@ func TestReceiptIsBoundToItsRequest(t *testing.T) {
 	raw, trust := makeReceipt(t)
 	for name, facts := range map[string]audit.RequestFacts{
 		"nothing known":  {},
-		"another digest": {Issuer: testIssuer, JTI: testJTI, Digest: strings.Repeat("0", 64)},
-		"another jti":    {Issuer: testIssuer, JTI: "other", Digest: testDigest},
-		"another issuer": {Issuer: "did:key:z6Mkother", JTI: testJTI, Digest: testDigest},
+		"another digest": {Issuer: testIssuer, Task: testTask, Digest: strings.Repeat("0", 64)},
+		"another task":   {Issuer: testIssuer, Task: strings.Repeat("0", 32), Digest: testDigest},
+		"another issuer": {Issuer: "did:key:z6Mkother", Task: testTask, Digest: testDigest},
 	} {
 		checks, err := audit.VerifyReceipt(raw, trust, func(json.RawMessage) (audit.RequestFacts, error) { return facts, nil })
 		if err == nil || checks[len(checks)-1].OK {

@@ -34,7 +34,7 @@ func Example() {
 // signedBy tells the verifier what the request's own signature proves.
 func signedBy(request json.RawMessage) (audit.RequestFacts, error) {
 	s, err := a2a.VerifyRaw(request)
-	return audit.RequestFacts{Issuer: s.Claims.Issuer, JTI: s.JTI, Digest: s.Digest}, err
+	return audit.RequestFacts{Issuer: s.Claims.Issuer, Task: s.Task(), Digest: s.Digest}, err
 }
 
 // trust is whom to believe: `agenticraft trust export > trust.json`.

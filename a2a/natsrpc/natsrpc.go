@@ -72,7 +72,7 @@ const (
 // requestHeaders are those that cross from NATS to the handler; all others end
 // at the door.
 var requestHeaders = []string{
-	sdk.SvcParamVersion, sdk.SvcParamExtensions, "Authorization", lastEventID, "If-None-Match", "Traceparent", "Tracestate",
+	sdk.SvcParamVersion, sdk.SvcParamExtensions, "Authorization", lastEventID, "Idempotency-Key", "If-None-Match", "Traceparent", "Tracestate",
 }
 
 // answerHeaders are those that cross back.

@@ -30,6 +30,9 @@ type Inbound struct {
 	Caller     Caller
 	Delegation []byte // from another node; only through the mesh door
 	Relayed    string // by another node that had it through this door; likewise
+	// Once is [a2a.OnceOf] what a caller without a key of his own repeats the request
+	// by; "": by nothing.
+	Once string
 }
 
 // Caller is whom the door's channel proved. A zero principal is nobody: the
@@ -103,11 +106,18 @@ const (
 	overdueKey
 	numbersKey
 	resumeKey
+	onceKey
 )
 
 // WithCaller notes whom the door proved.
 func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey, c)
+}
+
+// WithOnce notes what a caller without a key of his own repeats his request by, see
+// [Inbound]. A request that he signed has its own jti for that.
+func WithOnce(ctx context.Context, once string) context.Context {
+	return context.WithValue(ctx, onceKey, once)
 }
 
 // CallerFrom reads what WithCaller noted; without it the caller is nobody.

@@ -101,7 +101,8 @@ func (h *Handler) submit(ctx context.Context, req *sdk.SendMessageRequest) (*sdk
 		return nil, nil, nil, err
 	}
 	defer h.inProgress.Done()
-	admitted, err := h.path.Submit(ctx, Inbound{Request: req, Caller: caller, Delegation: delegation})
+	once, _ := ctx.Value(onceKey).(string)
+	admitted, err := h.path.Submit(ctx, Inbound{Request: req, Caller: caller, Delegation: delegation, Once: once})
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -169,7 +170,9 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 		h.finish(owed, r, report)
 	})
 	defer close(stored)
-	if err := create(); err != nil {
+	// There is one already if the request came before and was not run, for want of a
+	// quorum or of room: what comes of this time takes its place.
+	if err := create(); err != nil && !errors.Is(err, taskstore.ErrExists) {
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
 	}
 	h.register(ctx, task.ID, push)

@@ -132,8 +132,10 @@ function check(raw, now, audiences) {
   const mandate = claims.get('mandate') ?? [];
   need(mandate.length <= 1, 'invalid_request', 'mandate');
   for (const block of mandate) {
-    exactly(block, ['sub', 'tenant', 'via', 'roles'], 'invalid_request');
+    exactly(block, ['sub', 'tenant', 'via', 'roles', 'once'], 'invalid_request');
     need(text(block.get('sub')) && text(block.get('via')), 'invalid_request', 'mandate');
+    const once = block.get('once') ?? '';
+    need(once === '' || /^[0-9a-f]{32}$/.test(once) && !(block.get('tenant') ?? '').includes('\0'), 'invalid_request', 'once');
   }
 
   exactly(signatures[0], ['protected', 'signature'], 'invalid_request');
@@ -156,7 +158,9 @@ function check(raw, now, audiences) {
   need(now <= exp + SKEW, 'expired', 'exp');
   need(now >= iat - SKEW, 'not_yet_valid', 'iat');
   const sha256 = (s) => createHash('sha256').update(s).digest('hex');
-  return { issuer: iss, jti, digest: sha256(form), task: sha256(`agenticraft task v1\0${iss}\0${jti}`).slice(0, 32) };
+  const by = mandate[0];
+  const named = by?.get('once') ? `agenticraft once task v1\0${by.get('tenant') ?? ''}\0${by.get('sub')}\0${by.get('once')}` : `agenticraft task v1\0${iss}\0${jti}`;
+  return { issuer: iss, jti, digest: sha256(form), task: sha256(named).slice(0, 32) };
 }
 
 for (const name of readdirSync(process.argv[2]).filter((n) => n.endsWith('.json'))) {

@@ -50,6 +50,7 @@ var statuses = map[string]int{
 	"busy":              http.StatusTooManyRequests,
 	"unavailable":       http.StatusServiceUnavailable,
 	"internal":          http.StatusInternalServerError,
+	codeKeyReused:       http.StatusUnprocessableEntity,
 }
 
 // fail answers with what the caller may know of err. The cause of an internal

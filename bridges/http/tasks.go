@@ -9,6 +9,7 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/identity"
 )
 
@@ -19,8 +20,13 @@ type TaskSummary struct {
 	Updated string     `json:"updated,omitempty"`
 }
 
-// run is the short way for HTTP clients: an Execution in, its Report out.
+// run is the short way for HTTP clients: an Execution in, its Report out. What a
+// client repeats by a key is one task, whichever node of the cluster he asks.
 func (d *door) run(ctx context.Context, _ identity.Principal, r *http.Request) (any, error) {
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return nil, err
+	}
 	var exec a2a.Execution
 	if err := decode(r.Body, &exec); err != nil {
 		return nil, err
@@ -29,9 +35,14 @@ func (d *door) run(ctx context.Context, _ identity.Principal, r *http.Request) (
 	if err != nil {
 		return nil, err
 	}
+	if key != "" {
+		once := a2a.OnceOf(key)
+		req.Message.ID = once // so that the request is the same, too
+		ctx = server.WithOnce(ctx, once)
+	}
 	res, err := d.cfg.Tasks.SendMessage(ctx, req)
 	if err != nil {
-		return nil, a2a.FromWire(err)
+		return nil, reused(key, a2a.FromWire(err))
 	}
 	task, ok := res.(*sdk.Task)
 	if !ok {
@@ -40,6 +51,9 @@ func (d *door) run(ctx context.Context, _ identity.Principal, r *http.Request) (
 	rep, err := a2a.Describe(task)
 	if err == nil && rep.Status == a2a.Denied {
 		return nil, &denial{&a2a.Error{Code: rep.Error.Code, Message: rep.Error.Message}}
+	}
+	if err == nil && key != "" && rep.Intent == nil && rep.Error != nil && rep.Error.Code == a2a.CodeConflict {
+		return nil, errKeyReused // the log took the other request while this one was prepared
 	}
 	return rep, err
 }

@@ -14,5 +14,5 @@ func requestFacts(request json.RawMessage) (audit.RequestFacts, error) {
 	if err != nil {
 		return audit.RequestFacts{}, err
 	}
-	return audit.RequestFacts{Issuer: signed.Claims.Issuer, JTI: signed.JTI, Digest: signed.Digest}, nil
+	return audit.RequestFacts{Issuer: signed.Claims.Issuer, Task: signed.Task(), Digest: signed.Digest}, nil
 }
