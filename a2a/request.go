@@ -114,6 +114,8 @@ func (e Execution) check() error {
 		return Errorf(CodeInvalidRequest, "language %.40q is not a language's name", e.Language)
 	case len(e.Code) > MaxCodeBytes:
 		return Errorf(CodeTooLarge, "code has %d bytes, at most %d are accepted", len(e.Code), MaxCodeBytes)
+	case strings.ContainsRune(e.Code, 0):
+		return Errorf(CodeInvalidRequest, "code holds a NUL")
 	case len(e.Stdin) > MaxStdinBytes:
 		return Errorf(CodeTooLarge, "stdin has %d bytes, at most %d are accepted", len(e.Stdin), MaxStdinBytes)
 	case e.Runtime != "" && !runtimePattern.MatchString(e.Runtime):

@@ -62,7 +62,7 @@ func TestExecutionFromText(t *testing.T) {
 			t.Errorf("DecodeExecution(%q): %v %s", input, err, cmp.Diff(want, got))
 		}
 	}
-	for _, input := range []string{"", "run x = 1", "```\nx\n```", "```python\nx", "```python\n```", "```python\n1\n```\n```python\n2\n```", "```rm -rf\n```", "````python\n1\n"} {
+	for _, input := range []string{"", "run x = 1", "```\nx\n```", "```python\nx", "```python\n```", "```python\n1\n```\n```python\n2\n```", "```rm -rf\n```", "````python\n1\n", "```python\n1\x00\n```"} {
 		_, err := a2a.DecodeExecution(text(input))
 		wantCode(t, err, a2a.CodeInvalidRequest)
 	}
@@ -86,6 +86,7 @@ func TestExecutionRefuses(t *testing.T) {
 		{"path unclean", `{"language":"python","code":"x","files":[{"path":"a//b","content":""}]}`, "a//b"},
 		{"path dot", `{"language":"python","code":"x","files":[{"path":".","content":""}]}`, "empty"},
 		{"path NUL", `{"language":"python","code":"x","files":[{"path":"a\u0000b","content":""}]}`, "character"},
+		{"code NUL", `{"language":"python","code":"x = 1\u0000"}`, "code holds a NUL"},
 		{"path backslash", `{"language":"python","code":"x","files":[{"path":"a\\b","content":""}]}`, "character"},
 		{"path twice", `{"language":"python","code":"x","files":[{"path":"a","content":""},{"path":"a","content":""}]}`, "twice"},
 		{"file and folder", `{"language":"python","code":"x","files":[{"path":"a/b","content":""},{"path":"a","content":""}]}`, "both"},

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/net/idna"
+
 	"github.com/agenticraft/node/a2a"
 )
 
@@ -41,6 +43,10 @@ func ParseGuard(networks []string) (Guard, error) {
 
 const maxURL = 2 << 10 // bytes
 
+// lookup maps a host as a dialler does before it resolves it: full-width digits are
+// digits. Unlike the profile of registries it lets names have an underscore.
+var lookup = idna.New(idna.MapForLookup(), idna.StrictDomainName(false))
+
 // CheckURL refuses a URL that would never be called.
 func (g Guard) CheckURL(text string) error {
 	bad := func(why string) error {
@@ -62,14 +68,35 @@ func (g Guard) CheckURL(text string) error {
 	case u.Port() != "" && !validPort(u.Port()):
 		return bad("it has no valid port")
 	}
-	ip, err := netip.ParseAddr(u.Hostname())
+	host := u.Hostname()
+	if !strings.Contains(host, ":") { // no address of IPv6
+		if host, err = lookup.ToASCII(host); err != nil {
+			return bad("its host is not a name")
+		}
+		host = strings.TrimSuffix(host, ".")
+	}
+	ip, err := netip.ParseAddr(host)
 	switch {
+	case err != nil && endsInNumber(host):
+		return bad("its host is an address in an unusual form; write it as four decimal numbers")
 	case err != nil && u.Scheme == "http" && len(g.Allow) == 0:
 		return bad("not an https URL")
 	case err == nil && !g.permits(u.Scheme, ip):
 		return bad("this node does not call that address")
 	}
 	return nil
+}
+
+// endsInNumber reports whether a host is an address of IPv4 to those who read it as the
+// URL standard of browsers does, and so is no name (WHATWG URL, "ends in a number"):
+// 2130706433, 0x7f.1, 127.1.
+func endsInNumber(host string) bool {
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	digits := "0123456789"
+	if len(last) > 1 && (last[:2] == "0x" || last[:2] == "0X") {
+		last, digits = last[2:], digits+"abcdefABCDEF"
+	}
+	return strings.Trim(last, digits) == ""
 }
 
 func validPort(text string) bool {

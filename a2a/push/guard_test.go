@@ -27,6 +27,8 @@ func TestGuardRefusesURLs(t *testing.T) {
 		"https://169.254.169.254/latest/meta-data", "https://[fe80::1]/", "https://[fe80::1%25eth0]/", "https://[fd00:ec2::254]/", "https://100.100.100.200/",
 		"https://100.64.0.1/", "https://100.127.255.255/", "https://168.63.129.16/", "https://192.0.0.192/", "https://198.18.0.1/", "https://224.0.0.1/",
 		"https://255.255.255.255/", "https://240.0.0.1/", "https://[ff02::1]/", "https://[fec0::1]/", "https://[2001:db8::1]/", "https://[2001::1]/",
+		"https://2130706433/", "https://0x7f000001/", "https://0X7F.1/", "https://0x/", "https://017700000001/", "https://127.1/", "https://127.0.0.1./", "https://0/", "https://example.1/", "https://256.256.256.256/",
+		"https://①②⑦.⓪.⓪.①/", "https://127。0。0。1/", "https://１２７.1/", "https://\u00ad/", "https://./",
 		"https://[64:ff9b::7f00:1]/", "https://[64:ff9b::a9fe:a9fe]/", "https://[64:ff9b:1::1]/", "https://[2002:7f00:1::]/", "https://[2002:a00:1::1]/",
 	} {
 		if err := none.CheckURL(url); err == nil {
@@ -37,7 +39,7 @@ func TestGuardRefusesURLs(t *testing.T) {
 	}
 	for _, url := range []string{
 		"https://example.com", "https://example.com:8443/hook?x=1", "https://9.9.9.9/", "https://[2620:fe::fe]/", "HTTPS://EXAMPLE.COM", "https://100.63.255.255/", "https://100.128.0.1/",
-		"https://172.32.0.1/", "https://[64:ff9b::909:909]/", "https://localhost/", // a name is judged by where it leads, when it is called
+		"https://172.32.0.1/", "https://münchen.example/", "https://xn--mnchen-3ya.example./", "https://1.example/", "https://0x1g/", "https://a_b.example/", "https://[64:ff9b::909:909]/", "https://localhost/", // a name is judged by where it leads, when it is called
 	} {
 		if err := none.CheckURL(url); err != nil {
 			t.Errorf("CheckURL(%q) = %v", url, err)

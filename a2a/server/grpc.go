@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -57,6 +58,7 @@ type GRPC struct {
 }
 
 const (
+	readBeyond     = 2    // times the cap are read, for us to refuse in words; gRPC itself refuses more
 	maxGRPCStreams = 1000 // at the same time, of one connection
 	maxGRPCHeaders = 64 << 10
 	grpcIdle       = 2 * time.Minute
@@ -85,13 +87,13 @@ func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
 	}
 	g.server = grpc.NewServer(
 		grpc.Creds(secure),
-		grpc.MaxRecvMsgSize(cfg.MaxBody),
+		grpc.MaxRecvMsgSize(readBeyond*cfg.MaxBody),
 		grpc.MaxConcurrentStreams(maxGRPCStreams),
 		grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(grpcHandshake),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: grpcIdle, Time: grpcPing}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: grpcPing / 3, PermitWithoutStream: true}),
-		grpc.ForceServerCodecV2(reading{encoding.GetCodecV2(protocodec.Name)}),
+		grpc.ForceServerCodecV2(reading{encoding.GetCodecV2(protocodec.Name), cfg.MaxBody}),
 		grpc.InTapHandle(g.expect),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
@@ -154,7 +156,7 @@ func (g *GRPC) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next
 	if err != nil {
 		return nil, err
 	}
-	if err := checkMessage(req); err != nil {
+	if err := checkMessage(req, g.cfg.MaxBody); err != nil {
 		return nil, grpcError(err, codes.OK)
 	}
 	out, err := next(ctx, req)
@@ -166,12 +168,13 @@ func (g *GRPC) stream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, ne
 	if err != nil {
 		return err
 	}
-	return withInfo(next(srv, admitted{s, ctx}))
+	return withInfo(next(srv, admitted{s, ctx, g.cfg.MaxBody}))
 }
 
 type admitted struct {
 	grpc.ServerStream
 	ctx context.Context
+	max int // bytes of a message
 }
 
 func (a admitted) Context() context.Context { return a.ctx }
@@ -181,34 +184,54 @@ func (a admitted) RecvMsg(m any) error {
 		return err
 	}
 	arrived(a.ctx)
-	if err := checkMessage(m); err != nil {
+	if err := checkMessage(m, a.max); err != nil {
 		return grpcError(err, codes.OK)
 	}
 	return nil
 }
 
 // reading is the codec of protobuf, but what it cannot read is no fault of the
-// server's: gRPC itself answers INTERNAL, before an interceptor is asked. Such a
-// message is marked, for [checkMessage] to refuse.
-type reading struct{ encoding.CodecV2 }
+// server's: gRPC itself answers INTERNAL, and to what is too large without an
+// ErrorInfo, before an interceptor is asked. Such a message is marked, for
+// [checkMessage] to refuse.
+type reading struct {
+	encoding.CodecV2
+	max int // bytes of a message
+}
 
-// unreadable marks a message: a field that none has, the last of all numbers.
-var unreadable = protowire.AppendVarint(protowire.AppendTag(nil, protowire.MaxValidNumber, protowire.VarintType), 1)
+// What marks a message is a field that none has, the last of all numbers.
+var (
+	unreadable = marked(1)
+	oversized  = marked(2)
+)
+
+func marked(why uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(nil, protowire.MaxValidNumber, protowire.VarintType), why)
+}
 
 func (c reading) Unmarshal(data mem.BufferSlice, v any) error {
-	err := c.CodecV2.Unmarshal(data, v)
-	if m, ok := v.(proto.Message); ok && err != nil {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	if data.Len() > c.max {
+		m.ProtoReflect().SetUnknown(oversized)
+	} else if c.CodecV2.Unmarshal(data, v) != nil {
 		proto.Reset(m)
 		m.ProtoReflect().SetUnknown(unreadable)
-		return nil
 	}
-	return err
+	return nil
 }
 
 // checkMessage refuses what could not be read, and what the bounds forbid.
-func checkMessage(m any) *a2a.Error {
-	if p, ok := m.(proto.Message); ok && bytes.Equal(p.ProtoReflect().GetUnknown(), unreadable) {
-		return a2a.Errorf(a2a.CodeInvalidRequest, "not a valid %s", p.ProtoReflect().Descriptor().Name())
+func checkMessage(m any, most int) *a2a.Error {
+	if p, ok := m.(proto.Message); ok {
+		switch unknown := p.ProtoReflect().GetUnknown(); {
+		case bytes.Equal(unknown, unreadable):
+			return a2a.Errorf(a2a.CodeInvalidRequest, "not a valid %s", p.ProtoReflect().Descriptor().Name())
+		case bytes.Equal(unknown, oversized):
+			return a2a.Errorf(a2a.CodeTooLarge, "the request has more than %d bytes", most)
+		}
 	}
 	return checkProto(m)
 }
@@ -216,16 +239,11 @@ func checkMessage(m any) *a2a.Error {
 // admit checks the version and proves the caller.
 func (g *GRPC) admit(ctx context.Context) (context.Context, error) {
 	meta, _ := metadata.FromIncomingContext(ctx)
-	first := func(name string) string {
-		if values := meta.Get(name); len(values) > 0 {
-			return values[0]
-		}
-		return ""
-	}
-	if err := checkVersion(first(sdk.SvcParamVersion)); err != nil {
+	one := func(name string) string { return strings.Join(meta.Get(name), ", ") } // as oneHeader
+	if err := checkVersion(one(sdk.SvcParamVersion)); err != nil {
 		return nil, grpcError(err, codes.OK)
 	}
-	shown := Credential{Authorization: first("authorization")}
+	shown := Credential{Authorization: one("authorization")}
 	if p, ok := peer.FromContext(ctx); ok {
 		shown.Source = p.Addr.String()
 		if host, _, err := net.SplitHostPort(shown.Source); err == nil {

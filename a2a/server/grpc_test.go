@@ -120,7 +120,14 @@ func TestGRPCErrorsHaveStatusAndErrorInfo(t *testing.T) {
 			{"too large", "1.0", "someone", func(ctx context.Context) error {
 				_, err := c.GetTask(ctx, &a2apb.GetTaskRequest{Id: strings.Repeat("x", 1<<20+1)})
 				return err
-			}, codes.ResourceExhausted, "", ""}, // gRPC itself refuses it, without details
+			}, codes.ResourceExhausted, "INVALID_REQUEST", "too_large"},
+			{"too large streamed", "1.0", "someone", func(ctx context.Context) error {
+				s, err := c.SubscribeToTask(ctx, &a2apb.SubscribeToTaskRequest{Id: strings.Repeat("x", 1<<20+1)})
+				if err == nil {
+					_, err = s.Recv()
+				}
+				return err
+			}, codes.ResourceExhausted, "INVALID_REQUEST", "too_large"},
 			{"no push", "1.0", "someone", func(ctx context.Context) error {
 				_, err := c.ListTaskPushNotificationConfigs(ctx, &a2apb.ListTaskPushNotificationConfigsRequest{TaskId: "x"})
 				return err
@@ -131,7 +138,7 @@ func TestGRPCErrorsHaveStatusAndErrorInfo(t *testing.T) {
 			}, codes.FailedPrecondition, "UNSUPPORTED_OPERATION", "unsupported"},
 			{"no such method", "1.0", "someone", func(ctx context.Context) error {
 				return conn.Invoke(ctx, "/lf.a2a.v1.A2AService/Explode", &a2apb.GetTaskRequest{}, &a2apb.Task{})
-			}, codes.Unimplemented, "", ""},
+			}, codes.Unimplemented, "UNSUPPORTED_OPERATION", "unsupported"},
 		} {
 			t.Run(name+"/"+tc.name, func(t *testing.T) {
 				ctx := t.Context()

@@ -139,22 +139,20 @@ func (b *binding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out.finish()
 }
 
-// accept does everything that comes before the codec.
+// accept does everything that comes before the codec. What is wrong with the headers
+// is said when the body was read, which holds the id of the answer.
 func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (context.Context, []byte, *rpcError) {
-	if err := b.checkHeaders(r); err != nil {
+	if r.ContentLength > b.cfg.MaxBody {
 		w.Header().Set("Connection", "close") // the body was not read
-		return nil, nil, err
-	}
-	delegation, err := readDelegation(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	relayed, err := readDoor(r)
-	if err != nil {
-		return nil, nil, err
+		return nil, nil, b.tooLarge()
 	}
 	body, err := b.readBody(w, r)
 	if err != nil {
+		return nil, nil, err
+	}
+	delegation, relayed, err := b.readHeaders(r)
+	if err != nil {
+		noteID(body, out)
 		return nil, nil, err
 	}
 	if body, err = normalize(body, out); err != nil {
@@ -171,6 +169,18 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 		ctx = context.WithValue(ctx, doorKey, relayed)
 	}
 	return ctx, body, nil
+}
+
+// readHeaders checks the headers, and reads what only nodes send.
+func (b *binding) readHeaders(r *http.Request) (delegation []byte, relayed string, err *rpcError) {
+	if err = b.checkHeaders(r); err != nil {
+		return nil, "", err
+	}
+	if delegation, err = readDelegation(r); err != nil {
+		return nil, "", err
+	}
+	relayed, err = readDoor(r)
+	return delegation, relayed, err
 }
 
 // prepare makes the context in which the codec runs.
@@ -216,25 +226,29 @@ func checkVersion(version string) *a2a.Error {
 
 // versionOf reads the version from the header or the query.
 func versionOf(r *http.Request) string {
-	if version := r.Header.Get(sdk.SvcParamVersion); version != "" {
+	if version := oneHeader(r, sdk.SvcParamVersion); version != "" {
 		return version
 	}
 	return r.URL.Query().Get(sdk.SvcParamVersion)
 }
 
-// checkHeaders refuses before a byte of the body is read.
+// oneHeader is a header that there may be once. Of several lines it is their list
+// (RFC 9110, 5.3), which is none of its values: which of them another reader would
+// heed, we cannot know.
+func oneHeader(r *http.Request, name string) string {
+	return strings.Join(r.Header.Values(name), ", ")
+}
+
+// checkHeaders checks the headers that say what the request is.
 func (b *binding) checkHeaders(r *http.Request) *rpcError {
 	if err := checkVersion(versionOf(r)); err != nil {
 		return &rpcError{0, err}
 	}
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	kind, params, err := mime.ParseMediaType(oneHeader(r, "Content-Type"))
 	charset := params["charset"]
 	if err != nil || (kind != "application/json" && kind != "application/a2a+json") || r.Header.Get("Content-Encoding") != "" ||
 		charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return &rpcError{0, &a2a.Error{Code: a2a.CodeContentType, Message: "the request is not plain JSON in UTF-8", Hint: "send the header Content-Type: application/json"}}
-	}
-	if r.ContentLength > b.cfg.MaxBody {
-		return b.tooLarge()
 	}
 	return nil
 }
@@ -282,7 +296,7 @@ func normalize(body []byte, out *reply) ([]byte, *rpcError) {
 		return nil, &rpcError{rpcParseError, a2a.Errorf(a2a.CodeInvalidRequest, "the body is not valid JSON")}
 	}
 	e, malformed := readEnvelope(body)
-	if len(e.ID) > 0 && e.ID[0] != '"' && e.ID[0] != '-' && (e.ID[0] < '0' || e.ID[0] > '9') && string(e.ID) != "null" {
+	if !validID(e.ID) {
 		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "the id must be a string, a number or null")}
 	}
 	out.id = e.ID
@@ -307,6 +321,21 @@ func normalize(body []byte, out *reply) ([]byte, *rpcError) {
 		return nil, err
 	}
 	return slices.Concat([]byte(`{"jsonrpc":"2.0","id":`+codecID+`,"method":"`+e.Method+`","params":`), params, []byte("}")), nil
+}
+
+// noteID notes the id of a request that is refused for its headers.
+func noteID(body []byte, out *reply) {
+	if !json.Valid(body) || !utf8.Valid(body) {
+		return
+	}
+	if e, _ := readEnvelope(body); validID(e.ID) {
+		out.id = e.ID
+	}
+}
+
+// validID reports whether id is a text, a number, null or absent.
+func validID(id json.RawMessage) bool {
+	return len(id) == 0 || id[0] == '"' || id[0] == '-' || id[0] >= '0' && id[0] <= '9' || string(id) == "null"
 }
 
 // normalized is outside JSON in the form that the SDK reads, within our limits.

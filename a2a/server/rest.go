@@ -2,10 +2,12 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
@@ -68,9 +70,8 @@ func (b *restBinding) acceptREST(w http.ResponseWriter, r *http.Request, out *re
 	if err := checkVersion(versionOf(r)); err != nil {
 		return nil, nil, &rpcError{0, err}
 	}
-	// What of it cannot be read is dropped by the codec: a filter that does not hold.
-	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
-		return nil, nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "the query of the URL is malformed")}
+	if err := checkQuery(r.URL.RawQuery); err != nil {
+		return nil, nil, &rpcError{0, err}
 	}
 	ctx, err := b.prepare(r, out)
 	if err != nil {
@@ -94,7 +95,11 @@ func (b *restBinding) acceptREST(w http.ResponseWriter, r *http.Request, out *re
 func (b *restBinding) readREST(w http.ResponseWriter, r *http.Request, route *route) ([]byte, *rpcError) {
 	// A body that may be absent needs no content type while it is.
 	if route.body != nil || r.ContentLength > 0 {
-		if err := b.checkHeaders(r); err != nil {
+		err := b.checkHeaders(r)
+		if err == nil && r.ContentLength > b.cfg.MaxBody {
+			err = b.tooLarge()
+		}
+		if err != nil {
 			w.Header().Set("Connection", "close") // the body was not read
 			return nil, err
 		}
@@ -109,6 +114,27 @@ func (b *restBinding) readREST(w http.ResponseWriter, r *http.Request, route *ro
 		_, err = normalized(body, route.may()) // all that it could say, the path says
 	}
 	return nil, err
+}
+
+// checkQuery refuses what the codec would drop without a word, which is a filter that
+// does not hold, or read otherwise than the other bindings: parameters that are there
+// twice and numbers beyond 32 bits.
+func checkQuery(query string) *a2a.Error {
+	params, err := url.ParseQuery(query)
+	if err != nil {
+		return a2a.Errorf(a2a.CodeInvalidRequest, "the query of the URL is malformed")
+	}
+	for name, values := range params {
+		if len(values) > 1 {
+			return a2a.Errorf(a2a.CodeInvalidRequest, "the query has %.60q twice", name)
+		}
+	}
+	for _, name := range []string{"historyLength", "pageSize"} {
+		if _, err := strconv.ParseInt(params.Get(name), 10, 32); errors.Is(err, strconv.ErrRange) {
+			return a2a.Errorf(a2a.CodeInvalidRequest, "%s is out of range", name)
+		}
+	}
+	return nil
 }
 
 // route is one path of the binding.

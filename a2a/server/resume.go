@@ -56,7 +56,7 @@ func number(ctx context.Context, n uint64) {
 // withResume notes where the reader left off.
 func withResume(ctx context.Context, r *http.Request, to *numbers) (context.Context, *rpcError) {
 	ctx = context.WithValue(ctx, numbersKey, to)
-	text := r.Header.Get(lastEventID)
+	text := oneHeader(r, lastEventID)
 	if text == "" {
 		return ctx, nil
 	}

@@ -13,7 +13,8 @@ import (
 
 // caller is who the request's credential proves; nobody if it bears none.
 func (d *door) caller(r *http.Request) (identity.Principal, error) {
-	shown := server.Credential{Authorization: r.Header.Get("Authorization"), Source: source(r)}
+	// Two credentials are none: which of them another reader would heed, we cannot know.
+	shown := server.Credential{Authorization: strings.Join(r.Header.Values("Authorization"), ", "), Source: source(r)}
 	if r.TLS != nil {
 		shown.Certificates = r.TLS.PeerCertificates
 	}

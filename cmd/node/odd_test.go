@@ -45,6 +45,7 @@ type oddAnswer struct {
 	body   string
 }
 
+// ask sends a request. A header of several lines is sent as often.
 func (d *oddDoors) ask(hc *http.Client, method, path, body string, header map[string]string) (oddAnswer, error) {
 	ctx, cancel := context.WithTimeout(d.t.Context(), oddWait)
 	defer cancel()
@@ -57,8 +58,11 @@ func (d *oddDoors) ask(hc *http.Client, method, path, body string, header map[st
 	req.Header.Set("A2A-Version", a2a.Version)
 	req.Header.Set("Authorization", "Bearer "+d.key)
 	for name, value := range header {
-		if req.Header.Del(name); value != "" {
-			req.Header.Set(name, value)
+		req.Header.Del(name)
+		for line := range strings.SplitSeq(value, "\n") {
+			if line != "" {
+				req.Header.Add(name, line)
+			}
 		}
 	}
 	res, err := hc.Do(req)

@@ -5,11 +5,14 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/agenticraft/node/a2a"
 )
 
 // oddGRPC sends what no gRPC library would.
@@ -35,6 +38,9 @@ func (d *oddDoors) oddGRPC(t *testing.T) {
 		"no UTF-8":            {"GetTask", frame("\x12\x02\xff\xfe"), nil, invalid},
 		"a length beyond":     {"GetTask", frame("\x12\x7fabc"), nil, invalid},
 		"garbage streamed":    {"SendStreamingMessage", frame("\xff\xff\xff\xff"), nil, invalid},
+		"a version in lines":  {"GetTask", frame(""), map[string]string{"A2A-Version": "1.0\n0.3"}, precondition},
+		"two credentials":     {"GetTask", frame(""), map[string]string{"Authorization": "Bearer " + d.key + "\nBearer " + d.key}, unauthenticated},
+		"over the cap":        {"GetTask", packed(&a2apb.GetTaskRequest{Id: strings.Repeat("x", a2a.MaxRequestBytes)}), nil, exhausted},
 		"a huge length":       {"GetTask", "\x00\xff\xff\xff\xffx", nil, exhausted},
 		"half a frame":        {"GetTask", "\x00\x00\x00\x00\x09abc", nil, ""},
 		"no frame":            {"GetTask", "", nil, ""},

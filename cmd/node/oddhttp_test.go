@@ -28,6 +28,11 @@ func (d *oddDoors) oddHeaders(t *testing.T) {
 		"version 1.0.99":       {map[string]string{"A2A-Version": "1.0.99"}, ok},
 		"two versions":         {map[string]string{"A2A-Version": "1.0, 0.3"}, version},
 		"a long version":       {map[string]string{"A2A-Version": strings.Repeat("1", 10_000)}, version},
+		"the version twice":    {map[string]string{"A2A-Version": "1.0\n1.0"}, version},
+		"versions in lines":    {map[string]string{"A2A-Version": "1.0\n0.3"}, version},
+		"types in lines":       {map[string]string{"Content-Type": "application/json\ntext/plain"}, kind},
+		"events in lines":      {map[string]string{"Last-Event-ID": "1\n2"}, params},
+		"extensions in lines":  {map[string]string{"A2A-Extensions": "x\ny,z"}, ok},
 		"a version of no text": {map[string]string{"A2A-Version": "1.0\xff"}, version},
 		"many extensions":      {map[string]string{"A2A-Extensions": strings.Repeat("x,", 10_000)}, ok},
 		"an event of -1":       {map[string]string{"Last-Event-ID": "-1"}, params},
@@ -43,11 +48,14 @@ func (d *oddDoors) oddHeaders(t *testing.T) {
 				continue
 			}
 			d.wantRPC(t, name+" over "+over, got.body, tc.want)
+			if !strings.HasPrefix(got.body, `{"jsonrpc":"2.0","id":7,`) {
+				t.Errorf("%s over %s: the answer lacks the request's id: %.200s", name, over, got.body)
+			}
 		}
 	}
 	for name, credential := range map[string]string{
 		"another scheme": "Basic eDp5", "no credential": "Bearer", "a long one": "Bearer " + strings.Repeat("a.", 20_000), "no text": "Bearer \xff\xfe",
-		"an unsigned token": "Bearer eyJhbGciOiJub25lIn0.e30.", "half a token": "Bearer a.b.", "a token of nothing": "Bearer ..",
+		"two of them": "Bearer " + d.key + "\nBearer " + d.key, "another behind it": "Bearer " + d.key + "\nBasic eDp5", "an unsigned token": "Bearer eyJhbGciOiJub25lIn0.e30.", "half a token": "Bearer a.b.", "a token of nothing": "Bearer ..",
 	} {
 		for path, body := range map[string]string{httpdoor.JSONRPCPath: list, httpdoor.RESTPath + "/message:send": "{}", "/v1/runs": "{}"} {
 			got, err := d.ask(d.one, http.MethodPost, path, body, map[string]string{"Authorization": credential})
@@ -78,6 +86,10 @@ func (d *oddDoors) oddREST(t *testing.T) {
 		{"GET /tasks?includeArtifacts=perhaps", 400},
 		{"GET /tasks?contextId=%zz", 400},
 		{"GET /tasks?a;b", 400},
+		{"GET /tasks?pageSize=1&pageSize=2", 400},
+		{"GET /tasks?contextId=a&contextId=a", 400},
+		{"GET /tasks?historyLength=10000000000", 400},
+		{"GET " + id + "?historyLength=-10000000000", 400},
 		{"GET /tasks?contextId=%00%ff", 200},
 		{"GET /..%2ftasks", 404},
 		{"GET /%2e%2e/tasks", 404},
