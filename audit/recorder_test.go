@@ -177,6 +177,8 @@ func TestRecorderKeepsCommandsSmall(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	mu.Lock()
+	defer mu.Unlock()
 	if largest > audit.MaxCommand || l.Store.Size() != 61 {
 		t.Errorf("largest command %d bytes, limit %d; size %d", largest, audit.MaxCommand, l.Store.Size())
 	}

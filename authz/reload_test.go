@@ -25,10 +25,11 @@ func TestReloadUnderLoadDropsNothing(t *testing.T) {
 	for range 4 {
 		callers.Go(func() {
 			for {
+				// At a pace that leaves the processor to the one who replaces.
 				select {
 				case <-stop:
 					return
-				default:
+				case <-time.After(time.Millisecond):
 				}
 				d, err := p.Decide(t.Context(), q)
 				allow, known := allows[d.Policy]
