@@ -45,7 +45,7 @@ func TestReloadUnderLoadDropsNothing(t *testing.T) {
 			}
 		})
 	}
-	for i := range 6 {
+	for i := range 4 {
 		modules := narrow
 		if i%2 == 1 {
 			modules = wide
