@@ -91,7 +91,13 @@ func (a *applier) batch(b batch) ([]result, error) {
 		if leaf == nil {
 			continue
 		}
-		r, err := a.one(b.Author, leaf, b.Hashes[i])
+		var d decodedEntry
+		if b.entries != nil {
+			d = b.entries[i]
+		} else {
+			d = decodeLeaf(leaf)
+		}
+		r, err := a.one(b.Author, leaf, b.Hashes[i], d)
 		if err != nil {
 			return nil, err
 		}
@@ -103,12 +109,24 @@ func (a *applier) batch(b batch) ([]result, error) {
 	return results, a.batches.Put(key64(first), encodeRecord(b.Attestation, admitted))
 }
 
-// one applies one entry.
-func (a *applier) one(author identity.ID, leaf []byte, hash Hash) (result, error) {
+// decodedEntry is what [decodeEntry] gives of a leaf.
+type decodedEntry struct {
+	entry Entry
+	body  any
+	err   error
+}
+
+func decodeLeaf(leaf []byte) decodedEntry {
 	e, body, err := decodeEntry(leaf)
+	return decodedEntry{e, body, err}
+}
+
+// one applies one entry.
+func (a *applier) one(author identity.ID, leaf []byte, hash Hash, d decodedEntry) (result, error) {
+	e, body := d.entry, d.body
 	switch {
-	case err != nil:
-		return refused("invalid", err.Error()), nil
+	case d.err != nil:
+		return refused("invalid", d.err.Error()), nil
 	case e.Author != author:
 		return refused("author", "the entry names another author than the one who signed it"), nil
 	case e.Kind == KindGenesis:

@@ -248,21 +248,68 @@ func (f *boltFile) walk(b boltBucketRef, fn func(boltElem) error) error {
 // walkFrom calls fn for the elements of a bucket from a key on, and checks no
 // page that holds none of them.
 func (f *boltFile) walkFrom(b boltBucketRef, first []byte, fn func(boltElem) error) error {
-	w := &boltWalk{first, fn}
+	w := &boltWalk{first: first, fn: fn}
 	if b.inline != nil {
 		return f.walkPage(b.inline, nil, nil, 0, w)
 	}
 	return f.walkID(b.root, nil, nil, 0, w)
 }
 
-// boltWalk is what a walk is for.
+// boltWalk is what a walk is for, and what it has read ahead: most pages of a
+// bucket that only grows lie one behind the other.
 type boltWalk struct {
 	first []byte // nil: all
 	fn    func(boltElem) error
+
+	ahead []byte // of the file, from the offset at on; elements share its memory
+	at    int64
+}
+
+// boltAhead is how much a walk reads at once, in bytes.
+const boltAhead = 256 << 10
+
+// page is [boltFile.page] for the next page of a walk.
+func (w *boltWalk) page(f *boltFile, id uint64) ([]byte, error) {
+	if id < 2 || id >= f.pages || id > uint64(f.size/f.pageSize) {
+		return f.page(id) // says what is wrong
+	}
+	at := int64(id) * f.pageSize
+	if page := w.read(f, id, at); page != nil {
+		return page, nil
+	}
+	// Where the walk jumps far, what lies behind is likely not its own.
+	end := w.at + int64(len(w.ahead))
+	if at < end-boltAhead || at > end+boltAhead {
+		w.ahead, w.at = nil, at
+		return f.page(id)
+	}
+	w.ahead, w.at = make([]byte, min(boltAhead, f.size-at)), at
+	if _, err := f.r.ReadAt(w.ahead, at); err != nil {
+		w.ahead = nil
+		return f.page(id)
+	}
+	if page := w.read(f, id, at); page != nil {
+		return page, nil
+	}
+	return f.page(id)
+}
+
+// read is the page at an offset, if all of it was read ahead.
+func (w *boltWalk) read(f *boltFile, id uint64, at int64) []byte {
+	from := at - w.at
+	if from < 0 || from+boltHeader > int64(len(w.ahead)) {
+		return nil
+	}
+	page := w.ahead[from:]
+	length := (int64(byteOrder.Uint32(page[12:])) + 1) * f.pageSize
+	if byteOrder.Uint64(page) != id || length > int64(len(page)) {
+		return nil
+	}
+	return page[:length:length]
 }
 
 func (f *boltFile) walkID(id uint64, from, until []byte, level int, w *boltWalk) error {
-	page, err := f.page(id)
+	page, err := w.page(f, id)
 	if err != nil {
 		return err
 	}

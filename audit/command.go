@@ -58,7 +58,8 @@ func batchMessage(origin string, hashes []Hash) []byte {
 // admitted are withheld (nil); their hashes are needed for the signature.
 type batch struct {
 	Attestation
-	leaves [][]byte
+	leaves  [][]byte
+	entries []decodedEntry // of the leaves, if they were decoded before
 }
 
 // signBatch makes the command for leaves.
@@ -83,7 +84,7 @@ func (b batch) encode() []byte {
 	out = appendText(out, string(b.Author))
 	out = binary.AppendUvarint(out, uint64(len(b.leaves)))
 	for i, leaf := range b.leaves {
-		out = appendText(out, string(leaf))
+		out = appendText(out, leaf)
 		if len(leaf) == 0 {
 			out = append(out, b.Hashes[i][:]...)
 		}
@@ -280,7 +281,7 @@ func decodeResults(answer []byte) ([]result, error) {
 	return results, nil
 }
 
-func appendText(out []byte, s string) []byte {
+func appendText[T string | []byte](out []byte, s T) []byte {
 	return append(binary.AppendUvarint(out, uint64(len(s))), s...)
 }
 

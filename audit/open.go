@@ -14,7 +14,6 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
@@ -38,7 +37,7 @@ func openStore(cfg StoreConfig) (*Store, error) {
 	s := &Store{
 		dir: cfg.Dir, admit: cfg.Admit, fetch: cfg.Fetch, log: cfg.Log, metrics: newMetrics(),
 		grown: make(chan struct{}), settled: make(chan struct{}), noted: make(chan struct{}),
-		witnesses: make(map[identity.ID]countersigned), upper: recent.Map[int64, tlog.Hash]{Half: upperHalf},
+		witnesses: make(map[identity.ID]countersigned), upper: recent.Map[int64, upperNode]{Half: upperHalf},
 		linger: cfg.Linger, kick: make(chan struct{}, 1), again: make(chan struct{}, 1),
 	}
 	s.recovered = sync.NewCond(&s.applying)
@@ -217,7 +216,7 @@ func checkOne(tx *bbolt.Tx, index, size uint64, origin string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := proveEntry(treeReader(tx), index, size); err != nil {
+	if _, err := proveEntry(tx, nil, index, size); err != nil {
 		return err
 	}
 	if index == 0 {

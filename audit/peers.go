@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,7 @@ const (
 	cosignTimeout  = 3 * time.Second // longer than catchUpWait
 	batchesTimeout = 30 * time.Second
 	maxAsk         = 4 << 10                              // bytes of a request to cosign
-	maxAnswer      = maxPage + maxBatchBytes + (64 << 10) // bytes of a page of batches
+	maxAnswer      = maxPart + maxBatchBytes + (64 << 10) // bytes of a page of batches
 	maxProof       = 128                                  // hashes; a tree of 2^53 entries needs 54 or so
 	batchesVersion = 1
 )
@@ -36,7 +37,7 @@ type cosignAsk struct {
 }
 
 // LogHandler serves the log to other nodes: POST and GET /checkpoint, GET
-// /head?size=N&wait_ms=N, GET /batches?from=N&size=N and GET /state, and among
+// /head?size=N&wait_ms=N, GET /batches?from=N&size=N&bytes=N and GET /state, and among
 // those who sign POST /cosign, /epoch and /witness. It is for authenticated
 // streams of members only; r.RemoteAddr must be the peer's ID, and only keepers
 // may ask for a signature. c may be nil on a node that signs nothing.
@@ -145,13 +146,22 @@ func serveBatches(store *Store, w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	part, err := store.Batches(from, size)
+	most := uint64(usualPart)
+	if r.URL.Query().Has("bytes") { // nodes before did not say
+		if most, err = number(r, "bytes"); err != nil {
+			refuse(w, err)
+			return
+		}
+	}
+	part, err := store.part(from, size, int(min(most, maxPart)))
 	if err != nil {
 		refuse(w, err)
 		return
 	}
+	out := part.encode()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	_, _ = w.Write(part.encode()) // the peer has gone
+	w.Header().Set("Content-Length", strconv.Itoa(len(out)))
+	_, _ = w.Write(out) // the peer has gone
 }
 
 // refuse answers with a status that errorOf turns back into the same error.
@@ -233,7 +243,11 @@ func call(ctx context.Context, client *http.Client, method, path string, body []
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	// What the peer says of its length saves growing, and is believed no further
+	// than the limit.
+	room := bytes.NewBuffer(make([]byte, 0, min(max(resp.ContentLength, 0), limit)+bytes.MinRead))
+	_, err = room.ReadFrom(io.LimitReader(resp.Body, limit+1))
+	answer := room.Bytes()
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -247,10 +261,14 @@ func call(ctx context.Context, client *http.Client, method, path string, body []
 
 // encode writes: version, the batches with their lengths, the proof.
 func (b Batches) encode() []byte {
-	out := []byte{batchesVersion}
+	size := 1 + 2*binary.MaxVarintLen64 + len(b.Proof)*len(Hash{})
+	for _, one := range b.Batches {
+		size += binary.MaxVarintLen64 + len(one)
+	}
+	out := append(make([]byte, 0, size), batchesVersion)
 	out = binary.AppendUvarint(out, uint64(len(b.Batches)))
 	for _, one := range b.Batches {
-		out = appendText(out, string(one))
+		out = appendText(out, one)
 	}
 	out = binary.AppendUvarint(out, uint64(len(b.Proof)))
 	for _, h := range b.Proof {
@@ -299,7 +317,7 @@ func (f *peerFetcher) Batches(ctx context.Context, from, size uint64) (Batches, 
 	var why []error
 	for range peers {
 		peer := peers[f.turn.Add(1)%uint64(len(peers))]
-		path := fmt.Sprintf("/batches?from=%d&size=%d", from, size)
+		path := fmt.Sprintf("/batches?from=%d&size=%d&bytes=%d", from, size, maxPart)
 		answer, err := call(ctx, f.client(peer), http.MethodGet, path, nil, maxAnswer, batchesTimeout)
 		if err == nil {
 			var part Batches

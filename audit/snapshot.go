@@ -26,7 +26,8 @@ type Batches struct {
 }
 
 const (
-	maxPage     = 4 << 20 // bytes of batches sent at once
+	usualPart   = 4 << 20 // bytes of batches sent at once to who asks for no number
+	maxPart     = 8 << 20 // and at most
 	maxBadPages = 5       // useless answers in a row after which Restore gives up
 	metaVersion = 1
 	maxMeta     = 4 << 10 // bytes
@@ -92,21 +93,24 @@ func (s *Store) restore(ctx context.Context, to snapshotMeta) error {
 		return err
 	}
 	for bad := 0; at.size < to.Size; {
-		err := s.fetchPart(ctx, at, to)
-		switch {
-		case err == nil:
+		before := at.size
+		fault := s.fetchParts(ctx, at, to)
+		if at, err = s.usable(); err != nil {
+			return err
+		}
+		if at.size > before {
 			bad = 0
+		}
+		switch {
+		case fault == nil:
 		case ctx.Err() != nil:
-			return errors.Join(ctx.Err(), err)
+			return errors.Join(ctx.Err(), fault)
 		default:
 			// The peer may be the one that is wrong: Fetch asks another one.
 			if bad++; bad == maxBadPages {
-				return err
+				return fault
 			}
-			s.log.WarnContext(ctx, "part of the audit log could not be used", "from", at.size, "err", err)
-		}
-		if at, err = s.usable(); err != nil {
-			return err
+			s.log.WarnContext(ctx, "part of the audit log could not be used", "from", at.size, "err", fault)
 		}
 	}
 	root, err := s.Root(to.Size) // all is durable: it needs no lock
@@ -137,71 +141,12 @@ func (s *Store) restore(ctx context.Context, to snapshotMeta) error {
 	return nil
 }
 
-// fetchPart fetches and applies one part. Either all of it is written or none.
-func (s *Store) fetchPart(ctx context.Context, at applied, to snapshotMeta) error {
-	if s.fetch == nil {
-		return fmt.Errorf("%w: nobody to catch up from", ErrUnavailable)
-	}
-	part, err := s.fetch.Batches(ctx, at.size, to.Size)
-	if err != nil {
-		return err
-	}
-	// Up to raft index at.index everything is applied; what comes now belongs
-	// to later ones, and the index moves when all of it is here.
-	after := at
-	err = guard(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error {
-			size, err := s.replay(tx, part, at.size, to)
-			if err != nil {
-				return err
-			}
-			after.size = size
-			return tx.Bucket(bucketMeta).Put(keyApplied, after.encode())
-		})
-	})
-	if err != nil {
-		return err
-	}
-	s.advance(after)
-	s.settle(after, 0)
-	s.metrics.applied(after.size, after.size-at.size, 0)
-	return nil
-}
-
-// replay applies a part in tx and checks that it belongs to the described log.
-func (s *Store) replay(tx *bbolt.Tx, part Batches, size uint64, to snapshotMeta) (uint64, error) {
-	a := newApplier(tx, s.admit, s.attested, size)
-	for _, cmd := range part.Batches {
-		b, err := decodeBatch(cmd)
-		if err != nil {
-			return 0, err
-		}
-		if !b.Verify(s.origin) {
-			return 0, fmt.Errorf("%w: signature of the batch at index %d", ErrInvalid, a.size)
-		}
-		results, err := a.batch(b)
-		if err != nil {
-			return 0, err
-		}
-		for i, r := range results {
-			if b.leaves[i] != nil && r.code != codeAppended {
-				return 0, fmt.Errorf("%w: the entry at index %d would not be admitted here", ErrFork, a.size)
-			}
-		}
-	}
-	if a.size == size || a.size > to.Size {
-		return 0, fmt.Errorf("%w: the part ends at %d", ErrInvalid, a.size)
-	}
-	root, err := rootAt(tx, a.size)
-	if err != nil {
-		return 0, err
-	}
-	return a.size, CheckGrowth(part.Proof, a.size, root, to.Size, to.Root)
-}
-
 // Batches is what a peer needs to go from a log of from entries towards one of
 // the given size, at most some MiB of it. from must be where a batch begins.
-func (s *Store) Batches(from, size uint64) (Batches, error) {
+func (s *Store) Batches(from, size uint64) (Batches, error) { return s.part(from, size, usualPart) }
+
+// part is Batches with about as many bytes as given.
+func (s *Store) part(from, size uint64, most int) (Batches, error) {
 	if from == 0 || from >= size || size > s.Size() {
 		return Batches{}, fmt.Errorf("batches from %d to %d: %w", from, size, ErrNotFound)
 	}
@@ -213,7 +158,7 @@ func (s *Store) Batches(from, size uint64) (Batches, error) {
 	err := s.viewDurable(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketBatches).Cursor()
 		bytes := 0
-		for key, value := c.Seek(key64(from)); key != nil && next < size && bytes < maxPage; key, value = c.Next() {
+		for key, value := c.Seek(key64(from)); key != nil && next < size && bytes < most; key, value = c.Next() {
 			if string(key) != string(key64(next)) {
 				break
 			}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/recent"
@@ -109,7 +108,7 @@ type Store struct {
 	log      *slog.Logger
 	origin   string
 	attested *attested
-	upper    recent.Map[int64, tlog.Hash] // of the tree; see reader
+	upper    recent.Map[int64, upperNode] // of the tree; see prover
 	metrics  *metrics
 	index    *index
 	fault    func(stage string) error // tests make Apply fail here; else nil

@@ -24,46 +24,6 @@ func treeReader(tx *bbolt.Tx) tlog.HashReader {
 	})
 }
 
-// upperLevel is the lowest level of the tree whose hashes are remembered: each is
-// of 256 entries or more, so that those of a million entries are 8,000, and what
-// a proof reads from the disk does not grow with the log.
-const (
-	upperLevel = 8
-	upperHalf  = 8192 // hashes
-)
-
-// reader is [treeReader] with a memory for the upper levels. A hash of a full
-// subtree never changes, and whoever makes a proof of those that are remembered
-// checks it as any.
-func (s *Store) reader(tx *bbolt.Tx) tlog.HashReader {
-	disk := treeReader(tx)
-	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		out := make([]tlog.Hash, len(indexes))
-		var missing []int64
-		var at []int
-		for i, index := range indexes {
-			if level, _ := tlog.SplitStoredHashIndex(index); level >= upperLevel {
-				if h, ok := s.upper.Get(index); ok {
-					out[i] = h
-					continue
-				}
-			}
-			missing, at = append(missing, index), append(at, i)
-		}
-		read, err := disk.ReadHashes(missing)
-		if err != nil {
-			return nil, err
-		}
-		for i, h := range read {
-			out[at[i]] = h
-			if level, _ := tlog.SplitStoredHashIndex(missing[i]); level >= upperLevel {
-				s.upper.Put(missing[i], h)
-			}
-		}
-		return out, nil
-	})
-}
-
 // rootAt is the root of the tree when it had size entries.
 func rootAt(tx *bbolt.Tx, size uint64) (Hash, error) {
 	if size == 0 {
@@ -120,30 +80,10 @@ func (s *Store) ProveEntry(index, size uint64) (proof []Hash, err error) {
 		return nil, err
 	}
 	err = s.viewDurable(func(tx *bbolt.Tx) error {
-		proof, err = proveEntry(s.reader(tx), index, size)
+		proof, err = proveEntry(tx, &s.upper, index, size)
 		return err
 	})
 	return proof, err
-}
-
-// proveEntry makes a proof that holds: what the disk changed makes none.
-func proveEntry(hashes tlog.HashReader, index, size uint64) ([]Hash, error) {
-	p, err := tlog.ProveRecord(int64(size), int64(index), hashes)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, int64(index))})
-	if err != nil {
-		return nil, err
-	}
-	root, err := tlog.TreeHash(int64(size), hashes)
-	if err != nil {
-		return nil, err
-	}
-	if err := tlog.CheckRecord(p, int64(size), root, int64(index), leaf[0]); err != nil {
-		return nil, fmt.Errorf("%w: hashes of the tree above entry %d: %w", ErrDamaged, index, err)
-	}
-	return fromTlog(p), nil
 }
 
 // ProveGrowth proves that the tree of size old is the beginning of the tree of

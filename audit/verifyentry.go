@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -159,26 +160,28 @@ func (v *dirCheck) nextBatch(at uint64) error {
 }
 
 // hashes computes the tree hashes that the entry completes, and compares them
-// with the stored ones.
+// with the stored ones. Each is of the last complete subtree of its level and,
+// below the last, of the one before it.
 func (v *dirCheck) hashes(at uint64, leaf Hash) error {
-	hashes, err := tlog.StoredHashesForRecordHash(int64(at), tlog.Hash(leaf), v)
-	if err != nil {
-		return bad(at, err.Error())
-	}
-	for level, want := range hashes {
-		index := tlog.StoredHashIndex(level, int64(at)>>level)
+	hash := tlog.Hash(leaf)
+	index := uint64(tlog.StoredHashIndex(0, int64(at)))
+	for level := 0; ; level++ {
 		e, err, ok := v.tree()
 		switch {
 		case err != nil:
 			return bad(at, "tree hash: "+err.Error())
-		case !ok || !bytes.Equal(e.key, key64(uint64(index))):
+		case !ok || len(e.key) != 8 || binary.BigEndian.Uint64(e.key) != index+uint64(level):
 			return bad(at, "a tree hash is missing")
-		case !bytes.Equal(e.value, want[:]):
-			return &badError{BadEntry{Index: at, What: fmt.Sprintf("tree hash at level %d", level), Got: base64.StdEncoding.EncodeToString(e.value), Want: want.String()}}
+		case !bytes.Equal(e.value, hash[:]):
+			return &badError{BadEntry{Index: at, What: fmt.Sprintf("tree hash at level %d", level), Got: base64.StdEncoding.EncodeToString(e.value), Want: hash.String()}}
 		}
-		v.edge[level] = edgeHash{int64(at) >> level, want, true}
+		left := v.edge[level].hash
+		v.edge[level] = edgeHash{int64(at) >> level, hash, true}
+		if at>>level&1 == 0 {
+			return nil
+		}
+		hash = tlog.NodeHash(left, hash)
 	}
-	return nil
 }
 
 // ReadHashes gives tlog the computed hashes at the tree's right edge: it needs

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -77,13 +78,20 @@ func gauge(of []prometheus.Collector, name string) (float64, error) {
 
 // catchingUp measures a keeper that was away and fetches what it lacks, from
 // another one over a connection, as raft has it do: each part is proved and
-// durable before the next is asked for.
+// durable before the next is applied. It was away for a while, not for ever: its
+// index covers what it has.
 func catchingUp(ctx context.Context, t *Table, g *Group, behind, ahead *filledLog) error {
 	server := httptest.NewServer(audit.LogHandler(ahead.store, nil))
 	defer server.Close()
 	client := clientOf(server.Listener.Addr().String())
 	defer client.CloseIdleConnections()
 	peers := func() []identity.ID { return []identity.ID{ahead.key.ID()} }
+	if err := behind.open(nil, 0); err != nil {
+		return err
+	}
+	if err := errors.Join(behind.indexed(ctx), behind.close()); err != nil {
+		return err
+	}
 	if err := behind.open(audit.NewFetcher(func(identity.ID) *http.Client { return client }, peers), 0); err != nil {
 		return err
 	}

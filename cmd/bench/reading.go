@@ -87,7 +87,12 @@ func (f *filledLog) grow(ctx context.Context, n int) error {
 		return err
 	}
 	f.n = n
-	for indexed := 0.0; indexed < float64(n); {
+	return f.indexed(ctx)
+}
+
+// indexed waits until the index covers the log.
+func (f *filledLog) indexed(ctx context.Context) (err error) {
+	for indexed := 0.0; indexed < float64(f.n); {
 		if indexed, err = gauge(f.store.Metrics(), "agenticraft_audit_indexed_entries"); err != nil {
 			return err
 		}

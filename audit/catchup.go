@@ -1,0 +1,168 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"go.etcd.io/bbolt"
+)
+
+// part is a part of the log that was fetched, taken apart and found to be signed
+// by its authors. That it belongs to the log which is asked for shows when it is
+// applied.
+type part struct {
+	batches []batch
+	proof   []Hash
+	next    uint64 // the index behind its last entry
+}
+
+// fetchParts fetches and applies parts until the log has the described size.
+// While one is applied the next one is taken apart and the one behind that is
+// fetched, so that at most three are in memory. After an error all parts before
+// the one that could not be used are applied. The caller holds s.applying.
+func (s *Store) fetchParts(ctx context.Context, at applied, to snapshotMeta) (err error) {
+	if s.fetch == nil {
+		return fmt.Errorf("%w: nobody to catch up from", ErrUnavailable)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	fetched, decoded := make(chan Batches), make(chan part)
+	from := make(chan uint64, 1) // where the next part begins
+	from <- at.size
+	faults := make(chan error, 2) // has room for one of each goroutine
+	work.Go(func() {
+		defer close(fetched)
+		for next := range from {
+			one, err := s.fetch.Batches(ctx, next, to.Size)
+			if err != nil {
+				faults <- err
+				return
+			}
+			select {
+			case fetched <- one:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	work.Go(func() {
+		defer close(decoded)
+		defer close(from)
+		next := at.size
+		for one := range fetched {
+			p, err := s.decodePart(one, next, to.Size, from)
+			if err != nil {
+				faults <- err
+				return
+			}
+			select {
+			case decoded <- p:
+			case <-ctx.Done():
+				return
+			}
+			if next = p.next; next == to.Size {
+				return
+			}
+		}
+	})
+	for p := range decoded {
+		if at, err = s.applyPart(p, at, to); err != nil {
+			break
+		}
+	}
+	cancel() // what is still being fetched is of no use
+	work.Wait()
+	if err != nil || at.size >= to.Size {
+		return err
+	}
+	select {
+	case err = <-faults:
+	default: // ctx ended
+		err = context.Canceled
+	}
+	return err
+}
+
+// decodePart takes a part apart that begins at the index next. As soon as it
+// knows where the part ends, it says so to who fetches the one behind it.
+func (s *Store) decodePart(b Batches, next, size uint64, behind chan<- uint64) (part, error) {
+	p := part{batches: make([]batch, 0, len(b.Batches)), proof: b.Proof, next: next}
+	for _, cmd := range b.Batches {
+		one, err := decodeBatch(cmd)
+		if err != nil {
+			return part{}, err
+		}
+		for _, leaf := range one.leaves {
+			if leaf != nil {
+				p.next++
+			}
+		}
+		p.batches = append(p.batches, one)
+	}
+	if p.next == next || p.next > size {
+		return part{}, fmt.Errorf("%w: the part ends at %d", ErrInvalid, p.next)
+	}
+	if p.next < size {
+		behind <- p.next // it has room: whoever fetched this one took what was in it
+	}
+	for i := range p.batches {
+		one := &p.batches[i]
+		if !one.Verify(s.origin) {
+			return part{}, fmt.Errorf("%w: signature of a batch from index %d on", ErrInvalid, next)
+		}
+		one.entries = make([]decodedEntry, len(one.leaves))
+		for j, leaf := range one.leaves {
+			if leaf != nil {
+				one.entries[j] = decodeLeaf(leaf)
+			}
+		}
+	}
+	return p, nil
+}
+
+// applyPart applies one part. Either all of it is written or none.
+func (s *Store) applyPart(p part, at applied, to snapshotMeta) (applied, error) {
+	// Up to raft index at.index everything is applied; what comes now belongs
+	// to later ones, and the index moves when all of it is here.
+	after := at
+	var added []indexable
+	err := guard(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			a := newApplier(tx, s.admit, s.attested, at.size)
+			if err := a.replay(p, to); err != nil {
+				return err
+			}
+			after.size, added = a.size, a.added
+			return tx.Bucket(bucketMeta).Put(keyApplied, after.encode())
+		})
+	})
+	if err != nil {
+		return at, err
+	}
+	s.index.offer(added)
+	s.advance(after)
+	s.settle(after, 0)
+	s.metrics.applied(after.size, after.size-at.size, 0)
+	return after, nil
+}
+
+// replay applies a part and checks that it belongs to the described log.
+func (a *applier) replay(p part, to snapshotMeta) error {
+	for _, b := range p.batches {
+		results, err := a.batch(b)
+		if err != nil {
+			return err
+		}
+		for i, r := range results {
+			if b.leaves[i] != nil && r.code != codeAppended {
+				return fmt.Errorf("%w: the entry at index %d would not be admitted here", ErrFork, a.size)
+			}
+		}
+	}
+	root, err := rootAt(a.tx, a.size)
+	if err != nil {
+		return err
+	}
+	return CheckGrowth(p.proof, a.size, root, to.Size, to.Root)
+}

@@ -1,0 +1,172 @@
+package audit
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"slices"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/agenticraft/node/internal/recent"
+)
+
+// upperLevel is the lowest level of the tree of which hashes are remembered. Each
+// node above it is of 512 entries or more, so that those of a million entries are
+// 4,000, and what a proof reads from the disk and hashes does not grow with the
+// log.
+const (
+	upperLevel = 8
+	upperHalf  = 16 << 10 // nodes above it
+)
+
+// upperNode is the hash of a node of the tree with those of its children, of
+// which it was found to be made. A node whose subtree is full never changes.
+type upperNode struct{ hash, left, right tlog.Hash }
+
+// prover makes inclusion proofs from what one transaction sees.
+type prover struct {
+	stored *bbolt.Cursor
+	known  *recent.Map[int64, upperNode] // by index as a stored hash; nil: nothing is remembered
+}
+
+// read reads the stored hash of a node.
+func (p prover) read(level int, n uint64) (h tlog.Hash, err error) {
+	index := uint64(tlog.StoredHashIndex(level, int64(n)))
+	var want [8]byte
+	binary.BigEndian.PutUint64(want[:], index)
+	key, raw := p.stored.Seek(want[:])
+	if string(key) != string(want[:]) || len(raw) != len(h) {
+		return h, fmt.Errorf("%w: tree hash %d is missing", ErrDamaged, index)
+	}
+	copy(h[:], raw)
+	return h, nil
+}
+
+// upper is a node above upperLevel.
+func (p prover) upper(level int, n uint64) (upperNode, error) {
+	index := tlog.StoredHashIndex(level, int64(n))
+	if u, ok := p.known.Get(index); ok {
+		return u, nil
+	}
+	var u upperNode
+	var err error
+	if u.hash, err = p.read(level, n); err != nil {
+		return u, err
+	}
+	if u.left, err = p.read(level-1, 2*n); err != nil {
+		return u, err
+	}
+	if u.right, err = p.read(level-1, 2*n+1); err != nil {
+		return u, err
+	}
+	if tlog.NodeHash(u.left, u.right) != u.hash {
+		return u, fmt.Errorf("%w: hash %d of level %d of the tree is not that of its children", ErrDamaged, n, level)
+	}
+	p.known.Put(index, u)
+	return u, nil
+}
+
+// node is the hash of a node.
+func (p prover) node(level int, n uint64) (tlog.Hash, error) {
+	if level <= upperLevel {
+		return p.read(level, n)
+	}
+	u, err := p.upper(level, n)
+	return u.hash, err
+}
+
+// proveEntry makes a proof that holds: what the disk changed makes none. It is
+// the audit path of RFC 6962, section 2.1.1: the siblings within the full subtree
+// that the entry is in, then what lies right of it as one hash, then the full
+// subtrees left of it, the nearest first.
+func proveEntry(tx *bbolt.Tx, known *recent.Map[int64, upperNode], index, size uint64) ([]Hash, error) {
+	p := prover{tx.Bucket(bucketTree).Cursor(), known}
+	var proof, left []Hash
+	var right []int // levels of the full subtrees right of the entry's
+	for rest, until := size, uint64(0); rest > 0; {
+		level := bits.Len64(rest) - 1
+		n := until >> level
+		until, rest = until+1<<level, rest-1<<level
+		var err error
+		switch {
+		case index >= until:
+			var h tlog.Hash
+			h, err = p.node(level, n)
+			left = append(left, Hash(h))
+		case proof == nil:
+			proof, err = p.within(level, index)
+		default:
+			right = append(right, level)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	// Each is joined to what lies right of it.
+	var joined tlog.Hash
+	end := size
+	for i, level := range slices.Backward(right) {
+		end -= 1 << level
+		h, err := p.node(level, end>>level)
+		if err != nil {
+			return nil, err
+		}
+		if i < len(right)-1 {
+			h = tlog.NodeHash(h, joined)
+		}
+		joined = h
+	}
+	if len(right) > 0 {
+		proof = append(proof, Hash(joined))
+	}
+	slices.Reverse(left)
+	return append(proof, left...), nil
+}
+
+// within gives the siblings of an entry in the full subtree of a level, from the
+// leaf up, and checks that they lead to its root.
+func (p prover) within(level int, index uint64) ([]Hash, error) {
+	top, err := p.node(level, index>>level)
+	if err != nil {
+		return nil, err
+	}
+	proof := make([]Hash, level, level+bits.Len64(index)+1)
+	// From the top down every node is what the one above it says.
+	for ; level > upperLevel; level-- {
+		u, err := p.upper(level, index>>level)
+		if err != nil {
+			return nil, err
+		}
+		if u.hash != top {
+			return nil, fmt.Errorf("%w: hashes of the tree above entry %d", ErrDamaged, index)
+		}
+		sibling := u.right
+		if top = u.left; index>>(level-1)&1 == 1 {
+			top, sibling = u.right, u.left
+		}
+		proof[level-1] = Hash(sibling)
+	}
+	hash, err := p.read(0, index)
+	if err != nil {
+		return nil, err
+	}
+	for i := range level {
+		n := index >> i
+		sibling, err := p.read(i, n^1)
+		if err != nil {
+			return nil, err
+		}
+		proof[i] = Hash(sibling)
+		if n&1 == 0 {
+			hash = tlog.NodeHash(hash, sibling)
+		} else {
+			hash = tlog.NodeHash(sibling, hash)
+		}
+	}
+	if hash != top {
+		return nil, fmt.Errorf("%w: hashes of the tree above entry %d", ErrDamaged, index)
+	}
+	return proof, nil
+}
