@@ -11,18 +11,18 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// index enters a record into every index.
-func index(tx *bbolt.Tx, r Record) error {
-	sum := summary{State: r.Task.Status.State, Context: r.Task.ContextID, Door: r.Door}
+// index enters a task into every index.
+func index(tx *bbolt.Tx, id sdk.TaskID, h head) error {
+	sum := summary{State: h.State, Context: h.Context, Door: h.Door}
 	plain, err := json.Marshal(sum)
 	if err != nil {
 		return err
 	}
-	order := orderKey(r)
+	order := h.order(id)
 	return errors.Join(
-		tx.Bucket(bucketOwners).Put(append(ownerPrefix(r.Owner), order...), plain),
+		tx.Bucket(bucketOwners).Put(append(ownerPrefix(h.Owner), order...), plain),
 		tx.Bucket(bucketTimes).Put(order, plain),
-		indexFurther(tx, r.Owner, order, sum, plain),
+		indexFurther(tx, h.Owner, order, sum, plain),
 	)
 }
 
@@ -39,13 +39,13 @@ func indexFurther(tx *bbolt.Tx, owner string, order []byte, sum summary, plain [
 	)
 }
 
-// unindex takes a record, as it was indexed, out of every index.
-func unindex(tx *bbolt.Tx, r Record) error {
-	order := orderKey(r)
+// unindex takes a task, as it was indexed, out of every index.
+func unindex(tx *bbolt.Tx, id sdk.TaskID, h head) error {
+	order := h.order(id)
 	return errors.Join(
-		tx.Bucket(bucketOwners).Delete(append(ownerPrefix(r.Owner), order...)),
-		tx.Bucket(bucketStates).Delete(append(statePrefix(r.Owner, r.Task.Status.State), order...)),
-		tx.Bucket(bucketContexts).Delete(append(contextPrefix(r.Task.ContextID), order...)),
+		tx.Bucket(bucketOwners).Delete(append(ownerPrefix(h.Owner), order...)),
+		tx.Bucket(bucketStates).Delete(append(statePrefix(h.Owner, h.State), order...)),
+		tx.Bucket(bucketContexts).Delete(append(contextPrefix(h.Context), order...)),
 		tx.Bucket(bucketTimes).Delete(order),
 	)
 }

@@ -1,6 +1,9 @@
 package taskstore_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -84,7 +87,8 @@ func TestFiltersGiveWhatTheySay(t *testing.T) {
 	}
 	t.Run("as they were made", check)
 
-	// A store of format 1 has none of the further indexes, and gets them.
+	// A store of format 1 has none of the further indexes, and gets them; its
+	// records are one JSON object each.
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +102,25 @@ func TestFiltersGiveWhatTheySay(t *testing.T) {
 				return err
 			}
 		}
-		return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("1"))
+		tasks := tx.Bucket([]byte("tasks"))
+		older := map[string][]byte{}
+		err := tasks.ForEach(func(id, raw []byte) error {
+			head, task, _ := bytes.Cut(raw, []byte("\n"))
+			var record map[string]json.RawMessage
+			if err := json.Unmarshal(head, &record); err != nil {
+				return err
+			}
+			delete(record, "state")
+			delete(record, "context")
+			record["task"] = task
+			old, err := json.Marshal(record)
+			older[string(id)] = old
+			return err
+		})
+		for id, record := range older {
+			err = errors.Join(err, tasks.Put([]byte(id), record))
+		}
+		return errors.Join(err, tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("1")))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -108,6 +130,12 @@ func TestFiltersGiveWhatTheySay(t *testing.T) {
 	}
 	s = open(t, dir)
 	t.Run("after an older program", check)
+	first := task(0, sdk.TaskStateWorking)
+	first.ContextID = contexts[0]
+	if r, err := s.Update(first, start, taskstore.Change{}); err != nil || r.Generation != 2 || r.Owner != owners[0] {
+		t.Errorf("%+v, %v", r, err)
+	}
+	t.Run("after a change of what the older program wrote", check)
 	if n, err := s.Prune(start.Add(time.Hour), 0); err != nil || n != 20 {
 		t.Errorf("pruned %d, %v", n, err)
 	}

@@ -44,14 +44,14 @@ func Merge(pages []Page, limit int) Page {
 		more = more || p.Next != ""
 	}
 	out.Records = slices.DeleteFunc(out.Records, func(r Record) bool { return r.Task == nil }) // another node may send that
-	slices.SortFunc(out.Records, func(a, b Record) int { return bytes.Compare(orderKey(a), orderKey(b)) })
+	slices.SortFunc(out.Records, func(a, b Record) int { return bytes.Compare(orderOf(a), orderOf(b)) })
 	// What comes after the last record of a page that was cut short is unknown.
 	for _, p := range pages {
 		if p.Next == "" || len(p.Records) == 0 || p.Records[len(p.Records)-1].Task == nil {
 			continue
 		}
-		last := orderKey(p.Records[len(p.Records)-1])
-		if cut := slices.IndexFunc(out.Records, func(r Record) bool { return bytes.Compare(orderKey(r), last) > 0 }); cut >= 0 {
+		last := orderOf(p.Records[len(p.Records)-1])
+		if cut := slices.IndexFunc(out.Records, func(r Record) bool { return bytes.Compare(orderOf(r), last) > 0 }); cut >= 0 {
 			out.Records = out.Records[:cut]
 		}
 	}
@@ -59,7 +59,7 @@ func Merge(pages []Page, limit int) Page {
 		out.Records, more = out.Records[:limit], true
 	}
 	if more && len(out.Records) > 0 {
-		out.Next = encodeCursor(orderKey(out.Records[len(out.Records)-1]))
+		out.Next = encodeCursor(orderOf(out.Records[len(out.Records)-1]))
 	}
 	return out
 }
@@ -110,7 +110,7 @@ func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
 		}
 		if n := len(page.Records); n == f.Limit || size >= maxPageBytes {
 			if page.Next == "" {
-				page.Next = encodeCursor(orderKey(page.Records[n-1]))
+				page.Next = encodeCursor(orderOf(page.Records[n-1]))
 			}
 			continue // only counted
 		}

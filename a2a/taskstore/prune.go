@@ -78,11 +78,11 @@ func has(b *bbolt.Bucket, key []byte) bool {
 
 // forget removes a task and all that belongs to it.
 func forget(tx *bbolt.Tx, id sdk.TaskID) error {
-	r, err := get(tx, id)
+	h, err := readHead(tx, id)
 	if err != nil {
 		return err
 	}
-	if err := unindex(tx, r); err != nil {
+	if err := unindex(tx, id, h); err != nil {
 		return err
 	}
 	for _, bucket := range [][]byte{bucketEvents, bucketPushes, bucketNotices} {

@@ -8,7 +8,6 @@ package taskstore
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ const (
 )
 
 var (
-	bucketTasks      = []byte("tasks")      // id -> record
+	bucketTasks      = []byte("tasks")      // id -> head task
 	bucketOwners     = []byte("owners")     // owner 0x00 order id -> summary
 	bucketStates     = []byte("states")     // owner 0x00 state 0x00 order id -> summary
 	bucketContexts   = []byte("contexts")   // length context order id -> summary
@@ -51,22 +50,14 @@ var (
 	bucketNotices    = []byte("notices")    // id 0x00 configuration 0x00 number -> time body
 	bucketMeta       = []byte("meta")
 	keyFormat        = []byte("format")
-	format           = []byte("2")
-	formatBefore     = []byte("1") // had no states and contexts
+	format           = []byte("3")
+	formatWhole      = []byte("2") // its records are not split; they are read, and split when they change
+	formatNarrow     = []byte("1") // had no states and contexts, either
 )
 
 // Config of a store.
 type Config struct {
 	Dir string // folder of the file; must exist
-}
-
-// Record is one task and what the store knows about it.
-type Record struct {
-	Task       *sdk.Task `json:"task"`
-	Owner      string    `json:"owner"`
-	Generation uint64    `json:"generation"` // 1 when created, one more with each change
-	Updated    time.Time `json:"updated"`
-	Door       string    `json:"door,omitempty"` // the node that placed it here; "" if it came in here
 }
 
 // summary is what a list filters by.
@@ -116,8 +107,10 @@ func prepare(tx *bbolt.Tx) error {
 	switch have := meta.Get(keyFormat); {
 	case have == nil:
 		return meta.Put(keyFormat, format)
-	case bytes.Equal(have, formatBefore):
+	case bytes.Equal(have, formatNarrow):
 		return errors.Join(indexAnew(tx), meta.Put(keyFormat, format))
+	case bytes.Equal(have, formatWhole):
+		return meta.Put(keyFormat, format)
 	case !bytes.Equal(have, format):
 		return fmt.Errorf("format %q is not known to this version", have)
 	}
@@ -147,38 +140,46 @@ func (s *Store) CreatePlaced(task *sdk.Task, owner, door string, now time.Time) 
 	if strings.ContainsRune(owner, 0) {
 		return Record{}, fmt.Errorf("create task %s: bad owner %q", task.ID, owner)
 	}
-	r := Record{Task: task, Owner: owner, Door: door, Generation: 1, Updated: now.UTC()}
-	err := s.write(func(tx *bbolt.Tx) error {
+	body, err := json.Marshal(task)
+	if err != nil {
+		return Record{}, fmt.Errorf("create task %s: %w", task.ID, err)
+	}
+	h := head{Owner: owner, Door: door, Generation: 1, Updated: now.UTC()}.describe(task)
+	err = s.write(func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketTasks).Get([]byte(task.ID)) != nil {
 			return ErrExists
 		}
-		return put(tx, r)
+		return put(tx, task.ID, h, body)
 	})
 	if err != nil {
 		return Record{}, fmt.Errorf("create task %s: %w", task.ID, err)
 	}
-	return r, nil
+	return h.record(task), nil
 }
 
 // Update replaces a task that exists; its owner stays and its generation grows
 // by one. More comes with it in the same moment.
 func (s *Store) Update(task *sdk.Task, now time.Time, more Change) (Record, error) {
-	var r Record
-	err := s.write(func(tx *bbolt.Tx) error {
-		old, err := get(tx, task.ID)
+	body, err := json.Marshal(task)
+	if err != nil {
+		return Record{}, fmt.Errorf("update task %s: %w", task.ID, err)
+	}
+	var h head
+	err = s.write(func(tx *bbolt.Tx) error {
+		old, err := readHead(tx, task.ID)
 		if err != nil {
 			return err
 		}
-		if err := unindex(tx, old); err != nil {
+		if err := unindex(tx, task.ID, old); err != nil {
 			return err
 		}
-		r = Record{Task: task, Owner: old.Owner, Door: old.Door, Generation: old.Generation + 1, Updated: now.UTC()}
-		return errors.Join(put(tx, r), putEvents(tx, task.ID, more.Events), putNotices(tx, task.ID, now, more.Notices))
+		h = head{Owner: old.Owner, Door: old.Door, Generation: old.Generation + 1, Updated: now.UTC()}.describe(task)
+		return errors.Join(put(tx, task.ID, h, body), putEvents(tx, task.ID, more.Events), putNotices(tx, task.ID, now, more.Notices))
 	})
 	if err != nil {
 		return Record{}, fmt.Errorf("update task %s: %w", task.ID, err)
 	}
-	return r, nil
+	return h.record(task), nil
 }
 
 // Get reads a task; the caller owns it. An unknown one is [ErrNotFound].
@@ -221,49 +222,4 @@ func (s *Store) open(is func(waitsFor []byte) bool) ([]sdk.TaskID, error) {
 		return nil, fmt.Errorf("list unfinished tasks: %w", err)
 	}
 	return ids, nil
-}
-
-func get(tx *bbolt.Tx, id sdk.TaskID) (Record, error) {
-	raw := tx.Bucket(bucketTasks).Get([]byte(id))
-	if raw == nil {
-		return Record{}, ErrNotFound
-	}
-	var r Record
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return Record{}, fmt.Errorf("record of task %s: %w", id, err)
-	}
-	return r, nil
-}
-
-func put(tx *bbolt.Tx, r Record) error {
-	raw, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	id := []byte(r.Task.ID)
-	switch state := r.Task.Status.State; {
-	case state.Terminal():
-		err = tx.Bucket(bucketUnfinished).Delete(id)
-	case state == sdk.TaskStateInputRequired, state == sdk.TaskStateAuthRequired:
-		err = tx.Bucket(bucketUnfinished).Put(id, []byte(r.Owner))
-	default:
-		err = tx.Bucket(bucketUnfinished).Put(id, nil)
-	}
-	return errors.Join(err, tx.Bucket(bucketTasks).Put(id, raw), index(tx, r))
-}
-
-const orderBytes = 8
-
-// orderKey sorts newest first, then by id.
-func orderKey(r Record) []byte {
-	key := binary.BigEndian.AppendUint64(nil, timeOrder(r.Updated))
-	return append(key, r.Task.ID...)
-}
-
-// timeOrder falls as time rises; it is exact to the nanosecond until 2262.
-func timeOrder(t time.Time) uint64 { return ^uint64(t.UnixNano()) }
-
-// timeOf is the time in an order key.
-func timeOf(order []byte) time.Time {
-	return time.Unix(0, int64(^binary.BigEndian.Uint64(order))).UTC()
 }
