@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"iter"
 	"math/rand/v2"
@@ -153,8 +154,12 @@ func wayBroke(err error) bool {
 	return ok
 }
 
-// mayPass reports whether the same may go well in a moment.
+// mayPass reports whether the same may go well in a moment. Whom the client does
+// not trust it will not trust then, either.
 func mayPass(err error) bool {
+	if _, stranger := errors.AsType[*tls.CertificateVerificationError](err); stranger {
+		return false
+	}
 	e, ok := errors.AsType[*a2a.Error](err)
 	return wayBroke(err) || ok && (e.Code == a2a.CodeUnavailable || e.Code == a2a.CodeBusy)
 }

@@ -1,11 +1,15 @@
 package client_test
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -268,5 +272,27 @@ func TestDiscover(t *testing.T) {
 	}
 	if _, err := client.Discover(t.Context(), "ftp://x", client.Config{}); asError(t, err).Code != a2a.CodeInvalidRequest {
 		t.Errorf("no http: %v", err)
+	}
+}
+
+// A server whose certificate nobody signed that the client trusts is asked once.
+func TestAStrangerIsAskedOnce(t *testing.T) {
+	var connections atomic.Int64
+	stranger := httptest.NewUnstartedServer(nil)
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
+	stranger.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	stranger.StartTLS()
+	defer stranger.Close()
+	c, err := client.New(client.Config{URL: stranger.URL, HTTPClient: &http.Client{Transport: &http.Transport{}}, Resume: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Get(t.Context(), "task", nil)
+	if _, is := errors.AsType[*tls.CertificateVerificationError](err); !is || connections.Load() != 1 {
+		t.Errorf("%v, after %d connections", err, connections.Load())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -143,7 +144,7 @@ func (c *api) authorize(ctx context.Context, req *http.Request) error {
 // audience is the cluster's name as signed requests bear it, from the node's
 // own card.
 func (c *api) audience(ctx context.Context) (string, error) {
-	cl, err := client.New(client.Config{URL: c.base + a2aPath, HTTPClient: c.http})
+	cl, err := client.New(client.Config{URL: c.base + a2aPath, HTTPClient: c.http, Resume: doorResume})
 	if err != nil {
 		return "", err
 	}
@@ -171,9 +172,12 @@ func (c *api) client(ctx context.Context) (*client.Client, error) {
 	return client.New(cfg)
 }
 
-// unreachable says that nobody answered; what a node answered stays as it is.
+// unreachable says that nobody answered; what a node answered stays as it is, and
+// so does what is known of a connection that broke.
 func (c *api) unreachable(err error) error {
-	if known := new(a2a.Error); errors.As(err, &known) {
+	if cut := new(client.Interrupted); errors.As(err, &cut) && neverThere(cut.Cause) {
+		err = cut.Cause
+	} else if known := new(a2a.Error); errors.As(err, &known) {
 		return known
 	}
 	if errors.Is(err, context.Canceled) {
@@ -183,6 +187,14 @@ func (c *api) unreachable(err error) error {
 		return &a2a.Error{Code: "failed", Message: c.base + ": " + unknown.Err.Error(), Hint: "name the file of the authority that signed the node's certificate: --ca-file"}
 	}
 	return &a2a.Error{Code: "unavailable", Message: "no answer from " + c.base + ": " + rootCause(err), Hint: "is the node running? agenticraft dev starts a cluster"}
+}
+
+// neverThere reports that a request ended before there was a connection for it.
+func neverThere(err error) bool {
+	if dial := new(net.OpError); errors.As(err, &dial) {
+		return dial.Op == "dial"
+	}
+	return errors.As(err, new(*tls.CertificateVerificationError))
 }
 
 func rootCause(err error) string {

@@ -2,7 +2,15 @@ package main
 
 import (
 	"bytes"
+	"io"
+	"log"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/identity"
 )
 
 // What an error repeats, a terminal does not obey.
@@ -12,5 +20,45 @@ func TestErrorsOnATerminal(t *testing.T) {
 	a.finish(failed("a\x1b[2Jb\xffc\u202ed\r\n\té"))
 	if got, want := out.String(), "agenticraft: error: a\ufffd[2Jb\ufffdc\ufffdd\ufffd\n\té\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// A node that is not there, or whose certificate nobody signed that we know, is
+// told alike by commands that speak A2A and those that do not.
+func TestNobodyAnswers(t *testing.T) {
+	away := httptest.NewServer(nil)
+	away.Close()
+	secret := httptest.NewTLSServer(nil)
+	defer secret.Close()
+	secret.Config.ErrorLog = log.New(io.Discard, "", 0)
+	agent := filepath.Join(t.TempDir(), "agent.key")
+	key, err := identity.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := key.Save(agent); err != nil {
+		t.Fatal(err)
+	}
+	for server, want := range map[string]struct {
+		code      int
+		says, how string
+	}{
+		away.URL:   {a2a.ExitUnavailable, "no answer from " + away.URL + ": dial tcp", "agenticraft dev"},
+		secret.URL: {a2a.ExitFailed, secret.URL + ": x509: certificate signed by unknown authority", "--ca-file"},
+	} {
+		for _, args := range [][]string{
+			{"status"},
+			{"exec", "-c", "result = 1"},
+			{"exec", "--detach", "-c", "result = 1"},
+			{"exec", "--agent-key", agent, "-c", "result = 1"},
+			{"task", "cancel", "0123"},
+			{"find", "--lang", "python"},
+		} {
+			var out, trouble bytes.Buffer
+			code := run(t.Context(), append(args, "--server", server), strings.NewReader(""), &out, &trouble)
+			if code != want.code || !strings.Contains(trouble.String(), want.says) || !strings.Contains(trouble.String(), want.how) || out.Len() > 0 {
+				t.Errorf("%v at %s: exit %d, %q %q", args, server, code, out.String(), trouble.String())
+			}
+		}
 	}
 }
