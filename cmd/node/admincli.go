@@ -91,7 +91,7 @@ func (a *app) keyCommand() *cobra.Command {
 			return a.printDone("revoked: "+args[0], map[string]string{"revoked": args[0]}, err)
 		},
 	}
-	return group("key", "Manage API keys", create, a.listing("list", "List API keys", "/v1/keys"), rotate, revoke)
+	return group("key", "Manage API keys", create, a.listing("List API keys", "/v1/keys", "name", "id", "tenant", "roles"), rotate, revoke)
 }
 
 // ownKey finds an API key by id, or by its name in the caller's tenant.
@@ -127,31 +127,4 @@ func (a *app) printDone(line string, done any, err error) error {
 		fmt.Fprintln(a.stdout, line)
 	}
 	return nil
-}
-
-// listing prints the JSON list at path; for people one line an item.
-func (a *app) listing(use, short, path string) *cobra.Command {
-	return &cobra.Command{
-		Use: use, Short: short, Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var out map[string][]map[string]any
-			if err := a.fetch(cmd.Context(), path, &out); err != nil {
-				return err
-			}
-			if a.json {
-				a.print(out)
-				return nil
-			}
-			for _, items := range out {
-				for _, item := range items {
-					var fields []string
-					for _, k := range sortedKeys(item) {
-						fields = append(fields, fmt.Sprintf("%s=%v", k, item[k]))
-					}
-					fmt.Fprintln(a.stdout, strings.Join(fields, " "))
-				}
-			}
-			return nil
-		},
-	}
 }

@@ -32,7 +32,7 @@ func (a *app) agentCommand() *cobra.Command {
 		},
 	}
 	return group("agent", "Manage agents", newKey, a.agentAddCommand(),
-		a.listing("list", "List agents", "/v1/agents"), a.agentRotateCommand(),
+		a.listing("List agents", "/v1/agents", "name", "tenant", "roles", "id"), a.agentRotateCommand(),
 		a.agentChange("suspend", "Bar an agent for a while, and cancel what it runs", registry.Suspend, "suspended"),
 		a.agentChange("resume", "Let a suspended agent work again", registry.Resume, "resumed"),
 		a.agentChange("revoke", "Revoke an agent for good", registry.Revoke, "revoked"))

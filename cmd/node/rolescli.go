@@ -45,5 +45,5 @@ func (a *app) roleCommand() *cobra.Command {
 	return group("role", "Give and take roles",
 		change(registry.Grant, "Give a role to an agent or API key"),
 		change(registry.Revoke, "Take a role from an agent or API key"),
-		a.listing("list", "List who holds which roles", "/v1/roles"))
+		a.listing("List who holds which roles", "/v1/roles", "name", "tenant", "roles", "principal"))
 }

@@ -111,7 +111,7 @@ func (f *ceilingFlags) apply(flags *pflag.FlagSet, t registry.Tenant) (registry.
 }
 
 func (a *app) tenantCommand() *cobra.Command {
-	return group("tenant", "Manage tenants", a.tenantCreateCommand(), a.listing("list", "List tenants", "/v1/tenants"), a.tenantSetCommand())
+	return group("tenant", "Manage tenants", a.tenantCreateCommand(), a.listing("List tenants", "/v1/tenants", "name"), a.tenantSetCommand())
 }
 
 func (a *app) tenantCreateCommand() *cobra.Command {
