@@ -169,3 +169,6 @@ func CosignAll(keys []*identity.Key, c Checkpoint, at time.Time) ([]byte, error)
 	}
 	return mergeNotes(notes)
 }
+
+// Beside has the store do something that Close waits for.
+func (s *Store) Beside(do func()) { s.beside(do) }

@@ -117,7 +117,7 @@ type Store struct {
 	kick   chan struct{} // holds one token: there is something to commit
 	again  chan struct{} // holds one token: a commit failed and is due again
 	stop   context.CancelFunc
-	work   sync.WaitGroup // commits
+	work   sync.WaitGroup // commits, and verifications that Check began
 
 	// applying is held for a whole Apply, Restore or commit, which must not mix,
 	// and by whoever reads the open transaction. It guards the fields below.
@@ -142,6 +142,7 @@ type Store struct {
 	recent  []cosigned    // the newest few, oldest first
 	// witnesses are auditors' newest countersignatures.
 	witnesses map[identity.ID]countersigned
+	ending    bool // Close was called: nothing more is begun
 	closed    bool
 }
 
@@ -215,6 +216,9 @@ func (s *Store) Metrics() []prometheus.Collector { return s.metrics.all() }
 // calls return ErrClosed.
 func (s *Store) Close() error {
 	s.stop()
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
 	s.work.Wait()
 	s.applying.Lock() // lets an Apply end
 	defer s.applying.Unlock()
@@ -237,6 +241,15 @@ func (s *Store) Close() error {
 		saved, committed = nil, s.discard()
 	}
 	return errors.Join(saved, committed, s.index.close(), s.db.Close())
+}
+
+// beside does something that Close waits for, unless that has been called.
+func (s *Store) beside(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ending {
+		s.work.Go(do)
+	}
 }
 
 // discard gives up the open transaction. The caller holds s.applying.

@@ -3,6 +3,9 @@ package audit_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/agenticraft/node/audit"
@@ -43,5 +46,43 @@ func TestRecordAndRead(t *testing.T) {
 	a, err := l.Store.Attestation(2)
 	if err != nil || !a.Verify(l.Store.Origin()) || a.Author != key.ID() {
 		t.Errorf("Attestation = %+v, %v", a, err)
+	}
+}
+
+// Close waits for what Check began, whenever it comes, and nothing is begun
+// behind it.
+func TestCloseWaitsForWhatWasBegun(t *testing.T) {
+	l := audittest.New(t, nil, nil)
+	key := audittest.Key(t, 1)
+	var cmds [][]byte
+	for i := range 64 {
+		cmds = append(cmds, audit.SignBatch(key, l.Store.Origin(), [][]byte{fmt.Appendf(nil, "leaf %d", i)}))
+	}
+	var checks sync.WaitGroup
+	for _, cmd := range cmds {
+		checks.Go(func() {
+			if err := l.Store.Check(cmd); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	release, over := make(chan struct{}), false
+	l.Store.Beside(func() {
+		<-release
+		for range 1000 {
+			runtime.Gosched()
+		}
+		over = true
+	})
+	closed := make(chan error)
+	go func() { closed <- l.Store.Close() }()
+	close(release)
+	if err := <-closed; err != nil || !over {
+		t.Errorf("Close = %v, what was begun is over: %v", err, over)
+	}
+	checks.Wait()
+	l.Store.Beside(func() { t.Error("begun after Close") })
+	if err := l.Store.Close(); err != nil {
+		t.Error(err)
 	}
 }
