@@ -282,6 +282,21 @@ func parseHead(answer []byte) (head, error) {
 	return h, nil
 }
 
+// Newest is the trust in whoever signed the newest checkpoint that a node has: t,
+// and the changes of keepers since, each signed by a quorum of the keepers
+// before. The node's own word counts for nothing.
+func (t Trust) Newest(ctx context.Context, client *http.Client) (Trust, error) {
+	h, err := getHead(ctx, client, 0, 0)
+	if err != nil {
+		return Trust{}, fmt.Errorf("ask for the newest checkpoint: %w", err)
+	}
+	next, _, _, err := t.Follow(h.Steps, []byte(h.Checkpoint))
+	if err != nil {
+		return Trust{}, fmt.Errorf("newest checkpoint: %w", err)
+	}
+	return next, nil
+}
+
 // Describe asks a keeper at which raft entry its log has which size, as
 // [Store.Restore] takes it. A node that becomes a keeper goes on from there.
 func Describe(ctx context.Context, client *http.Client) (index, term uint64, meta []byte, err error) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,23 @@ func (c *cluster) mirror(change func(path string, answer []byte) []byte) (*audit
 		}
 		return ids
 	}
-	client := func(to identity.ID) *http.Client {
+	client := c.guest(change)
+	store, err := audit.OpenStore(audit.StoreConfig{Dir: c.tb.TempDir(), Genesis: audittest.Genesis(c.tb), Fetch: audit.NewFetcher(client, peers)})
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	first := newTrust(c.tb, c.keys)
+	m, err := audit.NewMirror(audit.MirrorConfig{Store: store, Peers: peers, Client: client, Trust: func() (audit.Trust, error) { return first, nil }})
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	c.tb.Cleanup(func() { _ = store.Close() })
+	return store, m
+}
+
+// guest reaches keepers as one who is none; their answers go through change.
+func (c *cluster) guest(change func(path string, answer []byte) []byte) func(identity.ID) *http.Client {
+	return func(to identity.ID) *http.Client {
 		return &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			in := r.Clone(r.Context())
 			in.RemoteAddr = string(audittest.Key(c.tb, 99).ID())
@@ -42,17 +59,44 @@ func (c *cluster) mirror(change func(path string, answer []byte) []byte) (*audit
 			return res, nil
 		})}
 	}
-	store, err := audit.OpenStore(audit.StoreConfig{Dir: c.tb.TempDir(), Genesis: audittest.Genesis(c.tb), Fetch: audit.NewFetcher(client, peers)})
-	if err != nil {
-		c.tb.Fatal(err)
+}
+
+// Who keeps the log now is proved by the signatures of those who kept it before,
+// whoever tells it.
+func TestNewestIsWhoTheKeepersBeforeSigned(t *testing.T) {
+	c := newCluster(t, 5)
+	first := newTrust(t, c.keys)
+	c.begin(2, 0, 1, 2, 3)
+	index := c.begin(3, 0, 1, 2)
+	c.run()
+	if _, _, err := c.stores[0].WaitCheckpoint(deadline(t), index); err != nil {
+		t.Fatal(err)
 	}
-	first := newTrust(c.tb, c.keys)
-	m, err := audit.NewMirror(audit.MirrorConfig{Store: store, Peers: peers, Client: client, Trust: func() (audit.Trust, error) { return first, nil }})
-	if err != nil {
-		c.tb.Fatal(err)
+	at := c.keys[0].ID()
+	now, err := first.Newest(deadline(t), c.guest(nil)(at))
+	if err != nil || now.Epoch != 3 {
+		t.Fatalf("epoch %d, %v", now.Epoch, err)
 	}
-	c.tb.Cleanup(func() { _ = store.Close() })
-	return store, m
+	keepers, err := now.Keepers()
+	if err != nil || len(keepers) != 3 || slices.Contains(keepers, c.keys[3].ID()) || slices.Contains(keepers, c.keys[4].ID()) {
+		t.Errorf("keepers %v, %v", keepers, err)
+	}
+	other := string(audittest.Key(t, 98).ID())
+	for name, change := range map[string]func(path string, answer []byte) []byte{
+		"a keeper is another": replaced("/head", string(keepers[0]), other),
+		"a step is left out":  replaced("/head", `\"epoch\":2`, `\"epoch\":3`),
+		"no steps": func(_ string, answer []byte) []byte {
+			head, _, _ := bytes.Cut(answer, []byte(`,"steps"`))
+			return append(head, '}')
+		},
+		"garbage":               func(string, []byte) []byte { return []byte("[]") },
+		"the proofs are others": replaced("/head", `"proof":["`, `"proof":["A`),
+	} {
+		// Without the steps the checkpoint is what three of the first five signed.
+		if got, err := first.Newest(deadline(t), c.guest(change)(at)); err == nil && got.Epoch != first.Epoch {
+			t.Errorf("%s: epoch %d is believed", name, got.Epoch)
+		}
+	}
 }
 
 // A mirror has what a quorum signed, over changes of keepers, and follows.

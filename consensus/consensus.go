@@ -199,6 +199,7 @@ type Group struct {
 	changed chan struct{} // closed and replaced when the leader may have changed
 	silent  map[identity.ID]time.Time
 	hint    identity.ID // the leader as another node named it
+	heir    int         // counts attempts to hand the lead over
 }
 
 // Open starts the node's part. Every keeper must be given the same Keepers; a

@@ -62,12 +62,42 @@ func (g *Group) Arrange(ctx context.Context, voters, learners []identity.ID) (do
 		switch {
 		case slices.Contains(voters, id) || slices.Contains(learners, id):
 		case id == g.cfg.Self:
-			return change("hand over the lead of", id, g.raft.LeadershipTransfer())
+			return change("hand over the lead of", id, g.handOver(voters))
 		default:
 			return change("remove", id, g.raft.RemoveServer(s.ID, at, changeTimeout))
 		}
 	}
 	return true, nil
+}
+
+// handOver gives the lead to one of those who stay, each time to another one that
+// answers: raft's own choice may be dead, or be about to leave, too.
+func (g *Group) handOver(stay []identity.ID) raft.Future {
+	g.mu.Lock()
+	heirs := slices.DeleteFunc(slices.Clone(stay), func(id identity.ID) bool {
+		_, silent := g.silent[id]
+		return silent || id == g.cfg.Self
+	})
+	g.heir++
+	turn := g.heir
+	g.mu.Unlock()
+	if len(heirs) == 0 {
+		return g.raft.LeadershipTransfer()
+	}
+	heir := heirs[turn%len(heirs)]
+	return g.raft.LeadershipTransferToServer(raft.ServerID(heir), raft.ServerAddress(heir))
+}
+
+// Counts reports whether raft still counts the node as one of the group: as the
+// newest change says that a quorum has committed and that this keeper knows. A
+// node that stops while it counts is one dead keeper more. It is false at a node
+// that is no keeper.
+func (g *Group) Counts(id identity.ID) bool {
+	if g.members == nil {
+		return false
+	}
+	members, _ := g.members.get()
+	return slices.ContainsFunc(members.Servers, func(s raft.Server) bool { return s.ID == raft.ServerID(id) })
 }
 
 // Abdicate gives the lead to another keeper, if this one leads.

@@ -121,7 +121,7 @@ func (c *cluster) Ready(context.Context) error {
 }
 
 // errAlone is what a node says that no other one answers.
-var errAlone = errors.New("no other node answers where this one looks for them: if all the keepers that it knows were replaced while it was away, name one of today's in peers of its configuration, as ADDR/p2p/ID (agenticraft nodes at another node lists them), and start it again")
+var errAlone = errors.New("no other node answers where this one looks for them: if all whom it knows are gone, because they were replaced while it was away, name one of today's in peers of its configuration, as ADDR/p2p/ID (agenticraft nodes at another node lists them), and start it again")
 
 // alone is why this node finds nobody; nil if it does, or has nobody to find.
 func (c *cluster) alone() error {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/mesh"
@@ -60,9 +61,10 @@ func (d *departure) run(ctx context.Context) error {
 			return nil
 		}
 	}
-	wait, cancel = context.WithTimeout(ctx, goodbyeWait)
-	defer cancel()
-	if err := d.goodbye(wait); err != nil {
+	switch err := d.goodbye(ctx); {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
 		return fmt.Errorf("leave the cluster: %w", err)
 	}
 	return errLeft
@@ -88,20 +90,31 @@ func (d *departure) await(ctx context.Context) error {
 	}
 }
 
-// goodbye asks one keeper after the other to end this node's membership.
+// goodbye asks one keeper after the other to end this node's membership. While
+// raft counts this node it stays, however long that takes.
 func (d *departure) goodbye(ctx context.Context) error {
-	for {
-		err := errors.New("no keeper is known")
+	for end := time.Now().Add(goodbyeWait); ; {
+		err, wait := errors.New("no keeper is known"), time.Second
 		for _, id := range d.who.keepers() {
-			if err = askKeeper(ctx, d.links.client(id, mesh.GuestProtocol), "/leave", struct{}{}, nil); err == nil {
+			if err = d.ask(ctx, id); err == nil {
 				return nil
 			}
 			d.log.DebugContext(ctx, "keeper did not let go", "peer", id, "err", err)
+			if known, ok := errors.AsType[*a2a.Error](err); ok && known.Code == codeStays {
+				end, wait = time.Now().Add(goodbyeWait), departureEvery
+			}
 		}
-		if !pause(ctx, time.Second) {
+		if time.Now().After(end) || !pause(ctx, wait) {
 			return err
 		}
 	}
+}
+
+// ask asks one keeper. One that does not answer is dead, or will be asked again.
+func (d *departure) ask(ctx context.Context, keeper identity.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, goodbyeWait/2)
+	defer cancel()
+	return askKeeper(ctx, d.links.client(keeper, mesh.GuestProtocol), "/leave", struct{}{}, nil)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,6 +121,14 @@ func (r *reception) Remove(ctx context.Context, by identity.Principal, idOrName 
 		r.leaving.begin()
 		return httpdoor.Removal{ID: m.ID, State: "leaving"}, nil
 	}
+	if votes {
+		if err := r.mayGo(m.ID); err != nil {
+			return httpdoor.Removal{}, err
+		}
+	}
+	if m.Leaving != nil && r.who.counts(m.ID) {
+		return httpdoor.Removal{ID: m.ID, State: "leaving"}, nil // raft's members come first, see goodbye
+	}
 	if err := record(ctx, r.admin, by, registry.MemberBody{Action: registry.Remove, ID: m.ID}); err != nil {
 		return httpdoor.Removal{}, err
 	}
@@ -127,6 +136,36 @@ func (r *reception) Remove(ctx context.Context, by identity.Principal, idOrName 
 		return httpdoor.Removal{ID: m.ID, State: "leaving"}, nil
 	}
 	return httpdoor.Removal{ID: m.ID, State: "removed"}, nil
+}
+
+// mayGo refuses to let a keeper go when those who stay, as far as this node reaches
+// them, would be no quorum: nobody could ever write that one of them is dead.
+func (r *reception) mayGo(id identity.ID) error {
+	changes, err := r.who.registry.Changes()
+	if err != nil {
+		return err
+	}
+	for _, other := range changes.Goes {
+		changes.Now.Keepers = changes.Without(other)
+	}
+	stay := changes.Without(id)
+	there := 1
+	for _, p := range r.node.Peers() {
+		if p.Connected && p.ID != r.who.self && slices.Contains(stay, p.ID) {
+			there++
+		}
+	}
+	if !slices.Contains(stay, r.who.self) {
+		there--
+	}
+	if len(stay) == 0 || there > len(stay)/2 { // the last one is refused by the registry, which says why
+		return nil
+	}
+	return &a2a.Error{
+		Code:    a2a.CodeUnavailable,
+		Message: fmt.Sprintf("without it %d keepers stay, of which %d can be reached from here: the cluster would stand still", len(stay), there),
+		Hint:    "remove the one that is dead first, or start it again; agenticraft nodes shows which are connected",
+	}
 }
 
 func (r *reception) find(idOrName string) (registry.Member, error) {
@@ -233,8 +272,15 @@ func (r *reception) join(ctx context.Context, guest identity.ID, body []byte) (a
 	return joinAnswer{V: joinVersion, Genesis: string(r.genesis), Index: m.Since, Peers: joinPeers(r.keeperAddrs())}, nil
 }
 
-// goodbye removes the member that asks for it.
+// codeStays is the code of the answer to a keeper whose vote raft still counts.
+const codeStays = "stays"
+
+// goodbye removes the member that asks for it. A keeper is first let go by raft: if
+// it went before, and another one is dead, the rest might be no quorum.
 func (r *reception) goodbye(ctx context.Context, from identity.ID, _ []byte) (any, error) {
+	if r.who.counts(from) {
+		return nil, a2a.Errorf(codeStays, "raft still counts this keeper; ask again")
+	}
 	r.who.part(from)
 	err := record(ctx, r.admin, nodePrincipal(from), registry.MemberBody{Action: registry.Remove, ID: from})
 	if err != nil && r.who.registry.Member(from) {

@@ -268,7 +268,8 @@ func TestKeepersChangeUnderLoad(t *testing.T) {
 	epoch(fifth, 3, 5)
 	receipt(fifth)
 
-	// The leader goes, and then another one that is dead already: it is replaced.
+	// The leader goes; then one that lives, while another one is dead; then the dead
+	// one, which is replaced.
 	leader := slices.IndexFunc(c.Nodes, func(n devNode) bool { return n.ID == c.status(0).Leader })
 	rest := []int{}
 	for i := range c.Nodes {
@@ -281,19 +282,27 @@ func TestKeepersChangeUnderLoad(t *testing.T) {
 	}
 	epoch(rest[0], 4, 4)
 	receipt(rest[0])
-	dead := rest[1]
-	rest = slices.Delete(rest, 1, 2)
+	dead, goes := rest[1], rest[3]
+	rest = []int{rest[0], rest[2]}
 	c.kill(dead)
+	if r := c.run("leave", "--server", c.Nodes[goes].HTTP); r.code != exitOK {
+		t.Fatalf("a keeper does not leave while another one is dead: %s%s\n%s", r.stdout, r.stderr, c.logs())
+	}
+	epoch(rest[0], 5, 3)
+	receipt(rest[1])
+	if r := c.run("leave", string(c.Nodes[rest[1]].ID), "--server", c.Nodes[rest[0]].HTTP); r.code != exitUnavailable || !strings.Contains(r.stderr, "would stand still") {
+		t.Fatalf("one of the last two that live: exit %d, %s%s", r.code, r.stdout, r.stderr)
+	}
 	if r := c.run("leave", string(c.Nodes[dead].ID), "--server", c.Nodes[rest[0]].HTTP); r.code != exitOK {
 		t.Fatalf("a dead keeper is not removed: %s%s\n%s", r.stdout, r.stderr, c.logs())
 	}
-	epoch(rest[0], 5, 3)
+	epoch(rest[0], 6, 2)
 	receipt(rest[1])
 	end()
 	if acked.size() == 0 {
 		t.Fatal("nothing was acknowledged")
 	}
-	t.Logf("%d executions acknowledged over 4 changes of keepers", acked.size())
+	t.Logf("%d executions acknowledged over 5 changes of keepers", acked.size())
 
 	newest := filepath.Join(c.dir, "newest.json")
 	r := c.run("trust", "export", "--server", c.Nodes[rest[0]].HTTP)

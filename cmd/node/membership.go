@@ -38,6 +38,7 @@ type membership struct {
 	// A copy that is old may not know today's keepers; until it has caught up,
 	// those whom the operator named are let in, too.
 	caughtUp  atomic.Bool
+	later     atomic.Pointer[successors]  // keepers of an epoch that the copy does not know yet
 	last      atomic.Pointer[roster]      // the last that could be read
 	trusted   atomic.Pointer[audit.Trust] // the last that could be read
 	lead      atomic.Pointer[consensus.Group]
@@ -67,6 +68,13 @@ func (m *membership) rolledBack(id identity.ID) {
 func (m *membership) leads() bool {
 	g := m.lead.Load()
 	return g != nil && g.Lead()
+}
+
+// counts reports whether raft still counts a node as one of its own, as this keeper
+// knows: until it does not, the node must not go.
+func (m *membership) counts(id identity.ID) bool {
+	g := m.lead.Load()
+	return g != nil && g.Counts(id)
 }
 
 // abdicate gives the lead away: the others have another log than this node.
@@ -117,7 +125,7 @@ func (m *membership) allow(id identity.ID) bool {
 	if err != nil {
 		return false
 	}
-	if slices.ContainsFunc(r.members, func(one registry.Member) bool { return one.ID == id }) {
+	if slices.ContainsFunc(r.members, func(one registry.Member) bool { return one.ID == id }) || slices.Contains(m.successors(r).keepers, id) {
 		return true
 	}
 	_, named := m.known[id]
@@ -156,19 +164,19 @@ func (m *membership) raftMembers() []identity.ID {
 	if err != nil {
 		return nil
 	}
-	return append(slices.Clone(r.changes.Now.Keepers), r.changes.Comes...)
+	return slices.Concat(r.changes.Now.Keepers, r.changes.Comes, m.successors(r).keepers)
 }
 
 // keepers are those who hold the log, to be asked by nodes that do not, or have
 // not all of it.
 func (m *membership) keepers() []identity.ID {
 	r, _ := m.read() // nobody, if that fails
-	ids := slices.Clone(r.changes.Now.Keepers)
+	ids := slices.Concat(r.changes.Now.Keepers, m.successors(r).keepers)
 	if !m.caughtUp.Load() {
 		ids = slices.AppendSeq(ids, maps.Keys(m.known))
-		slices.Sort(ids)
-		ids = slices.Compact(ids)
 	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
 	return slices.DeleteFunc(ids, func(id identity.ID) bool { return id == m.self })
 }
 
@@ -184,6 +192,11 @@ func (m *membership) peers() map[identity.ID][]string {
 	for _, other := range r.members {
 		if _, named := out[other.ID]; !named && other.ID != m.self && len(other.Addrs) > 0 {
 			out[other.ID] = other.Addrs
+		}
+	}
+	for id, addrs := range m.successors(r).addrs {
+		if _, named := out[id]; !named && id != m.self {
+			out[id] = addrs
 		}
 	}
 	return out

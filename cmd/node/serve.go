@@ -336,7 +336,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return drain(ctx, handler) // the doors' open streams end with the runs
 	})
 	work.Go(func() error {
-		return serveLog(ctx, node, odd.guard(marks.handler(audit.LogHandler(store, points))), log)
+		return serveLog(ctx, node, odd.guard(who.whereHandler(marks.handler(audit.LogHandler(store, points)))), log)
 	})
 	work.Go(func() error { return reads.Run(ctx) })
 	work.Go(func() error { return rules.run(ctx) })
@@ -346,6 +346,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		work.Go(func() error { return pusher.Run(ctx) })
 	}
 	work.Go(func() error { return watch(ctx, store, who, node, path, rules) })
+	work.Go(func() error { return who.seek(ctx, node, links, unheard(own.Role, group.Leader, mirror)) })
 	if odd.err() == nil {
 		work.Go(func() error {
 			return serveMesh(ctx, node, rpc, card, handler, path, &gate{policy, members, server.DoorMesh, odd, path.NoteDenial}, log)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -85,6 +86,10 @@ func (s *steward) step(ctx context.Context) error {
 		return s.begin(ctx, changes.Now.Number+1, changes.With(id))
 	}
 	for _, id := range changes.Goes {
+		if err := s.quorumWithout(changes.Without(id)); err != nil {
+			why = append(why, fmt.Errorf("%s does not go yet: %w", id, err))
+			continue
+		}
 		return s.begin(ctx, changes.Now.Number+1, changes.Without(id))
 	}
 	return errors.Join(append(why, s.remove(ctx, changes.Gone))...)
@@ -105,6 +110,17 @@ func (s *steward) begin(ctx context.Context, epoch uint64, keepers []identity.ID
 		s.log.InfoContext(ctx, "keepers changed", "epoch", epoch, "keepers", keepers)
 	}
 	return err
+}
+
+// quorumWithout is nil if those who would stay are a quorum of themselves now:
+// else they could neither finish the change nor make another one.
+func (s *steward) quorumWithout(stay []identity.ID) error {
+	silent := s.group.Status().Silent
+	there := slices.DeleteFunc(slices.Clone(stay), func(id identity.ID) bool { _, dead := silent[id]; return dead })
+	if len(there) > len(stay)/2 {
+		return nil
+	}
+	return fmt.Errorf("only %d of the %d keepers that stay answer", len(there), len(stay))
 }
 
 // remove ends the membership of keepers that left the vote and said no goodbye.
