@@ -98,6 +98,10 @@ type Peers interface {
 	// EraseEvidence has it erased for a principal; see [Agent.OwnEvidence].
 	Evidence(ctx context.Context, at identity.ID, task string, by identity.Principal) ([]byte, error)
 	EraseEvidence(ctx context.Context, at identity.ID, task string, by identity.Principal) (uint64, error)
+	// Others are the members besides this node; FindEvidence asks one what it keeps
+	// with a digest, for a principal; see [Agent.FindOwnEvidence].
+	Others() []identity.ID
+	FindEvidence(ctx context.Context, at identity.ID, digest string, by identity.Principal) ([]FoundEvidence, error)
 	// Connected reports whether the node can be reached right now.
 	Connected(id identity.ID) bool
 	// Adverts are what the connected members say of themselves.

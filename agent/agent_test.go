@@ -311,6 +311,8 @@ type peers struct {
 	task      func(task string) (*sdk.Task, error)
 	adverts   map[identity.ID][]byte
 	connected bool
+	others    []identity.ID
+	find      func(at identity.ID, digest string, by identity.Principal) ([]agent.FoundEvidence, error)
 }
 
 func (p *peers) Send(_ context.Context, to identity.ID, req *sdk.SendMessageRequest, delegation []byte, _ agent.Output) (*sdk.Task, error) {
@@ -344,6 +346,15 @@ func (p *peers) Pushes(identity.ID) (server.Pushes, error) { return nil, errors.
 
 func (p *peers) Evidence(context.Context, identity.ID, string, identity.Principal) ([]byte, error) {
 	return nil, errors.New("no answer")
+}
+
+func (p *peers) Others() []identity.ID { return p.others }
+
+func (p *peers) FindEvidence(_ context.Context, at identity.ID, digest string, by identity.Principal) ([]agent.FoundEvidence, error) {
+	if p.find == nil {
+		return nil, agent.ErrUnreachable
+	}
+	return p.find(at, digest, by)
 }
 
 func (p *peers) EraseEvidence(context.Context, identity.ID, string, identity.Principal) (uint64, error) {

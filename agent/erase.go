@@ -66,7 +66,18 @@ func (a *Agent) EraseOwnEvidence(ctx context.Context, task string, by identity.P
 	if a.holds(task) {
 		return 0, a2a.Errorf(a2a.CodeConflict, "the task still runs")
 	}
-	return a.erase(ctx, erasure{tasks: []string{task}, tenant: a.tenantOf(task), by: by.String(), reason: audit.ErasedOnRequest})
+	index, err := a.erase(ctx, erasure{tasks: []string{task}, tenant: a.tenantOf(task), by: by.String(), reason: audit.ErasedOnRequest})
+	if err == nil {
+		a.indexEvidence(ctx) // else the next sweep has the index forget it
+	}
+	return index, err
+}
+
+// indexEvidence has the index of digests hold what is kept, and nothing else.
+func (a *Agent) indexEvidence(ctx context.Context) {
+	if err := a.cfg.Evidence.indexDigests(ctx); err != nil && ctx.Err() == nil {
+		a.log.WarnContext(ctx, "digests of evidence not indexed", "err", err)
+	}
 }
 
 // erasure is what one entry of the log will say.
@@ -122,6 +133,7 @@ func (a *Agent) retain(ctx context.Context) {
 		if err := a.sweepEvidence(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "evidence not swept", "err", err)
 		}
+		a.indexEvidence(ctx)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
@@ -21,7 +22,8 @@ import (
 // commitments to: the signed request, the outputs and the salts that open the
 // commitments. One file a task; safe for concurrent use.
 type Evidence struct {
-	dir string
+	dir      string
+	indexing sync.Mutex // held over reading and writing the index of digests
 }
 
 // evidence is one task's file.

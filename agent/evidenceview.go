@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/identity"
@@ -97,6 +98,26 @@ func (a *Agent) provedParts(task string, ev *evidence) ([]EvidencePart, error) {
 	if ev.Task != task || signed.Digest != ev.Digest || ev.committed("request", signed.Digest) != asked.Request {
 		return nil, errors.New("the request is another")
 	}
+	parts, err := ev.parts()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range parts {
+		commitment, ok := ended.Output[p.Name]
+		if ok && ev.committed(p.Name, p.SHA256) != commitment {
+			return nil, fmt.Errorf("%s is another", p.Name)
+		}
+	}
+	return slices.DeleteFunc(parts, func(p EvidencePart) bool {
+		_, committed := ended.Output[p.Name]
+		return isOutput(p.Name) && !committed // lost: nobody committed to what it wrote
+	}), nil
+}
+
+func isOutput(part string) bool { return part == "stdout" || part == "stderr" || part == "result" }
+
+// parts takes evidence apart, held against nothing.
+func (ev *evidence) parts() ([]EvidencePart, error) {
 	req, err := a2a.ParseRequest(ev.Request)
 	if err != nil {
 		return nil, err
@@ -117,15 +138,8 @@ func (a *Agent) provedParts(task string, ev *evidence) ([]EvidencePart, error) {
 	for _, f := range exec.Files {
 		add("file:"+f.Path, f.Content)
 	}
-	for _, out := range []EvidencePart{{Name: "stdout", Data: ev.Stdout}, {Name: "stderr", Data: ev.Stderr}, {Name: "result", Data: ev.Result}} {
-		commitment, ok := ended.Output[out.Name]
-		if !ok {
-			continue // lost: nobody committed to what it wrote
-		}
-		if ev.committed(out.Name, digest(out.Data)) != commitment {
-			return nil, fmt.Errorf("%s is another", out.Name)
-		}
-		add(out.Name, out.Data)
-	}
+	add("stdout", ev.Stdout)
+	add("stderr", ev.Stderr)
+	add("result", ev.Result)
 	return parts, nil
 }

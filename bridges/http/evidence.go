@@ -17,6 +17,9 @@ type Evidence interface {
 	// the log. Part gives the bytes of one, by its name or its SHA-256.
 	Show(ctx context.Context, task string, by identity.Principal) (any, error)
 	Part(ctx context.Context, task, part string, by identity.Principal) ([]byte, error)
+	// Find says which nodes keep what has a SHA-256 digest, as JSON, and how much
+	// was found.
+	Find(ctx context.Context, sha256 string, by identity.Principal) (any, int, error)
 	// Erase erases it, and returns the index of the entry that says so.
 	Erase(ctx context.Context, task string, by identity.Principal) (uint64, error)
 }
@@ -28,6 +31,20 @@ func (d *door) showEvidence(ctx context.Context, caller identity.Principal, r *h
 		d.cfg.Reads.Note(audit.Reading{By: caller, Action: audit.ReadEvidence, Filter: audit.Filter{Task: task}, Entries: 1})
 	}
 	return view, err
+}
+
+// findEvidence looks for content by its digest. The digest is not written down: whoever
+// reads the log could guess what it is of.
+func (d *door) findEvidence(ctx context.Context, caller identity.Principal, r *http.Request) (any, error) {
+	q, err := parameters(r, "sha256")
+	if err != nil {
+		return nil, err
+	}
+	found, n, err := d.cfg.Evidence.Find(ctx, q.Get("sha256"), caller)
+	if err == nil {
+		d.cfg.Reads.Note(audit.Reading{By: caller, Action: audit.ReadEvidence, Entries: n})
+	}
+	return found, err
 }
 
 // evidencePart sends the bytes of one part. Whoever takes code or output away

@@ -62,6 +62,7 @@ func (d *door) routes(mux *http.ServeMux) {
 		"GET /v1/audit/entries/{index}": {"audit.read", d.entry},
 		"GET /v1/audit/proof/{index}":   {"audit.read", d.proof},
 		"GET /v1/audit/tasks/{id}":      {"audit.read", d.story},
+		"GET /v1/evidence":              {"evidence.read", d.findEvidence},
 		"GET /v1/evidence/{id}":         {"evidence.read", d.showEvidence},
 		"DELETE /v1/evidence/{id}":      {"evidence.erase", d.eraseEvidence},
 		"GET /v1/audit/state":           {"audit.read", d.state},

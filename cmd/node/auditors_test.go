@@ -127,6 +127,23 @@ func TestAuditorsTools(t *testing.T) {
 				t.Errorf("%s: exit %d %q %s", part, r.code, r.stdout, r.stderr)
 			}
 		}
+		// By the digest alone, whoever keeps it.
+		if r := c.run("audit", "evidence", "get", "sha256:"+digest); r.code != exitOK || r.stdout != "print(7)\nresult = 42" {
+			t.Errorf("by its digest: exit %d %q %s", r.code, r.stdout, r.stderr)
+		}
+		var search agent.EvidenceSearch
+		c.json(&search, "audit", "evidence", "find", "sha256:"+digest, "--server", c.Nodes[2].HTTP)
+		if len(search.Found) != 1 || search.Found[0] != (agent.FoundEvidence{Task: far.Task, Node: c.Nodes[1].ID, Part: "code", Bytes: 20}) || len(search.Unasked) != 0 {
+			t.Errorf("%+v", search)
+		}
+		for text, code := range map[string]int{"sha256:" + strings.Repeat("0", 64): exitFailed, "sha256:12": exitUsage, digest: exitUsage, "sha256:": exitUsage} {
+			if r := c.run("audit", "evidence", "find", text); r.code != code {
+				t.Errorf("find %s: exit %d, want %d: %s", text, r.code, code, r.stderr)
+			}
+		}
+		if r := c.run("audit", "evidence", "get", "poem"); r.code != exitUsage {
+			t.Errorf("neither a digest nor a part: exit %d", r.code)
+		}
 		if r := c.run("audit", "evidence", "get", far.Task, "poem"); r.code != exitFailed {
 			t.Errorf("no such part: exit %d", r.code)
 		}
@@ -134,11 +151,24 @@ func TestAuditorsTools(t *testing.T) {
 		if err := os.WriteFile(inspector, []byte(c.run("key", "create", "--name", "curious", "--role", "auditor").stdout), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		runner := filepath.Join(c.dir, "runner.key")
+		if err := os.WriteFile(runner, []byte(c.run("key", "create", "--name", "runs", "--role", "runner").stdout), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := c.run("audit", "evidence", "find", "sha256:"+digest, "--api-key-file", runner); r.code != exitDenied {
+			t.Errorf("a runner looks for what others ran: exit %d %s", r.code, r.stdout)
+		}
+		if r := c.run("audit", "evidence", "get", "sha256:"+digest, "--api-key-file", inspector); r.code != exitOK {
+			t.Errorf("an auditor: exit %d %s", r.code, r.stderr)
+		}
 		if r := c.run("audit", "evidence", "erase", far.Task, "--api-key-file", inspector); r.code != exitDenied {
 			t.Errorf("an auditor erases: exit %d %s", r.code, r.stderr)
 		}
 		if r := c.run("audit", "evidence", "erase", far.Task); r.code != exitOK || !strings.Contains(r.stdout, "erased, as entry") {
 			t.Errorf("exit %d %s%s", r.code, r.stdout, r.stderr)
+		}
+		if r := c.run("audit", "evidence", "get", "sha256:"+digest); r.code != exitFailed || r.stdout != "" {
+			t.Errorf("erased, by its digest: exit %d %s", r.code, r.stdout)
 		}
 		if r := c.run("audit", "evidence", "show", far.Task); r.code != exitFailed {
 			t.Errorf("erased evidence: exit %d %s", r.code, r.stdout)

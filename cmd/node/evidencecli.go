@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -34,8 +35,47 @@ func (a *app) auditEvidenceCommand() *cobra.Command {
 		},
 	}
 	get := &cobra.Command{
-		Use: "get TASK NAME|SHA256", Short: "Print one part: request, code, stdin, file:PATH, stdout, stderr, result", Args: exactArgs("TASK", "NAME|SHA256"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.evidencePart(cmd.Context(), args[0], args[1]) },
+		Use: "get TASK NAME|SHA256, or get sha256:SHA256", Short: "Print one part: request, code, stdin, file:PATH, stdout, stderr, result",
+		Long: `Print one part of what is kept of a task, by its name (request, code, stdin, file:PATH,
+stdout, stderr, result) or by its SHA-256; or, by the SHA-256 alone, as sha256:HEX, from
+whichever node keeps it. What comes is held against the digest, and by the node that is
+asked against the log.`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return a.evidencePart(cmd.Context(), args[0], args[1])
+			}
+			found, err := a.findEvidence(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			for _, one := range found.Found {
+				if err = a.evidencePart(cmd.Context(), one.Task, found.SHA256); err == nil {
+					return nil
+				}
+			}
+			return err
+		},
+	}
+	find := &cobra.Command{
+		Use: "find sha256:SHA256", Short: "Say which nodes keep content with this digest, of which tasks", Args: exactArgs("sha256:SHA256"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, err := a.findEvidence(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if a.json {
+				a.print(found)
+				return nil
+			}
+			for _, one := range found.Found {
+				fmt.Fprintf(a.stdout, "task %s, on %s  %10d  %s\n", one.Task, one.Node, one.Bytes, one.Part)
+			}
+			for _, id := range found.Unasked {
+				fmt.Fprintf(a.stderr, "agenticraft: node %s could not be asked\n", id)
+			}
+			return nil
+		},
 	}
 	erase := &cobra.Command{
 		Use: "erase TASK", Short: "Erase what is kept of a task beyond the log; the log says so and keeps its commitments", Args: exactArgs("TASK"),
@@ -59,12 +99,22 @@ func (a *app) auditEvidenceCommand() *cobra.Command {
 			return nil
 		},
 	}
-	return group("evidence", "See and erase what nodes keep of tasks beyond the log", show, get, erase)
+	return group("evidence", "See and erase what nodes keep of tasks beyond the log", show, find, get, erase)
 }
 
 func (a *app) evidence(ctx context.Context, task string) (view agent.EvidenceView, err error) {
 	err = a.fetch(ctx, "/v1/evidence/"+url.PathEscape(task), &view)
 	return view, err
+}
+
+// findEvidence looks for content by its digest, written as sha256:HEX.
+func (a *app) findEvidence(ctx context.Context, text string) (found agent.EvidenceSearch, err error) {
+	digest, ok := strings.CutPrefix(text, "sha256:")
+	if !ok {
+		return found, usage("%.80q is no digest, such as sha256:9f86d0…, and a task needs the name of a part", text)
+	}
+	err = a.fetch(ctx, "/v1/evidence?sha256="+url.QueryEscape(strings.ToLower(digest)), &found)
+	return found, err
 }
 
 // evidencePart prints the bytes of a part, once they are those of its digest.

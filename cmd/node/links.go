@@ -93,6 +93,8 @@ type meshPeers struct {
 	node  *mesh.Node
 	links *links
 	cards *peerCards
+
+	members directory
 }
 
 // a2a speaks to one peer. A connection that breaks is for the path to judge.

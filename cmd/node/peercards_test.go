@@ -82,7 +82,7 @@ func TestPeersShowTheirCards(t *testing.T) {
 	}
 	lines := newLinks()
 	lines.node = nodes[1]
-	peers := &meshPeers{nodes[1], lines, &peerCards{links: lines, audience: a2a.Audience("cards"), log: log, proved: map[identity.ID]time.Time{}}}
+	peers := &meshPeers{node: nodes[1], links: lines, cards: &peerCards{links: lines, audience: a2a.Audience("cards"), log: log, proved: map[identity.ID]time.Time{}}}
 	req, err := a2a.NewRequest(a2a.Execution{Language: "starlark", Code: "result = 1"})
 	if err != nil {
 		t.Fatal(err)

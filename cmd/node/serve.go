@@ -232,7 +232,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	path := agent.New(agent.Config{
 		Key: key, Audience: a2a.Audience(begin.Cluster),
 		Policy: policy, Directory: members, Recorder: recorder, Log: store, Runner: manager,
-		Peers: &meshPeers{node, links, &peerCards{links: links, audience: a2a.Audience(begin.Cluster), log: log, proved: map[identity.ID]time.Time{}}}, Evidence: evidence,
+		Peers: &meshPeers{node, links, &peerCards{links: links, audience: a2a.Audience(begin.Cluster), log: log, proved: map[identity.ID]time.Time{}}, members}, Evidence: evidence,
 		BuildReceipt: func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error) {
 			return audit.BuildReceipt(ctx, store, task, extra)
 		},
