@@ -27,7 +27,7 @@ demo: build ## the main job, on three real nodes
 test: build ## every test that can run on this machine, and what could not
 	@TESTENV='$(TESTENV)' TESTFLAGS='$(TESTFLAGS)' deploy/test.sh
 
-test-long: build ## the slow tests too
+test-long: build ## the slow tests too, as root; .ci/run long also installs what they need
 	@TESTENV='$(TESTENV)' TESTFLAGS='$(TESTFLAGS) -tags=long -timeout=60m' deploy/test.sh
 
 check: ## format, vet, lint and floors
