@@ -42,7 +42,7 @@ func (a *app) agentAddCommand() *cobra.Command {
 	var name, role, tenant string
 	var labels []string
 	add := &cobra.Command{
-		Use: "add --name NAME --role ROLE (ID | --agent-key FILE)", Short: "Register an agent's public key", Args: cobra.MaximumNArgs(1),
+		Use: "add --name NAME --role ROLE (ID | --agent-key FILE)", Short: "Register an agent's public key", Args: firstArgs(0, "ID"),
 		Long: `Register an agent's public key: its ID, or the ID of its key file. With an ID,
 --agent-key is the admin's own key, which signs the registration.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -107,10 +107,13 @@ func noArgs(cmd *cobra.Command, args []string) error {
 }
 
 // exactArgs wants the named arguments, all of them.
-func exactArgs(names ...string) cobra.PositionalArgs {
+func exactArgs(names ...string) cobra.PositionalArgs { return firstArgs(len(names), names...) }
+
+// firstArgs are like exactArgs, of which only the first few must be given.
+func firstArgs(needed int, names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < len(names) {
-			return usage("%s needs %s", cmd.CommandPath(), strings.Join(names[len(args):], " and "))
+		if len(args) < needed {
+			return usage("%s needs %s", cmd.CommandPath(), strings.Join(names[len(args):needed], " and "))
 		}
 		if len(args) > len(names) {
 			return usage("%s takes no argument %q", cmd.CommandPath(), args[len(names)])

@@ -40,7 +40,7 @@ func (a *app) auditEvidenceCommand() *cobra.Command {
 stdout, stderr, result) or by its SHA-256; or, by the SHA-256 alone, as sha256:HEX, from
 whichever node keeps it. What comes is held against the digest, and by the node that is
 asked against the log.`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: firstArgs(1, "TASK", "NAME|SHA256"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
 				return a.evidencePart(cmd.Context(), args[0], args[1])

@@ -330,7 +330,7 @@ func fetchLog(ctx context.Context, data string, token inviteToken, key *identity
 func (a *app) leaveCommand() *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
-		Use: "leave [NODE]", Short: "Take a node out of the cluster: the one asked, or NODE", Args: cobra.MaximumNArgs(1),
+		Use: "leave [NODE]", Short: "Take a node out of the cluster: the one asked, or NODE", Args: firstArgs(0, "NODE"),
 		Long: `Take a node out of the cluster: the one whose door is asked, or NODE (an ID or a
 name). What runs on it ends first; a keeper leaves the vote before it is removed, by
 an entry that a quorum of the keepers signs. A node that is removed from elsewhere

@@ -378,7 +378,7 @@ func (a *app) lockSession(name string) (unlock func(), err error) {
 
 func (a *app) logoutCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "logout [CONTEXT]", Short: "End a login: revoke its tokens at the provider and forget them", Args: cobra.MaximumNArgs(1),
+		Use: "logout [CONTEXT]", Short: "End a login: revoke its tokens at the provider and forget them", Args: firstArgs(0, "CONTEXT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := a.loadSettings()
 			if err != nil {

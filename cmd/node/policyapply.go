@@ -92,7 +92,7 @@ func readSignature(dir, layer, digest string) (*registry.BundleSignature, error)
 func (a *app) policyApplyCommand() *cobra.Command {
 	var additions, rollback bool
 	cmd := &cobra.Command{
-		Use: "apply (DIR | --rollback)", Short: "Put a policy in force on all nodes, or the one before it again", Args: cobra.MaximumNArgs(1),
+		Use: "apply (DIR | --rollback)", Short: "Put a policy in force on all nodes, or the one before it again", Args: firstArgs(0, "DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == rollback {
 				return usage("policy apply needs either DIR or --rollback")
