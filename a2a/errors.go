@@ -51,6 +51,11 @@ const (
 	CodeInternal         = "internal"                   // our fault; the message holds a reference into our log
 )
 
+// ErrNoTask is the one answer about a task that is not there and about one that is not
+// the caller's to see (A2A 13.1): who may not see it must not learn that it exists, by
+// no difference in the words either.
+var ErrNoTask = Errorf(CodeNotFound, "there is no such task")
+
 // errorDomain is the domain of google.rpc.ErrorInfo for codes that the A2A
 // specification does not define.
 const errorDomain = "agenticraft.dev"

@@ -32,7 +32,7 @@ func (a *Agent) Follow(ctx context.Context, task string, caller identity.Princip
 	}
 	switch {
 	case err != nil || !server.MaySee(caller, owner):
-		return failing(errNoTask)
+		return failing(a2a.ErrNoTask)
 	case executor == a.cfg.Key.ID():
 		return failing(&a2a.Error{Code: a2a.CodeUnavailable, Message: "the task does not run on another node"})
 	}
@@ -50,7 +50,7 @@ func (a *Agent) Pushes(ctx context.Context, task string, caller identity.Princip
 	if errors.Is(err, audit.ErrNotFound) { // it may wait for its owner, with the node that asked him
 		if peer, found := a.firstWith(ctx, task); found != nil && server.Interrupted(found.Status.State) {
 			if !server.MayHandle(caller, a2a.OwnerOf(found)) {
-				return nil, errNoTask
+				return nil, a2a.ErrNoTask
 			}
 			return a.cfg.Peers.Pushes(peer)
 		}
@@ -60,7 +60,7 @@ func (a *Agent) Pushes(ctx context.Context, task string, caller identity.Princip
 		_, intent, err = a.whereabouts(task)
 	}
 	if err != nil || !server.MayHandle(caller, intent.Actor) {
-		return nil, errNoTask
+		return nil, a2a.ErrNoTask
 	}
 	body, err := intent.Intent()
 	if err != nil {
@@ -125,11 +125,11 @@ const askWait = 2 * time.Second
 // owner. A node that asks us does that itself.
 func (a *Agent) askAround(ctx context.Context, task string, caller identity.Principal) (*sdk.Task, error) {
 	if caller.Kind == identity.Node {
-		return nil, errNoTask
+		return nil, a2a.ErrNoTask
 	}
 	_, found := a.firstWith(ctx, task)
 	if found == nil || !server.MaySee(caller, a2a.OwnerOf(found)) {
-		return nil, errNoTask
+		return nil, a2a.ErrNoTask
 	}
 	// Who learns of an outcome here finds it in this node's log, too.
 	if rep, err := a2a.ReportOf(found); err == nil && rep.Outcome != nil {
@@ -143,7 +143,7 @@ func (a *Agent) askAround(ctx context.Context, task string, caller identity.Prin
 func (a *Agent) holder(ctx context.Context, task string) (identity.ID, string, error) {
 	peer, found := a.firstWith(ctx, task)
 	if found == nil {
-		return "", "", errNoTask
+		return "", "", a2a.ErrNoTask
 	}
 	return peer, a2a.OwnerOf(found), nil
 }
@@ -185,7 +185,7 @@ func (a *Agent) Relay(ctx context.Context, in server.Inbound, caller identity.Pr
 	}
 	peer, owner, err := a.holder(ctx, string(in.Request.Message.TaskID))
 	if err != nil || !server.MaySee(caller, owner) {
-		return failing(errNoTask)
+		return failing(a2a.ErrNoTask)
 	}
 	req := &request{signed: in.Request}
 	if !a2a.IsSigned(in.Request) {
@@ -195,5 +195,3 @@ func (a *Agent) Relay(ctx context.Context, in server.Inbound, caller identity.Pr
 	}
 	return a.cfg.Peers.Relay(ctx, peer, req.signed, in.Caller.Door)
 }
-
-var errNoTask = &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task"}

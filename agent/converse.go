@@ -83,7 +83,7 @@ func (a *Agent) Continue(ctx context.Context, in server.Inbound, task *sdk.Task)
 	}
 	out := server.Admitted{Task: req.task, Owner: req.principal.String()}
 	if out.Owner != a2a.OwnerOf(task) {
-		return server.Admitted{}, errNoTask
+		return server.Admitted{}, a2a.ErrNoTask
 	}
 	if req.unclear != nil {
 		return a.askFor(req)

@@ -341,14 +341,13 @@ func (a *Agent) whereabouts(task string) (identity.ID, audit.Entry, error) {
 // Fetch finds a task that this door does not hold: at the node that ran it, or
 // as much of it as the log has. A task of somebody else is not found.
 func (a *Agent) Fetch(ctx context.Context, task string, caller identity.Principal) (*sdk.Task, error) {
-	notFound := &a2a.Error{Code: a2a.CodeNotFound, Message: "no such task"}
 	a.cfg.Catchup(ctx)
 	executor, intent, err := a.whereabouts(task)
 	if errors.Is(err, audit.ErrNotFound) {
 		return a.askAround(ctx, task, caller)
 	}
 	if err != nil || !server.MaySee(caller, intent.Actor) {
-		return nil, notFound
+		return nil, a2a.ErrNoTask
 	}
 	if executor != a.cfg.Key.ID() {
 		if t, err := a.cfg.Peers.Task(ctx, executor, task); err == nil {
@@ -361,7 +360,7 @@ func (a *Agent) Fetch(ctx context.Context, task string, caller identity.Principa
 	}
 	rec, err := a.cfg.Log.Task(task)
 	if err != nil {
-		return nil, notFound
+		return nil, a2a.ErrNoTask
 	}
 	if rec.Outcome == nil {
 		rep := a.blank(&request{task: task})
@@ -370,7 +369,7 @@ func (a *Agent) Fetch(ctx context.Context, task string, caller identity.Principa
 	}
 	rep, err := a.fromLog(task, rec)
 	if err != nil {
-		return nil, notFound
+		return nil, a2a.ErrNoTask
 	}
 	return a2a.TaskOf(rep)
 }

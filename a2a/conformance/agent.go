@@ -206,7 +206,7 @@ func (agent) Cancel(context.Context, string) error { return nil }
 
 // Fetch implements server.Path: there are no other nodes.
 func (agent) Fetch(context.Context, string, identity.Principal) (*sdk.Task, error) {
-	return nil, a2a.Errorf(a2a.CodeNotFound, "there is no such task")
+	return nil, a2a.ErrNoTask
 }
 
 // check refuses what the agent does not take.

@@ -57,7 +57,7 @@ func (h *Handler) savePush(cfg *sdk.PushConfig) (*sdk.PushConfig, error) {
 	case errors.Is(err, taskstore.ErrTooMany):
 		return nil, a2a.Errorf(a2a.CodeTooLarge, "the task has %d push configurations already", taskstore.MaxPushes)
 	case errors.Is(err, taskstore.ErrNotFound):
-		return nil, errNotFound
+		return nil, a2a.ErrNoTask
 	case err != nil:
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (h *Handler) pushTask(ctx context.Context, id sdk.TaskID) (sdk.TaskID, Push
 		return "", nil, err
 	}
 	if owner := a2a.OwnerOf(task); owner != "" && !MayHandle(caller.Principal, owner) {
-		return "", nil, errNotFound // may see it, but not where it is told
+		return "", nil, a2a.ErrNoTask // may see it, but not where it is told
 	}
 	path, ok := h.path.(Mesh)
 	if !ok || caller.Door == DoorMesh {

@@ -51,7 +51,7 @@ func (h *Handler) Finish(ctx context.Context, task string, report a2a.Report) er
 	record, err := h.store.Get(id)
 	if err != nil {
 		if errors.Is(err, taskstore.ErrNotFound) {
-			return fmt.Errorf("finish task %s: %w", task, errNotFound)
+			return fmt.Errorf("finish task %s: %w", task, a2a.ErrNoTask)
 		}
 		return fmt.Errorf("finish task: %w", err)
 	}

@@ -12,7 +12,6 @@ import (
 )
 
 var (
-	errNotFound = a2a.Errorf(a2a.CodeNotFound, "there is no such task")
 	errPush     = a2a.Errorf(a2a.CodePushUnsupported, "push notifications are not supported")
 	errHistory  = a2a.Errorf(a2a.CodeInvalidRequest, "historyLength is negative")
 	errExtended = a2a.Errorf(a2a.CodeUnsupported, "there is no extended agent card")
@@ -121,11 +120,11 @@ func (h *Handler) await(ctx context.Context, id sdk.TaskID, r *run, caller Calle
 // not found.
 func (h *Handler) lookUp(ctx context.Context, id sdk.TaskID, caller Caller) (*sdk.Task, error) {
 	if !a2a.ValidTaskID(string(id)) || caller.Principal.IsZero() {
-		return nil, errNotFound
+		return nil, a2a.ErrNoTask
 	}
 	if r := h.running(id); r != nil {
 		if !MaySee(caller.Principal, r.owner) {
-			return nil, errNotFound
+			return nil, a2a.ErrNoTask
 		}
 		return r.snapshot().first, nil
 	}
@@ -144,7 +143,7 @@ func (h *Handler) stored(id sdk.TaskID, visible func(owner string) bool) (*sdk.T
 		return nil, err
 	}
 	if !visible(record.Owner) {
-		return nil, errNotFound
+		return nil, a2a.ErrNoTask
 	}
 	return record.Task, nil
 }

@@ -115,7 +115,7 @@ var bencher = identity.Principal{Kind: identity.Service, Name: "bench"}
 const waitingMessage = "wait"
 
 func (nothing) Fetch(context.Context, string, identity.Principal) (*sdk.Task, error) {
-	return nil, a2a.Errorf(a2a.CodeNotFound, "there is no such task")
+	return nil, a2a.ErrNoTask
 }
 
 func (nothing) Cancel(context.Context, string) error { return nil }

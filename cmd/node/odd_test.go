@@ -124,6 +124,7 @@ func TestOddRequests(t *testing.T) {
 		own.manySmall(t)
 	})
 	t.Run("v1", d.oddV1)
+	t.Run("others' tasks", func(t *testing.T) { d.oddOthers(t, c, conn) })
 	t.Run("connections", d.oddConnections)
 
 	c.await("the goroutines of all that to end", func() bool { return d.goroutines() <= before+5 })
