@@ -11,9 +11,9 @@ trap 'rm -f "$log"' EXIT
 # contract: they come last and alone.
 echo "go test ${TESTFLAGS:-} ./...   (${TESTENV:-})"
 nodes=$(go list ./... | grep '/cmd/node$')
-env ${TESTENV:-} go test ${TESTFLAGS:-} -timeout 20m -v $(go list ./... | grep -v '/cmd/node$') >"$log" 2>&1
+env ${TESTENV:-} go test -timeout 20m ${TESTFLAGS:-} -v $(go list ./... | grep -v '/cmd/node$') >"$log" 2>&1
 status=$?
-env ${TESTENV:-} go test ${TESTFLAGS:-} -timeout 20m -v $nodes >>"$log" 2>&1 || status=$?
+env ${TESTENV:-} go test -timeout 20m ${TESTFLAGS:-} -v $nodes >>"$log" 2>&1 || status=$?
 
 # A line for each package, and all of a failed test's output.
 grep -E '^(ok|FAIL|panic:|---? FAIL)' "$log" | grep -v '^FAIL$'
