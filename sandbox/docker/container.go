@@ -37,7 +37,7 @@ const (
 	// startThreads are those that the engine's own start of process 1 needs.
 	startThreads = 16
 	// waiters are the threads that process 1, the helper, mostly has.
-	waiters = 4
+	waiters = 5
 )
 
 // contained is one container and its named pipes: a [process.Vessel].
@@ -51,6 +51,7 @@ type contained struct {
 
 	stdin, stdout, stderr *os.File
 	inlet, outlet         *os.File
+	life                  *os.File   // ends with this node, and process 1 with it
 	keepers               []*os.File // writers that keep the outputs open until the end
 
 	proxy *egress.Proxy // nil without a network
@@ -201,6 +202,7 @@ func (c *contained) pipes(dir string) error {
 		at   **os.File
 		in   bool
 	}{
+		{wire.PipeLife, &c.life, true},
 		{wire.PipeStdin, &c.stdin, true},
 		{wire.PipeStdout, &c.stdout, false},
 		{wire.PipeStderr, &c.stderr, false},
@@ -209,7 +211,11 @@ func (c *contained) pipes(dir string) error {
 	} {
 		full := filepath.Join(dir, p.name)
 		// The worker is nobody of this machine; the folder above is closed to others.
-		if err := errors.Join(unix.Mkfifo(full, 0o600), os.Chmod(full, 0o666)); err != nil {
+		mode := os.FileMode(0o666)
+		if p.name == wire.PipeLife {
+			mode = 0o644 // the node alone holds it open
+		}
+		if err := errors.Join(unix.Mkfifo(full, 0o600), os.Chmod(full, mode)); err != nil {
 			return err
 		}
 		var err error
@@ -404,7 +410,7 @@ func (c *contained) remove() {
 
 // close closes and removes the pipes.
 func (c *contained) close() {
-	for _, f := range append([]*os.File{c.work, c.stdin, c.stdout, c.stderr, c.inlet, c.outlet, c.init}, c.keepers...) {
+	for _, f := range append([]*os.File{c.work, c.stdin, c.stdout, c.stderr, c.inlet, c.outlet, c.life, c.init}, c.keepers...) {
 		if f != nil {
 			_ = f.Close() // may be closed already
 		}

@@ -15,10 +15,9 @@ import (
 	"github.com/agenticraft/node/sandbox/docker"
 )
 
-// A real gVisor, as Debian packages it, which calls itself Linux 4.4.0, runs every
-// language: what goes in comes
-// out, limits hold, and what it cannot hold it does not claim.
-func TestGVisor(t *testing.T) {
+// gVisorEngine starts an engine whose containers are those of gVisor.
+func gVisorEngine(t *testing.T) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root starts an engine")
 	}
@@ -35,6 +34,14 @@ func TestGVisor(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket, _ := ownEngine(t, dockerd, "--config-file", config)
+	return socket
+}
+
+// A real gVisor, as Debian packages it, which calls itself Linux 4.4.0, runs every
+// language: what goes in comes
+// out, limits hold, and what it cannot hold it does not claim.
+func TestGVisor(t *testing.T) {
+	socket := gVisorEngine(t)
 	b := open(t, docker.Config{Socket: socket, Runtimes: runtimes(t)})
 	d := b.Describe()
 	if !d.Available || d.Enforces[sandbox.LimitSyscalls] != "gvisor" || d.Enforces[sandbox.LimitProcesses] != "" || d.Egress {
@@ -86,4 +93,10 @@ func TestGVisor(t *testing.T) {
 	if _, err := b.Run(t.Context(), spec, nil); !errors.Is(err, sandbox.ErrUnenforceable) || !strings.Contains(err.Error(), sandbox.LimitProcesses) {
 		t.Errorf("a run that requires what gVisor does not count = %v", err)
 	}
+}
+
+// As [TestAKilledNodeEndsItsContainers], where the kernel of a container is a
+// process of its own and holds the pipes of its programs.
+func TestAKilledNodeEndsItsGVisors(t *testing.T) {
+	killedNode(t, gVisorEngine(t))
 }

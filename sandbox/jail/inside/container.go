@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -26,7 +27,11 @@ import (
 func Contained(args []string) int {
 	// Once the container is full, no new thread can be made: nothing may want one.
 	debug.SetGCPercent(-1)
-	pid, err := contain(args)
+	err := endWithNode()
+	pid := 0
+	if err == nil {
+		pid, err = contain(args)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "jail:", err) // to the engine's log, if it keeps one
 		return 1
@@ -40,6 +45,33 @@ func Contained(args []string) int {
 
 // signalled and a signal's number are the exit code of whom that ended.
 const signalled = 128
+
+// endWithNode ends this process, and with it all others of the container, when the
+// node is gone that holds the other end of a pipe: nobody is left to end a program
+// at its limits. Only the node may write to that pipe, so that no program can hold
+// it open. A thread waits for it, which is there before any program is.
+func endWithNode() error {
+	// Who opened it for reading only would wait for a node that has gone meanwhile.
+	fd, err := unix.Open(filepath.Join(wire.Pipes, wire.PipeLife), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return step("open "+wire.PipeLife, err)
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return step("wait on "+wire.PipeLife, err)
+	}
+	waits := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // for good
+		close(waits)
+		for b := make([]byte, 1); ; {
+			if _, err := unix.Read(fd, b); !errors.Is(err, unix.EINTR) {
+				os.Exit(signalled + int(unix.SIGKILL))
+			}
+		}
+	}()
+	<-waits
+	return nil
+}
 
 // contain starts the interpreter.
 func contain(args []string) (pid int, err error) {

@@ -11,6 +11,7 @@ const (
 	PipeStderr = "stderr"
 	PipeOutlet = "outlet" // to the node
 	PipeInlet  = "inlet"  // from the node
+	PipeLife   = "life"   // nothing comes through it; it ends when the node does
 
 	// OutletFD and InletFD are the interpreter's descriptors of the last two.
 	OutletFD = 3
