@@ -14,21 +14,6 @@ import (
 	"github.com/agenticraft/node/sandbox"
 )
 
-// must says how a case has to end.
-func (c testCase) must() string {
-	text := string(c.status)
-	if c.exit != 0 {
-		text += fmt.Sprintf(", exit code %d", c.exit)
-	}
-	if c.errorCode != "" {
-		text += ", " + c.errorCode
-	}
-	if c.value != "" && c.value != anything && len(c.value) <= 40 {
-		text += ", result " + c.value
-	}
-	return text
-}
-
 // report appends what was found of one backend.
 func (s *suite) report(t *testing.T, d sandbox.Description) {
 	t.Helper()
