@@ -373,6 +373,8 @@ func (m *Manager) unavailable(language, runtime string, tried []string, all map[
 			why = append(why, fmt.Sprintf("sandbox %s has no runtime %.80q", name, runtime))
 		case d.Hint != "":
 			why = append(why, "sandbox "+name+" has no "+language+"; "+d.Hint)
+		case name == WASM:
+			why = append(why, "sandbox "+name+" has no module for "+language+"; run: agenticraft runtime add FILE.wasm --language "+language)
 		case hasRuntime[language] && name != "restricted":
 			why = append(why, "sandbox "+name+" has no "+language+" runtime; run: agenticraft runtime add "+source(language))
 		default:

@@ -70,7 +70,7 @@ func TestResolve(t *testing.T) {
 	down.description.Reason = "user namespaces are off"
 	down.description.Hint = "run: sysctl kernel.unprivileged_userns_clone=1"
 	m := newManager(t, sandbox.ManagerConfig{
-		Backends: map[string]sandbox.Backend{"process": speaks("python"), "restricted": speaks("starlark"), "docker": down, "bare": speaks("sh")},
+		Backends: map[string]sandbox.Backend{"process": speaks("python"), "restricted": speaks("starlark"), "docker": down, "bare": speaks("sh"), "wasm": speaks("wasm")},
 		Order:    map[string][]string{"python": {"docker", "process"}, "starlark": {"restricted", "process"}, "javascript": {"process"}},
 	})
 	for _, tt := range []struct {
@@ -86,9 +86,10 @@ func TestResolve(t *testing.T) {
 		{"docker", "python", "", sandbox.ErrUnavailable, "run: sysctl"},
 		{"restricted", "python", "", sandbox.ErrUnavailable, "restricted does not run python"},
 		{"bare", "python", "", sandbox.ErrUnavailable, "run: agenticraft runtime add python"},
-		{"auto", "javascript", "", sandbox.ErrUnavailable, "this node runs python, sh, starlark"},
+		{"wasm", "python", "", sandbox.ErrUnavailable, "run: agenticraft runtime add FILE.wasm --language python"},
+		{"auto", "javascript", "", sandbox.ErrUnavailable, "this node runs python, sh, starlark, wasm"},
 		{"auto", "cobol", "", sandbox.ErrSpec, `unknown language "cobol"; this node knows javascript, python, sh, starlark`},
-		{"moon", "python", "", sandbox.ErrSpec, "this node has bare, docker, process, restricted"},
+		{"moon", "python", "", sandbox.ErrSpec, "this node has bare, docker, process, restricted, wasm"},
 	} {
 		got, err := m.Resolve(tt.backend, tt.language, "")
 		if got != tt.want || !errors.Is(err, tt.err) {

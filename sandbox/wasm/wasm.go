@@ -245,17 +245,15 @@ var errCompiling = errors.New("compiling takes too long")
 // prepare has the module compiled and a worker started with it. The result is
 // set if that is how the run ended. To compile what came with the run is the run's
 // own work, for which it has its time; an operator's module is compiled once, in
-// time of the node's.
+// time of the node's: a run waits for that as long as it may run, and then the node
+// goes on without it.
 func (b *Backend) prepare(ctx context.Context, spec sandbox.Spec, class worker.Class, m module) (*worker.Worker, *sandbox.Result, error) {
 	for attempt := 0; ; attempt++ {
-		limited, stop := ctx, context.CancelFunc(func() {})
-		if m.uploaded() {
-			limited, stop = context.WithTimeoutCause(ctx, spec.Limits.Wall, errCompiling)
-		}
+		limited, stop := context.WithTimeoutCause(ctx, spec.Limits.Wall, errCompiling)
 		fresh, err := b.cache.ensure(limited, m)
 		stop()
 		if err != nil {
-			res, err := b.notCompiled(ctx, spec, err)
+			res, err := b.notCompiled(ctx, spec, m, err)
 			return nil, res, err
 		}
 		w, err := b.pool.Claim(ctx, spec.Owner, class)
@@ -281,8 +279,12 @@ func (b *Backend) prepare(ctx context.Context, spec sandbox.Spec, class worker.C
 }
 
 // notCompiled is the end of a run whose module is no program.
-func (b *Backend) notCompiled(ctx context.Context, spec sandbox.Spec, err error) (*sandbox.Result, error) {
+func (b *Backend) notCompiled(ctx context.Context, spec sandbox.Spec, m module, err error) (*sandbox.Result, error) {
 	bad := new(badModule)
+	late := fmt.Sprintf("its module was not compiled within the time limit of %v", spec.Limits.Wall)
+	if !m.uploaded() {
+		late += "; the node goes on with that, for the runs to come"
+	}
 	switch {
 	case ctx.Err() != nil:
 		res := cancelled()
@@ -290,7 +292,7 @@ func (b *Backend) notCompiled(ctx context.Context, spec sandbox.Spec, err error)
 	case errors.Is(err, errCompiling):
 		return &sandbox.Result{
 			Status: sandbox.Timeout, ExitCode: 124, Usage: sandbox.Usage{Wall: spec.Limits.Wall},
-			Message: fmt.Sprintf("its module was not compiled within the time limit of %v", spec.Limits.Wall),
+			Message: late,
 		}, nil
 	case !errors.As(err, &bad):
 		return nil, err
