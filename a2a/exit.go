@@ -14,7 +14,7 @@ const (
 // ExitCode is the exit code of what was not done, by the code of its [Error].
 func ExitCode(code string) int {
 	switch code {
-	case CodeInvalidRequest:
+	case CodeInvalidRequest, CodeTooLarge:
 		return ExitUsage
 	case CodeDenied, CodeUnauthenticated, CodeSignatureMissing, CodeSignatureInvalid, CodeWrongAudience, CodeExpired, CodeNotYetValid:
 		return ExitDenied

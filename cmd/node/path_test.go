@@ -236,11 +236,21 @@ func TestExitCodes(t *testing.T) {
 	if r := c.run("agent", "keygen", stranger); r.code != exitOK {
 		t.Fatal(r.stderr)
 	}
+	large := func(name string, size int) string {
+		file := filepath.Join(c.dir, name)
+		if err := os.WriteFile(file, bytes.Repeat([]byte("#"), size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
 	for name, tc := range map[string]struct {
 		args []string
 		exit int
 		code string
 	}{
+		"too much code":       {[]string{"exec", large("large.py", a2a.MaxCodeBytes+1)}, exitUsage, "too_large"},
+		"too large a file":    {[]string{"exec", "-c", "x = 1", "--file", large("larger.bin", maxCodeFile+1)}, exitUsage, "too_large"},
+		"too large a module":  {[]string{"exec", large("large.wasm", a2a.MaxFilesBytes+1)}, exitUsage, "too_large"},
 		"unknown command":     {[]string{"frobnicate"}, exitUsage, "usage"},
 		"unknown subcommand":  {[]string{"task", "frobnicate"}, exitUsage, "usage"},
 		"unknown shell":       {[]string{"completion", "frobnicate"}, exitUsage, "usage"},
@@ -253,8 +263,8 @@ func TestExitCodes(t *testing.T) {
 		"negative timeout":    {[]string{"exec", "--timeout", "-1s", "-c", "1"}, exitUsage, "usage"},
 		"no time":             {[]string{"exec", "--timeout", "0", "-c", "1"}, exitUsage, "usage"},
 		"no CPU":              {[]string{"exec", "--cpu", "0", "-c", "1"}, exitUsage, "usage"},
-		"program of no end":   {[]string{"exec", "/dev/zero"}, exitFailed, "too_large"},
-		"receipt of no end":   {[]string{"verify", "/dev/zero", "--trust", "/dev/zero"}, exitFailed, "too_large"},
+		"program of no end":   {[]string{"exec", "/dev/zero"}, exitUsage, "too_large"},
+		"receipt of no end":   {[]string{"verify", "/dev/zero", "--trust", "/dev/zero"}, exitUsage, "too_large"},
 		"bad memory":          {[]string{"exec", "--memory", "lots", "-c", "1"}, exitUsage, "usage"},
 		"network denied":      {[]string{"exec", "--lang", "starlark", "--network", "allow=example.org:443", "-c", "x = 1"}, exitDenied, "network_not_allowed"},
 		"too much memory":     {[]string{"exec", "--lang", "starlark", "--memory", "1000GiB", "-c", "x = 1"}, exitDenied, "limit_memory"},
@@ -280,6 +290,9 @@ func TestExitCodes(t *testing.T) {
 			}
 			if r.code != tc.exit || doc.Error.Code != tc.code || doc.Error.Message == "" {
 				t.Errorf("exit %d error %+v, want %d %s", r.code, *doc.Error, tc.exit, tc.code)
+			}
+			if name == "too large a module" && !strings.Contains(doc.Error.Hint, "runtime add") {
+				t.Errorf("what can be done about it is not said: %+v", *doc.Error)
 			}
 			if human := c.run(tc.args...); human.code != tc.exit || !strings.Contains(human.stderr, "agenticraft: ") {
 				t.Errorf("without --json: exit %d, stderr %q", human.code, human.stderr)
