@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -219,7 +220,9 @@ func checkPath(p string) error {
 		return fmt.Errorf("is empty")
 	case len(p) > MaxPathBytes:
 		return fmt.Errorf("is longer than %d bytes", MaxPathBytes)
-	case !utf8.ValidString(p) || strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }):
+	case !utf8.ValidString(p) || strings.ContainsFunc(p, func(r rune) bool {
+		return r == '\\' || unicode.In(r, unicode.Cc, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+	}):
 		return fmt.Errorf("has a character that is not accepted")
 	case path.Clean(p) != p || !filepath.IsLocal(p):
 		return fmt.Errorf("is not a clean path inside the working folder")

@@ -164,6 +164,10 @@ func isName(s string) bool {
 	return s != ""
 }
 
+// hasControl says whether s could confuse who sees it: it is not UTF-8, or holds
+// control characters, ends of lines or what turns the direction of writing.
 func hasControl(s string) bool {
-	return !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl)
+	return !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.In(r, unicode.Cc, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+	})
 }

@@ -12,12 +12,21 @@ import (
 
 func TestCheckValue(t *testing.T) {
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+	digits := func(n int) string { return strings.Repeat("9", n) }
 	for _, tt := range []struct {
 		name, in, want string
 		err            error
 	}{
-		{"compact", " { \"a\" : [ 1 , 2.50, 1e400 ] } ", `{"a":[1,2.50,1e400]}`, nil},
-		{"a number of any size stays", "1267650600228229401496703205376", "1267650600228229401496703205376", nil},
+		{"compact", " { \"a\" : [ 1 , 2.50, 1e300 ] } ", `{"a":[1,2.50,1e300]}`, nil},
+		{"infinity in disguise", `{"a":[1,1e400]}`, "", sandbox.ErrValueNumber},
+		{"infinity below", "-1.5E+999999", "", sandbox.ErrValueNumber},
+		{"infinity as text", `{"1e400":"1e400,"}`, `{"1e400":"1e400,"}`, nil},
+		{"what is too small is nothing to everybody", "[1e-400,-0.0]", "[1e-400,-0.0]", nil},
+		{"a large integer stays", "1267650600228229401496703205376", "1267650600228229401496703205376", nil},
+		{"as many digits as may be", digits(4300), digits(4300), nil},
+		{"and below nothing", "[-" + digits(4300) + "]", "[-" + digits(4300) + "]", nil},
+		{"too many digits", `{"a":` + digits(4301) + "}", "", sandbox.ErrValueNumber},
+		{"too many behind the point", "0." + digits(4301), "", sandbox.ErrValueNumber},
 		{"a pair", `"\ud83d\ude00 \uD83D\uDE00 \\ud800"`, `"\ud83d\ude00 \uD83D\uDE00 \\ud800"`, nil},
 		{"short escapes", `"\\\\u\"\n\u00e9"`, `"\\\\u\"\n\u00e9"`, nil},
 		{"first half", `"\ud83d"`, "", sandbox.ErrValueText},
@@ -30,13 +39,13 @@ func TestCheckValue(t *testing.T) {
 		{"not UTF-8", "\"\xff\"", "", sandbox.ErrValueText},
 		{"as deep as may be", deep(sandbox.MaxValueDepth), deep(sandbox.MaxValueDepth), nil},
 		{"too deep", deep(sandbox.MaxValueDepth + 1), "", sandbox.ErrValueTooDeep},
-		{"too large", `"` + strings.Repeat("x", 999) + `"`, "", sandbox.ErrValueTooLarge},
+		{"too large", `"` + strings.Repeat("x", 4999) + `"`, "", sandbox.ErrValueTooLarge},
 		{"nothing", "", "", sandbox.ErrValueNotJSON},
 		{"two", "1 2", "", sandbox.ErrValueNotJSON},
 		{"NaN", "NaN", "", sandbox.ErrValueNotJSON},
 		{"closed only", "]]]]", "", sandbox.ErrValueNotJSON},
 	} {
-		got, err := sandbox.CheckValue([]byte(tt.in), 1000)
+		got, err := sandbox.CheckValue([]byte(tt.in), 5000)
 		if !errors.Is(err, tt.err) || string(got) != tt.want {
 			t.Errorf("%s: CheckValue(%.60q) = %.60q, %v, want %.60q, %v", tt.name, tt.in, got, err, tt.want, tt.err)
 		}
@@ -46,7 +55,7 @@ func TestCheckValue(t *testing.T) {
 // What is accepted means the same after a parser took it apart and wrote it
 // again: nothing was replaced on the way.
 func FuzzCheckValue(f *testing.F) {
-	for _, seed := range []string{`{"a":[1,null,true,"\ud83d\ude00"]}`, `"\ud83d"`, `"\\ud800"`, "\"\xff\"", "[[", `"é"`} {
+	for _, seed := range []string{`{"a":[1,null,true,"\ud83d\ude00"]}`, `"\ud83d"`, `"\\ud800"`, "\"\xff\"", "[[", `"é"`, `[-1.5e400,12]`, `{"a":1e9}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -45,6 +45,9 @@ func exitProgram(_ *starlark.Thread, fn *starlark.Builtin, args starlark.Tuple, 
 		}
 		return nil, &exitRequest{}
 	case starlark.Int:
+		if _, ok := code.Int64(); !ok {
+			return nil, &exitRequest{code: 0xff} // no system's number: Python takes it for -1
+		}
 		low := new(big.Int).And(code.BigInt(), big.NewInt(0xff)) // as the system sees it
 		return nil, &exitRequest{code: int(low.Int64())}
 	case starlark.String:

@@ -83,7 +83,7 @@ var files = []testCase{
 	},
 	{
 		name: "G90 names", proves: "names that confuse are left out, which is said", status: sandbox.OK, check: cutFiles("good name", "ü"),
-		code: python("for name in (b'good name', 'ü'.encode(), b'new\\nline', b'esc\\x1b[31m', b'\\xff', b'tab\\t'):\n  open(name, 'w').write('x')"),
+		code: python("for name in (b'good name', 'ü'.encode(), b'new\\nline', b'esc\\x1b[31m', b'\\xff', b'tab\\t', '\\u202egnp.exe'.encode(), 'end\\u2028'.encode(), b'C:\\\\x'):\n  open(name, 'w').write('x')"),
 	},
 	{
 		name: "G90 more files than are kept", proves: "what does not fit is said", status: sandbox.OK, check: func(t *testing.T, r sandbox.Result) {

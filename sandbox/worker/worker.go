@@ -148,7 +148,7 @@ func (e *StartError) Unwrap() error { return e.err }
 
 // outOfMemory says whether memory ended a worker, however the limit answered.
 func outOfMemory(exit jail.Exit, words string, enforced map[string]string) bool {
-	if exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory") {
+	if exit.OOM || strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory") || askedForAll(words) {
 		return true
 	}
 	// Where memory is refused and not the process killed, Go's collector may use
@@ -156,6 +156,15 @@ func outOfMemory(exit jail.Exit, words string, enforced map[string]string) bool 
 	// no program of ours runs.
 	return strings.Contains(enforced[sandbox.LimitMemory], "rlimit_data") &&
 		strings.HasPrefix(words, "SIGSEGV: ") && strings.Contains(words, "\ngoroutine 0 ")
+}
+
+// askedForAll says whether the Go runtime refused a size before it looked for
+// memory: one that no machine has.
+func askedForAll(words string) bool {
+	_, said, panicked := strings.Cut(words, "panic: ")
+	said, _, _ = strings.Cut(said, "\n")
+	return panicked && (strings.HasPrefix(said, "runtime error: makeslice: ") || strings.HasPrefix(said, "runtime error: growslice: ") ||
+		strings.HasPrefix(said, "strings: ") && strings.HasSuffix(said, "overflow") || strings.HasPrefix(said, "bytes.Buffer: too large"))
 }
 
 // alive says whether the worker can be given a program.
@@ -371,7 +380,7 @@ func (c *collector) take(kind protocol.Kind, payload []byte) (done bool, err err
 			return false, fmt.Errorf("%w: two values", protocol.ErrProtocol)
 		}
 		switch c.result.Value, err = sandbox.CheckValue(payload, limits.Result); {
-		case errors.Is(err, sandbox.ErrValueText):
+		case errors.Is(err, sandbox.ErrValueText), errors.Is(err, sandbox.ErrValueNumber):
 			c.bad = err // what the program wrote into a file; the worker passes it on
 		case err != nil:
 			return false, fmt.Errorf("%w: value of %d bytes: %w", protocol.ErrProtocol, len(payload), err)

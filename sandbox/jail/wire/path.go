@@ -3,6 +3,7 @@ package wire
 import (
 	"path"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -15,17 +16,13 @@ func ValidPath(p string) bool {
 		p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsRune(p, 0)
 }
 
-// SafeName refuses names that could confuse who sees them.
+// SafeName refuses names that could confuse who sees them: what is not UTF-8, control
+// characters, what turns the direction of writing (CVE-2021-42574), ends of lines
+// and paragraphs, and what is a separator of folders on another system.
 func SafeName(name string) bool {
-	if !utf8.ValidString(name) {
-		return false
-	}
-	for _, r := range name {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			return false
-		}
-	}
-	return true
+	return utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool {
+		return r == '\\' || unicode.In(r, unicode.Cc, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+	})
 }
 
 // OutputPath says whether a file that a program left may be kept under this
