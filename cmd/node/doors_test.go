@@ -193,7 +193,7 @@ func openDoors(t *testing.T) map[string]*a2aclient.Client {
 		t.Fatal(err)
 	}
 	start(func() error { return overNATS.Run(ctx) })
-	for end := time.Now().Add(10 * time.Second); !overNATS.Status().Connected; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(conditionMet); !overNATS.Status().Connected; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("the NATS door did not open: %+v", overNATS.Status())
 		}
@@ -264,7 +264,7 @@ func TestEveryDoorAnswersAlike(t *testing.T) {
 	answers := map[string]map[string]string{} // request -> door -> outcome
 	for door, c := range clients {
 		for _, r := range doorRequests(t, key, c) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), conditionMet)
 			if answers[r.name] == nil {
 				answers[r.name] = map[string]string{}
 			}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 )
 
 // A node that is killed leaves nothing: its jails die with it, and when it
@@ -94,7 +93,7 @@ func groups(t *testing.T, node string) []string {
 // containers is how many an engine has of a node.
 func containers(t *testing.T, socket, node string) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), conditionMet)
 	defer cancel()
 	engine := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)

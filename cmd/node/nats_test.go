@@ -114,8 +114,8 @@ func TestNATSDoor(t *testing.T) {
 			t.Errorf("node %s is not among the services %v", n.ID, ids)
 		}
 	}
-	if r := c.run("doctor"); r.code != exitOK || !strings.Contains(r.stdout, "ok   nats") {
-		t.Errorf("doctor: exit %d\n%s", r.code, r.stdout)
+	if said := c.awaitHealthy(); !strings.Contains(said, "ok   nats") {
+		t.Errorf("doctor:\n%s", said)
 	}
 
 	ask := func(act, key string, payload any) (*nats.Msg, string) {
@@ -128,7 +128,7 @@ func TestNATSDoor(t *testing.T) {
 		if key != "" {
 			m.Header.Set("Authorization", "Bearer "+key)
 		}
-		res, err := conn.RequestMsg(m, 30*time.Second)
+		res, err := conn.RequestMsg(m, conditionMet)
 		if err != nil {
 			t.Fatalf("%s: %v", act, err)
 		}
@@ -229,7 +229,7 @@ func brokerRestarts(t *testing.T, broker *natstest.Server, c *testCluster, w *wi
 			broker.Restart()
 		}
 	}}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), conditionMet)
 	defer cancel()
 	task, err := client.Follow(over.Stream(ctx, req, nil), watch)
 	if err != nil || !restarted {
@@ -285,7 +285,7 @@ func TestNATSQueue(t *testing.T) {
 	await := func(task string) natsdoor.Done {
 		t.Helper()
 		for {
-			m, err := ended.NextMsg(60 * time.Second)
+			m, err := ended.NextMsg(conditionMet)
 			if err != nil {
 				t.Fatalf("the end of %s: %v\n%s", task, err, c.logs())
 			}
@@ -303,7 +303,7 @@ func TestNATSQueue(t *testing.T) {
 	}
 	letter := func(code string) {
 		t.Helper()
-		m, err := dead.NextMsg(60 * time.Second)
+		m, err := dead.NextMsg(conditionMet)
 		if err != nil || m.Header.Get("Agenticraft-Error-Code") != code {
 			t.Errorf("dead letter %+v, %v, want code %s", m, err, code)
 		}

@@ -224,7 +224,7 @@ func TestMutualTLS(t *testing.T) {
 				"no certificate": {}, "an expired one": n.ca.client(nil, "ops.example", time.Now().Add(-time.Minute)),
 				"one of another authority": newAuthority(t).client(nil, "ops.example", hour), "a name without a role": n.ca.client(nil, "x.example", hour),
 			} {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), conditionMet)
 				got, err := dial(cert).SendMessage(ctx, program())
 				if err == nil {
 					t.Errorf("%s: %+v", name, got)
@@ -379,7 +379,7 @@ func grpcCode(t testing.TB, addr string, roots *x509.CertPool, certs []tls.Certi
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), conditionMet)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, "a2a-version", "1.0")
 	if authorization != "" {
