@@ -98,7 +98,7 @@ var privileged = []audit.Kind{audit.KindAgent, audit.KindKey, audit.KindRole, au
 
 // oddHours: who may do what was changed outside working hours.
 func (d *Detector) oddHours(index uint64, at time.Time, e audit.Entry) *Alert {
-	if !slices.Contains(privileged, e.Kind) {
+	if !slices.Contains(privileged, e.Kind) || e.Kind == audit.KindKey && noticed(e) {
 		return nil
 	}
 	there := at.In(d.cfg.HoursIn)
@@ -114,6 +114,15 @@ func (d *Detector) oddHours(index uint64, at time.Time, e audit.Entry) *Alert {
 	return &Alert{
 		Rule: RuleOddHours, Severity: audit.SeverityLow, Actor: e.Actor, Tenant: e.Tenant, Count: 1, Entries: []uint64{index}, From: at, Until: at,
 	}
+}
+
+// noticed reports whether an entry about a key only says that a node saw it used,
+// which nodes write by themselves at any hour.
+func noticed(e audit.Entry) bool {
+	var b struct {
+		Action string `json:"action"`
+	}
+	return json.Unmarshal(e.Body, &b) == nil && b.Action == "used"
 }
 
 // sandbox: one principal's programs do again and again what their jail forbids.

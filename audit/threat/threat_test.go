@@ -94,6 +94,7 @@ func TestRules(t *testing.T) {
 	const minute = time.Minute
 	role := audit.Entry{Kind: audit.KindRole, Actor: "agent:admin"}
 	grant := map[string]string{"action": "grant"}
+	key := audit.Entry{Kind: audit.KindKey, Actor: "node:did:key:z6Mk"}
 	for name, tc := range map[string]struct {
 		s    *story
 		want []string
@@ -112,6 +113,8 @@ func TestRules(t *testing.T) {
 		"counted denials":        {tell(t).add(1, 0, audit.Entry{Kind: audit.KindGap, Actor: "a"}, audit.GapBody{Code: "denied", Count: 90, From: audit.FormatTime(start), Until: audit.FormatTime(start)}).runs(1, time.Second, "a"), []string{threat.RuleBreakIn}},
 		"role at noon":           {tell(t).add(1, 0, role, grant), nil},
 		"role at night":          {tell(t).later(12*time.Hour).add(1, 0, role, grant), []string{threat.RuleOddHours}},
+		"key made at night":      {tell(t).later(12*time.Hour).add(1, 0, key, map[string]string{"action": "create"}), []string{threat.RuleOddHours}},
+		"key seen at night":      {tell(t).later(12*time.Hour).add(1, 0, key, map[string]string{"action": "used"}), nil},
 		"jail broken":            {tell(t).ended(3, time.Second, "a", "failed", "killed"), []string{threat.RuleSandbox}},
 		"jail broken by three":   {tell(t).ended(1, time.Second, "a", "failed", "killed").ended(1, time.Second, "b", "failed", "killed").ended(1, time.Second, "c", "failed", "killed"), nil},
 		"limits probed":          {tell(t).ended(5, time.Second, "a", "timed_out", "").ended(5, time.Second, "a", "failed", "out_of_memory"), []string{threat.RuleProbing}},

@@ -77,8 +77,12 @@ func (v alertView) line() string {
 	if v.Actor != "" && v.Node != "" {
 		about += " on " + string(v.Node)
 	}
-	entries, _ := json.Marshal(v.Entries) // numbers marshal
-	return fmt.Sprintf("%6d  %s  %-6s %-26s %s  %d events, entries %s", v.Index, v.Time, v.Severity, v.Rule, about, v.Count, strings.Trim(string(entries), "[]"))
+	line := fmt.Sprintf("%6d  %s  %-6s %-26s %s  %d events", v.Index, v.Time, v.Severity, v.Rule, about, v.Count)
+	if len(v.Entries) > 0 {
+		entries, _ := json.Marshal(v.Entries) // numbers marshal
+		line += ", entries " + strings.Trim(string(entries), "[]")
+	}
+	return line
 }
 
 func nodeName(id identity.ID) string {
