@@ -351,3 +351,33 @@ func FuzzParseTrust(f *testing.F) {
 		}
 	})
 }
+
+// What raft carries of a log says how long it is, and is as small as that of an
+// empty one.
+func TestASnapshotDoesNotGrowWithTheLog(t *testing.T) {
+	l := audittest.New(t, nil, nil)
+	describe := func() (size int, entries uint64) {
+		t.Helper()
+		meta, err := l.Store.Snapshot()
+		var got struct{ Size uint64 }
+		if err == nil {
+			err = json.Unmarshal(meta, &got)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(meta), got.Size
+	}
+	empty, _ := describe()
+	key := audittest.Key(t, 1)
+	r := l.Recorder(key)
+	for i := range 300 {
+		if _, err := r.Record(deadline(t), audittest.Intent(t, key.ID(), fmt.Sprint("task", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full, entries := describe()
+	if entries != 301 || full > empty+16 { // the digits of the numbers in it
+		t.Errorf("a snapshot of %d entries has %d bytes, of one entry %d", entries, full, empty)
+	}
+}

@@ -151,7 +151,7 @@ func (d *oddDoors) oddV1(t *testing.T) {
 		"GET /v1/tasks?limit=-1", "GET /v1/tasks?limit=x", "GET /v1/tasks?cursor=!!!", "GET /v1/tasks/..%2f..%2fx", "GET /v1/tasks/%00", "GET /v1/tasks/" + id, "GET /v1/tasks/" + id + "/receipt", "POST /v1/tasks/" + id + "/cancel",
 		"GET /v1/audit/entries?limit=-1", "GET /v1/audit/entries?since=x", "GET /v1/audit/entries?cursor=!", "GET /v1/audit/entries/-1", "GET /v1/audit/entries/18446744073709551615", "GET /v1/audit/entries?actor=%ff", "GET /v1/audit/entries?task=%00",
 		"GET /v1/audit/proof/x", "GET /v1/audit/proof/18446744073709551615", "GET /v1/audit/tasks/%00", "GET /v1/audit/state?at=999999999", "GET /v1/audit/export?format=x", "GET /v1/audit/follow?from=x",
-		"GET /v1/evidence/%00", "GET /v1/evidence/..%2f..%2fnode.key", "DELETE /v1/evidence/..%2fx", "GET /v1/evidence/" + id + "/part?name=../../x",
+		"GET /v1/evidence", "GET /v1/evidence?sha256=../../x", "GET /v1/evidence?sha256=%00", "GET /v1/evidence?sha256=" + strings.Repeat("0", 64) + "&sha256=0", "GET /v1/evidence?sha256=" + strings.Repeat("A", 64), "GET /v1/evidence/%00", "GET /v1/evidence/..%2f..%2fnode.key", "DELETE /v1/evidence/..%2fx", "GET /v1/evidence/" + id + "/part?name=../../x",
 		"POST /v1/keys/..%2f/rotate", "DELETE /v1/keys/%00", "DELETE /v1/agents/%00", "DELETE /v1/nodes/%00", "PATCH /v1/tenants/%00", "POST /v1/roles/grant", "POST /v1/roles/revoke", "POST /v1/tenants", "POST /v1/keys", "POST /v1/agents",
 		"POST /v1/changes", "POST /v1/policy", "POST /v1/policy/replay", "POST /v1/runs", "GET /log/tile/0/x", "GET /log/tile/99/000", "GET /log/..%2f..%2fnode.key", "GET /v1/nothing", "PUT /v1/status", "GET /..%2f..%2fetc/passwd", "GET /%2e%2e/%2e%2e/node.key",
 	} {

@@ -143,6 +143,8 @@ func TestOddStreams(t *testing.T) {
 		{"GET /receipt/%00", 404},
 		{"GET /evidence/..%2f..%2fnode.key", 403},
 		{"DELETE /evidence/" + id, 403},
+		{"GET /evidence?sha256=" + id + id, 403},
+		{"GET /evidence?sha256=../x", 403},
 	} {
 		method, rest, _ := strings.Cut(tc.line, " ")
 		path, body, _ := strings.Cut(rest, " ")
