@@ -135,11 +135,7 @@ func TestAnUnknownCommandVersionStopsTheNode(t *testing.T) {
 }
 
 func TestAHungDiskCostsTheLead(t *testing.T) {
-	c := newCluster(t, 3)
-	c.adjust = func(cfg *consensus.Config) { cfg.WriteTimeout = 300 * time.Millisecond }
-	for i := range 3 {
-		c.start(i)
-	}
+	c := startCluster(t, 3) // with the usual patience: a busy disk is none that hangs
 	hung := c.leader()
 	propose(t, c.groups[hung], "before")
 	release := c.groups[hung].HoldDisk(t)
