@@ -104,7 +104,7 @@ func officialJavaScript(t *testing.T, c *testCluster) {
 		}
 	}
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	install := exec.CommandContext(ctx, "npm", append([]string{"install", "--silent", "--no-audit", "--no-fund", "--prefix", dir}, javaScriptSDK...)...)
 	if out, err := install.CombinedOutput(); err != nil {
