@@ -252,6 +252,7 @@ func New(cfg Config) http.Handler {
 	}
 	mux := http.NewServeMux()
 	d.routes(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
 	rest := d.headers(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {

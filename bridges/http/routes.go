@@ -26,16 +26,25 @@ const MCPPath = "/mcp"
 // returns is the JSON of the answer; nil is 204.
 type act func(ctx context.Context, caller identity.Principal, r *http.Request) (any, error)
 
+// OpenAPIPath is where the description of the routes is.
+const OpenAPIPath = "/v1/openapi.json"
+
+// router takes routes: an [http.ServeMux].
+type router interface {
+	Handle(pattern string, h http.Handler)
+}
+
 // routes is the door's map. Every /v1 route is one line: path, the act that
 // policy is asked about, and who performs it.
-func (d *door) routes(mux *http.ServeMux) {
+func (d *door) routes(mux router) {
 	mux.Handle(JSONRPCPath, d.a2a(JSONRPCPath, d.cfg.A2A))
 	mux.Handle(RESTPath+"/", d.a2a(RESTPath, d.cfg.REST))
 	mux.Handle("GET "+a2a.CardPath, d.cfg.Card)
 	mux.Handle("GET "+a2a.KeysPath, d.cfg.Card)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok\n") })
-	mux.HandleFunc("GET /readyz", d.ready)
-	mux.HandleFunc("GET /v1/login", d.login)
+	mux.Handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok\n") }))
+	mux.Handle("GET /readyz", http.HandlerFunc(d.ready))
+	mux.Handle("GET /v1/login", http.HandlerFunc(d.login))
+	mux.Handle("GET "+OpenAPIPath, http.HandlerFunc(describe))
 
 	for pattern, route := range map[string]struct {
 		action string
@@ -92,7 +101,6 @@ func (d *door) routes(mux *http.ServeMux) {
 		mux.Handle(MCPPath, d.permitted("", d.cfg.MCP)) // its tools are requests, each of which asks policy
 	}
 	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
 }
 
 // noRoute answers a request that no route takes: 405 with the methods that there
