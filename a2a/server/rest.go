@@ -118,7 +118,7 @@ func (b *restBinding) readREST(w http.ResponseWriter, r *http.Request, route *ro
 
 // checkQuery refuses what the codec would drop without a word, which is a filter that
 // does not hold, or read otherwise than the other bindings: parameters that are there
-// twice and numbers beyond 32 bits.
+// twice, numbers beyond 32 bits and pages of less than nothing.
 func checkQuery(query string) *a2a.Error {
 	params, err := url.ParseQuery(query)
 	if err != nil {
@@ -130,8 +130,12 @@ func checkQuery(query string) *a2a.Error {
 		}
 	}
 	for _, name := range []string{"historyLength", "pageSize"} {
-		if _, err := strconv.ParseInt(params.Get(name), 10, 32); errors.Is(err, strconv.ErrRange) {
+		n, err := strconv.ParseInt(params.Get(name), 10, 32)
+		switch {
+		case errors.Is(err, strconv.ErrRange):
 			return a2a.Errorf(a2a.CodeInvalidRequest, "%s is out of range", name)
+		case n < 0:
+			return a2a.Errorf(a2a.CodeInvalidRequest, "%s is negative", name)
 		}
 	}
 	return nil

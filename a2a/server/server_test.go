@@ -23,10 +23,13 @@ const cluster = "test"
 
 // fakePath verifies signatures for real and runs what the test says.
 type fakePath struct {
-	run    func(ctx context.Context, e a2a.Execution, out server.Updates) a2a.Report
-	final  func(e a2a.Execution) *a2a.Report
-	fetch  func(task string, caller identity.Principal) (*sdk.Task, error)
-	seen   func(in server.Inbound)
+	run   func(ctx context.Context, e a2a.Execution, out server.Updates) a2a.Report
+	final func(e a2a.Execution) *a2a.Report
+	fetch func(task string, caller identity.Principal) (*sdk.Task, error)
+	seen  func(in server.Inbound)
+	// forgets, if there, answers who cancels.
+	forgets func() error
+
 	mu     sync.Mutex
 	digest map[string]string // task -> digest
 	cancel map[string]context.CancelFunc
@@ -80,6 +83,9 @@ func (p *fakePath) Submit(_ context.Context, in server.Inbound) (server.Admitted
 func (p *fakePath) Cancel(_ context.Context, task string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.forgets != nil {
+		return p.forgets()
+	}
 	if cancel := p.cancel[task]; cancel != nil {
 		cancel()
 	}

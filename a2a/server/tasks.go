@@ -49,7 +49,12 @@ func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*
 	}
 	for !task.Status.State.Terminal() { // again if it ended its turn just now
 		if !h.hush(ctx, task, "") {
-			if err := h.path.Cancel(ctx, string(req.ID)); err != nil {
+			if err := h.halt(ctx, req.ID); err != nil {
+				// Found above, it is not gone: it ended just now, here or elsewhere.
+				if now, gone := h.lookUp(ctx, req.ID, caller); isNotFound(err) && gone == nil && now.Status.State.Terminal() {
+					task = now
+					continue
+				}
 				return nil, err
 			}
 		}
@@ -61,6 +66,24 @@ func (h *Handler) CancelTask(ctx context.Context, req *sdk.CancelTaskRequest) (*
 		return nil, a2a.Errorf(a2a.CodeNotCancelable, "the task has ended: %s", task.Status.State)
 	}
 	return task, nil
+}
+
+// halt asks the path to stop a task. The path comes to know a task a moment later
+// than we do, and forgets it a moment earlier: meanwhile it is asked again.
+func (h *Handler) halt(ctx context.Context, id sdk.TaskID) error {
+	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
+		err := h.path.Cancel(ctx, string(id))
+		r := h.running(id)
+		if !isNotFound(err) || r == nil {
+			return err
+		}
+		soon, cancel := context.WithTimeout(ctx, pause)
+		ended := r.wait(soon) == nil
+		cancel()
+		if ended || ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
 }
 
 // SubscribeToTask implements the SDK's RequestHandler.

@@ -156,6 +156,28 @@ func TestCancelWaitsForTheEndAndIsIdempotent(t *testing.T) {
 	wantCode(t, err, a2a.CodeNotCancelable)
 }
 
+// A task that ends while it is being cancelled is one that has ended, not one that
+// there is not: the path forgets it a moment before it has landed here.
+func TestCancelOfATaskThatIsEnding(t *testing.T) {
+	started, goOn := make(chan struct{}, 1), make(chan struct{})
+	w := open(t, &fakePath{run: func(ctx context.Context, e a2a.Execution, out server.Updates) a2a.Report {
+		started <- struct{}{}
+		<-goOn
+		return hello(ctx, e, out)
+	}})
+	asked := 0
+	w.path.forgets = func() error {
+		if asked++; asked == 2 { // once it waits for what comes next
+			close(goOn)
+		}
+		return a2a.ErrNoTask
+	}
+	c := w.client(t, newKey(t))
+	id := begin(t, c, started)
+	_, err := c.Cancel(t.Context(), id, nil)
+	wantCode(t, err, a2a.CodeNotCancelable)
+}
+
 func TestSubscribeGoesOnFromTheTaskAsItStands(t *testing.T) {
 	started, goOn := make(chan struct{}, 1), make(chan struct{})
 	w := open(t, &fakePath{run: func(_ context.Context, _ a2a.Execution, out server.Updates) a2a.Report {

@@ -116,6 +116,7 @@ func (d *oddDoors) oddREST(t *testing.T) {
 		{"POST " + id + ":subscribe \x00", 400},
 		{"POST " + id + ":explode {}", 404},
 		{"GET " + id + "/pushNotificationConfigs", 404},
+		{"GET " + id + "/pushNotificationConfigs?pageSize=-1", 400},
 		{"POST " + id + "/pushNotificationConfigs [", 400},
 		{"GET " + id + "/pushNotificationConfigs/%2e%2e", 404},
 		{"GET " + id + "?historyLength=99999999999999999999", 400},
