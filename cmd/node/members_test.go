@@ -290,6 +290,7 @@ func TestKeepersChangeUnderLoad(t *testing.T) {
 	}
 	epoch(rest[0], 5, 3)
 	receipt(rest[1])
+	c.await("the dead one to be missed", func() bool { return !c.members(rest[0])[c.Nodes[dead].ID].Connected })
 	if r := c.run("leave", string(c.Nodes[rest[1]].ID), "--server", c.Nodes[rest[0]].HTTP); r.code != exitUnavailable || !strings.Contains(r.stderr, "would stand still") {
 		t.Fatalf("one of the last two that live: exit %d, %s%s", r.code, r.stdout, r.stderr)
 	}
