@@ -101,11 +101,24 @@ func csvRow(one audit.Indexed) []string {
 	if e.Decision != nil {
 		policy = e.Decision.Policy
 	}
-	return []string{
+	row := []string{
 		strconv.FormatUint(one.Index, 10), e.Time, string(e.Kind), e.Actor, e.OnBehalf, e.Tenant, e.Task,
 		strconv.Itoa(e.Attempt), verdict, strings.Join(reasons, " "), statusOf(e), string(e.Author), e.ID,
 		policy, strings.Join(e.Resources(), " "), string(e.Body),
 	}
+	for i, cell := range row {
+		row[i] = asText(cell)
+	}
+	return row
+}
+
+// asText keeps a spreadsheet from taking a cell for a formula: ids and names are
+// what the authors of entries wrote.
+func asText(cell string) string {
+	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+		return "'" + cell
+	}
+	return cell
 }
 
 func verdictOf(e audit.Entry) (verdict string, reasons []string) {
