@@ -26,11 +26,11 @@ func TestErrorsOnATerminal(t *testing.T) {
 // A node that is not there, or whose certificate nobody signed that we know, is
 // told alike by commands that speak A2A and those that do not.
 func TestNobodyAnswers(t *testing.T) {
-	away := httptest.NewServer(nil)
-	away.Close()
-	secret := httptest.NewTLSServer(nil)
-	defer secret.Close()
+	const away = "http://127.0.0.1:1" // a port that no other test can be given meanwhile
+	secret := httptest.NewUnstartedServer(nil)
 	secret.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secret.StartTLS()
+	defer secret.Close()
 	agent := filepath.Join(t.TempDir(), "agent.key")
 	key, err := identity.Generate()
 	if err != nil {
@@ -43,7 +43,7 @@ func TestNobodyAnswers(t *testing.T) {
 		code      int
 		says, how string
 	}{
-		away.URL:   {a2a.ExitUnavailable, "no answer from " + away.URL + ": dial tcp", "agenticraft dev"},
+		away:       {a2a.ExitUnavailable, "no answer from " + away + ": dial tcp", "agenticraft dev"},
 		secret.URL: {a2a.ExitFailed, secret.URL + ": x509: certificate signed by unknown authority", "--ca-file"},
 	} {
 		for _, args := range [][]string{
