@@ -103,7 +103,7 @@ func (a *Agent) NoteDenial(p identity.Principal, action, code, via string, d aut
 	if err != nil {
 		panic("internal error: audit body does not marshal: " + err.Error())
 	}
-	e := audit.Entry{ID: a2a.NewJTI(), Kind: audit.KindDenial, Actor: p.String(), Tenant: p.Tenant, Body: text}
+	e := audit.Entry{ID: audit.NewID(time.Now()), Kind: audit.KindDenial, Actor: p.String(), Tenant: p.Tenant, Body: text}
 	if d.Policy != "" {
 		e.Decision = decisionRecord(d, a.cfg.Key.ID())
 	}

@@ -373,7 +373,7 @@ func (a *Agent) late(ctx context.Context, req *request, entry audit.Entry, rep *
 	if err == nil && standing.Author == a.cfg.Key.ID() {
 		return // our own, from before a retry
 	}
-	entry.Kind, entry.ID = audit.KindLate, a2a.NewJTI()
+	entry.Kind, entry.ID = audit.KindLate, audit.NewID(time.Now())
 	if _, err := a.cfg.Recorder.Record(ctx, entry); err != nil {
 		a.log.ErrorContext(ctx, "late result not recorded", "task", req.task, "err", err)
 	}

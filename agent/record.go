@@ -23,7 +23,7 @@ func (a *Agent) entry(kind audit.Kind, req *request, body any) audit.Entry {
 		panic("internal error: audit body does not marshal: " + err.Error())
 	}
 	e := audit.Entry{
-		ID:     a2a.NewJTI(), // drawn once: to record it again is to record the same
+		ID:     audit.NewID(time.Now()), // drawn once: to record it again is to record the same
 		Kind:   kind,
 		Actor:  req.principal.String(),
 		Tenant: req.principal.Tenant,

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/mod/sumdb/tlog"
@@ -19,16 +20,16 @@ type applier struct {
 	admit Admission
 	known *attested // of the log that it writes
 	size  uint64
-	tree  tlog.HashReader
+	edge  [64]tlog.Hash // by level, where size has that bit: the hash of the full subtree that waits for one beside it
 	added []indexable
 	memo  map[string]any // of the admission rules; see [Memo]
 
 	entries, hashes, batches, ids, once, tasks, open, state *bbolt.Bucket
 }
 
-func newApplier(tx *bbolt.Tx, admit Admission, known *attested, size uint64) *applier {
+func newApplier(tx *bbolt.Tx, admit Admission, known *attested, size uint64) (*applier, error) {
 	a := &applier{
-		tx: tx, admit: admit, known: known, size: size, tree: treeReader(tx), memo: map[string]any{},
+		tx: tx, admit: admit, known: known, size: size, memo: map[string]any{},
 		entries: tx.Bucket(bucketEntries), hashes: tx.Bucket(bucketTree),
 		batches: tx.Bucket(bucketBatches), ids: tx.Bucket(bucketIDs), once: tx.Bucket(bucketOnce),
 		tasks: tx.Bucket(bucketTasks), open: tx.Bucket(bucketOpen),
@@ -36,7 +37,15 @@ func newApplier(tx *bbolt.Tx, admit Admission, known *attested, size uint64) *ap
 	}
 	// Keys of these only ever grow, so full pages are never split later.
 	a.entries.FillPercent, a.hashes.FillPercent, a.batches.FillPercent = 1, 1, 1
-	return a
+	stored := prover{stored: a.hashes.Cursor()}
+	for rest := size; rest > 0; rest &= rest - 1 {
+		level := bits.TrailingZeros64(rest)
+		var err error
+		if a.edge[level], err = stored.read(level, rest>>level-1); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
 }
 
 // command applies one command and encodes the answer for its proposer. An
@@ -246,15 +255,8 @@ func (a *applier) admitted(e Entry, author identity.ID) error {
 // append writes the entry, its hashes and what is derived from it.
 func (a *applier) append(e Entry, leaf []byte, hash Hash) error {
 	at := key64(a.size)
-	hashes, err := tlog.StoredHashesForRecordHash(int64(a.size), tlog.Hash(hash), a.tree)
-	if err != nil {
+	if err := a.appendHashes(tlog.Hash(hash)); err != nil {
 		return err
-	}
-	base := tlog.StoredHashIndex(0, int64(a.size))
-	for i, h := range hashes {
-		if err := a.hashes.Put(key64(uint64(base)+uint64(i)), h[:]); err != nil {
-			return err
-		}
 	}
 	if err := errors.Join(a.entries.Put(at, leaf), a.ids.Put(idKey(e), at)); err != nil {
 		return err
@@ -275,6 +277,22 @@ func (a *applier) append(e Entry, leaf []byte, hash Hash) error {
 	a.added = append(a.added, indexable{a.size, hash, e})
 	a.size++
 	return nil
+}
+
+// appendHashes writes the hashes of all subtrees that the entry completes, its own
+// first, as tlog numbers them.
+func (a *applier) appendHashes(hash tlog.Hash) error {
+	index := uint64(tlog.StoredHashIndex(0, int64(a.size)))
+	for level := 0; ; level++ {
+		if err := a.hashes.Put(key64(index+uint64(level)), bytes.Clone(hash[:])); err != nil {
+			return err
+		}
+		if a.size>>level&1 == 0 {
+			a.edge[level] = hash
+			return nil
+		}
+		hash = tlog.NodeHash(a.edge[level], hash)
+	}
 }
 
 // appendTask keeps which entries a task has and which intents await an outcome.

@@ -129,7 +129,10 @@ func (s *Store) applyPart(p part, at applied, to snapshotMeta) (applied, error) 
 	var added []indexable
 	err := guard(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
-			a := newApplier(tx, s.admit, s.attested, at.size)
+			a, err := newApplier(tx, s.admit, s.attested, at.size)
+			if err != nil {
+				return err
+			}
 			if err := a.replay(p, to); err != nil {
 				return err
 			}

@@ -50,7 +50,11 @@ func (s *Store) begin(size uint64) error {
 		if err != nil {
 			return err
 		}
-		s.open = &openTx{tx: tx, applier: newApplier(tx, s.admit, s.attested, size)}
+		a, err := newApplier(tx, s.admit, s.attested, size)
+		if err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+		s.open = &openTx{tx: tx, applier: a}
 		return nil
 	})
 }
@@ -235,7 +239,11 @@ func (s *Store) redo() {
 				if at, err = decodeApplied(tx.Bucket(bucketMeta).Get(keyApplied)); err != nil {
 					return err
 				}
-				o := &openTx{tx: tx, applier: newApplier(tx, s.admit, s.attested, at.size)}
+				a, err := newApplier(tx, s.admit, s.attested, at.size)
+				if err != nil {
+					return err
+				}
+				o := &openTx{tx: tx, applier: a}
 				for _, one := range s.undone {
 					if one.index <= at.index {
 						continue

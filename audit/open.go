@@ -144,7 +144,10 @@ func (s *Store) create(genesis []byte) error {
 				return err
 			}
 		}
-		a := newApplier(tx, s.admit, newAttested(OriginOf(genesis)), 0)
+		a, err := newApplier(tx, s.admit, newAttested(OriginOf(genesis)), 0)
+		if err != nil {
+			return err
+		}
 		if err := a.admitted(e, ""); err != nil {
 			return fmt.Errorf("first entry: %w", err)
 		}

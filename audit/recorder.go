@@ -11,6 +11,7 @@ import (
 	mathrand "math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/agenticraft/node/identity"
@@ -64,7 +65,6 @@ type Recorder struct {
 // record is one entry on its way.
 type record struct {
 	leaf []byte
-	ctx  context.Context
 	done chan struct{} // closed by the lane that has it when the fields below are set
 	ack  Ack
 	err  error
@@ -73,6 +73,7 @@ type record struct {
 	proposed bool       // a proposal with it is under way
 	maybe    bool       // an earlier one may have been committed
 	left     bool       // nobody waits any more: do not propose it (again)
+	gone     func()     // called when its caller leaves; nil: nobody wants to know
 }
 
 // Ack says where an entry is.
@@ -109,13 +110,13 @@ func (r *Recorder) Record(ctx context.Context, e Entry) (Ack, error) {
 		e.Time = FormatTime(now)
 	}
 	if e.ID == "" {
-		e.ID = newID(now)
+		e.ID = NewID(now)
 	}
 	leaf, err := e.Encode()
 	if err != nil {
 		return Ack{}, err
 	}
-	rec := &record{leaf: leaf, ctx: ctx, done: make(chan struct{})}
+	rec := &record{leaf: leaf, done: make(chan struct{})}
 	if err := r.enqueue(rec); err != nil {
 		return Ack{}, err
 	}
@@ -145,9 +146,10 @@ func (r *Recorder) Close() error {
 	return nil
 }
 
-// newID begins with the time, so that the ids of one author are written in
-// about the order in which the store keeps them.
-func newID(now time.Time) string {
+// NewID makes an [Entry.ID]: 80 random bits behind the time, so that the ids of
+// one author are written in about the order in which the store keeps them, and
+// not each into another page of it.
+func NewID(now time.Time) string {
 	var id [16]byte
 	_, _ = rand.Read(id[6:]) // never fails (crypto/rand)
 	var ms [8]byte
@@ -262,23 +264,16 @@ func waiting(batch []*record) []*record {
 func (r *Recorder) propose(batch []*record) ([]byte, error) {
 	ctx, cancel := context.WithCancel(r.stop)
 	defer cancel()
-	left := make(chan struct{}, len(batch))
-	for _, rec := range batch {
-		defer context.AfterFunc(rec.ctx, func() { left <- struct{}{} })()
-	}
-	var watch sync.WaitGroup
-	defer watch.Wait()
-	defer cancel()
-	watch.Go(func() {
-		for range batch {
-			select {
-			case <-left:
-			case <-ctx.Done():
-				return
-			}
+	var wait atomic.Int64 // callers of Record
+	wait.Store(int64(len(batch)))
+	gone := func() {
+		if wait.Add(-1) == 0 {
+			cancel()
 		}
-		cancel()
-	})
+	}
+	for _, rec := range batch {
+		rec.watch(gone)
+	}
 	leaves := make([][]byte, len(batch))
 	for i, rec := range batch {
 		leaves[i] = rec.leaf
@@ -360,7 +355,19 @@ func (rec *record) leave() error {
 		return nil
 	}
 	rec.left = true
+	if rec.gone != nil {
+		rec.gone()
+	}
 	return rec.fate()
+}
+
+// watch has gone called when the caller leaves, or now if it has left.
+func (rec *record) watch(gone func()) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	if rec.gone = gone; rec.left {
+		gone()
+	}
 }
 
 func (rec *record) fate() error {
