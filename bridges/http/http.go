@@ -200,7 +200,7 @@ type TenantRequest struct {
 	EvidenceHours *int `json:"evidence_hours,omitempty"`
 }
 
-// Config of the door. Every field is needed but Login, Door, MCP and Logger.
+// Config of the door. Every field is needed but Login, Door, MCP, Console and Logger.
 type Config struct {
 	Login         *Login       // how users log in; nil: no OpenID provider is configured
 	Door          string       // what policy and log call it; default server.DoorHTTP
@@ -209,6 +209,7 @@ type Config struct {
 	GRPC          http.Handler // gRPC on this port; it proves its callers itself
 	Tasks         a2asrv.RequestHandler
 	MCP           http.Handler // tools for proved callers; nil: none are here
+	Console       http.Handler // the web console; nil: none is here
 	Card          http.Handler // the agent card, and the keys that sign it
 	Tiles         http.Handler // the tiled log, without its /log prefix
 	Metrics       http.Handler

@@ -24,7 +24,7 @@ func describe(w http.ResponseWriter, _ *http.Request) {
 // describes them.
 func Patterns() []string {
 	var out patterns
-	(&door{cfg: Config{MCP: http.NotFoundHandler()}}).routes(&out)
+	(&door{cfg: Config{MCP: http.NotFoundHandler(), Console: http.NotFoundHandler()}}).routes(&out)
 	slices.Sort(out)
 	return out
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/a2a/server"
 	"github.com/agenticraft/node/audit"
+	"github.com/agenticraft/node/bridges/http/console"
 	"github.com/agenticraft/node/identity"
 )
 
@@ -99,6 +100,9 @@ func (d *door) routes(mux router) {
 	mux.Handle("GET /log/", d.permitted("log.read", http.StripPrefix("/log", d.cfg.Tiles)))
 	if d.cfg.MCP != nil {
 		mux.Handle(MCPPath, d.permitted("", d.cfg.MCP)) // its tools are requests, each of which asks policy
+	}
+	if d.cfg.Console != nil {
+		mux.Handle("GET "+console.Path, d.cfg.Console)
 	}
 	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))
 }

@@ -66,6 +66,7 @@ type config struct {
 	NATS       natsSettings
 	CardKeys   []string // files of further keys that sign the agent card
 	SignedOnly bool     // take no message that its sender did not sign
+	Console    bool     // the web console is served
 
 	DockerImages map[string]string // language -> image of the engine, instead of our own
 	DockerWarm   int               // containers that wait with an interpreter for a run each
@@ -130,6 +131,7 @@ func settingsTable() []setting {
 		of(list(func(c *config) *[]string { return &c.Peers }))("peers", "AGENTICRAFT_PEERS", "", "multiaddrs of the other members, each ending in /p2p/ID"),
 		of(list(func(c *config) *[]string { return &c.CardKeys }))("card_keys", "AGENTICRAFT_CARD_KEYS", "", "files of further Ed25519 keys that sign the agent card, comma-separated"),
 		of(str(func(c *config) *string { return &c.Runtimes }))("runtimes", "AGENTICRAFT_RUNTIMES", "", "folder of language runtimes (default DATA/runtimes)"),
+		of(flag(func(c *config) *bool { return &c.Console }))("console", "AGENTICRAFT_CONSOLE", "true", "serve the web console at /ui/; it needs no credential itself, and shows nothing without one"),
 		of(flag(func(c *config) *bool { return &c.SignedOnly }))("signed_only", "AGENTICRAFT_SIGNED_ONLY", "false", "take no request to run code that its sender did not sign himself, and say so in the agent card"),
 		of(flag(func(c *config) *bool { return &c.NoRun }))("no_run", "AGENTICRAFT_NO_RUN", "false", "take no executions"),
 		of(flag(func(c *config) *bool { return &c.Push }))("push", "AGENTICRAFT_PUSH", "true", "tell web hooks about tasks, where their owners ask for it"),

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
 
+	"github.com/agenticraft/node/bridges/http/console"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
 	"github.com/agenticraft/node/sandbox"
@@ -412,9 +413,10 @@ Run it on another node:  %[1]s exec %[2]s--on %[3]s --receipt %[4]s -c 'result =
 Verify that offline:     %[1]s verify %[4]s --trust %[5]s
 See policy refuse:       %[1]s exec %[2]s--network allow=example.org:443 -c 'result = 1'
 Read the log:            %[1]s audit list
+Web console:             %[6]s, with the API key in %[7]s
 
 Interrupt (Ctrl-C) stops all nodes.
-`, self, lang, last, receipt, d.cluster.Trust)
+`, self, lang, last, receipt, d.cluster.Trust, d.cluster.Nodes[0].HTTP+console.Path, filepath.Join(d.data, "api.key"))
 }
 
 // wait returns when ctx is done or every node is gone. It restarts no node.

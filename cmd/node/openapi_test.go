@@ -20,6 +20,7 @@ import (
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
+	"github.com/agenticraft/node/bridges/http/console"
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/registry"
 	"github.com/agenticraft/node/sandbox"
@@ -176,8 +177,8 @@ var parameterKinds = map[string][2]string{
 }
 
 // elsewhere are the routes that other documents describe: A2A's specification and
-// card, RFC 7517, and MCP's specification.
-var elsewhere = []string{httpdoor.JSONRPCPath, httpdoor.RESTPath + "/", "GET " + a2a.CardPath, "GET " + a2a.KeysPath, httpdoor.MCPPath}
+// card, RFC 7517, and MCP's specification; and the console, which is for people.
+var elsewhere = []string{httpdoor.JSONRPCPath, httpdoor.RESTPath + "/", "GET " + a2a.CardPath, "GET " + a2a.KeysPath, httpdoor.MCPPath, "GET " + console.Path}
 
 var inPath = regexp.MustCompile(`\{(\w+)\}`)
 

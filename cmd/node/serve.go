@@ -25,6 +25,7 @@ import (
 	"github.com/agenticraft/node/audit/threat"
 	"github.com/agenticraft/node/authz"
 	httpdoor "github.com/agenticraft/node/bridges/http"
+	"github.com/agenticraft/node/bridges/http/console"
 	natsdoor "github.com/agenticraft/node/bridges/nats"
 	"github.com/agenticraft/node/consensus"
 	"github.com/agenticraft/node/identity"
@@ -318,8 +319,11 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	tools := doors
 	tools.Door, tools.Gate = server.DoorMCP, &gate{policy, members, server.DoorMCP, odd, path.NoteDenial}
 	doors.MCP = mcpDoor(httpdoor.New(tools), log)
+	if cfg.Console {
+		doors.Console = console.Handler()
+	}
 	door := httpdoor.New(doors)
-	doors.MCP = nil // NATS has none
+	doors.MCP, doors.Console = nil, nil // NATS has none
 	doors.Door, doors.Gate = server.DoorNATS, &gate{policy, members, server.DoorNATS, odd, path.NoteDenial}
 	overNATS, err := cfg.NATS.open(natsdoor.Config{
 		Node: key.ID(), Cluster: begin.Cluster, Handler: httpdoor.New(doors), Tasks: handler, Logger: log,
