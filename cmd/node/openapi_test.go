@@ -132,6 +132,7 @@ func operations() map[string]operation {
 		"GET /v1/audit/export": {tag: "audit", summary: "All entries that fit; written down before it is given", query: filterQuery + " format proof", answer: httpdoor.LogEntry{}, media: ndjson},
 		"POST /v1/audit/check": {tag: "audit", summary: "Recompute the node's copy of the log: progress, then the report, one a line", answer: httpdoor.CheckLine{}, media: ndjson},
 
+		"GET /v1/evidence":           {tag: "evidence", summary: "Where content with a digest is kept", query: "sha256", answer: agent.EvidenceSearch{}},
 		"GET /v1/evidence/{id}":      {tag: "evidence", summary: "What is kept of a task beyond the log", answer: agent.EvidenceView{}},
 		"GET /v1/evidence/{id}/part": {tag: "evidence", summary: "One part of it", query: "part", answer: "", media: octets},
 		"DELETE /v1/evidence/{id}":   {tag: "evidence", summary: "Erase it", answer: erasedAnswer{}},
@@ -169,7 +170,8 @@ var parameterKinds = map[string][2]string{
 	"kind": {`{"type":"string"}`, "kinds of entries, comma-separated"}, "limit": {`{"type":"integer","minimum":1,"maximum":1000}`, "entries of a page; of an export, all"},
 	"from": {`{"type":"integer","minimum":0}`, "the first index"}, "at": {`{"type":"string"}`, "an index or a time; default: now"},
 	"format": {`{"type":"string","enum":["jsonl","ocsf","cef","csv"]}`, "default: jsonl"}, "proof": {`{"type":"string","enum":["1"]}`, "1: the proof of the export in place of it"},
-	"part": {`{"type":"string"}`, "its name or its SHA-256"}, "layer": {`{"type":"string","enum":["","additions"]}`, "default: the base"},
+	"sha256": {`{"type":"string","pattern":"^[0-9a-f]{64}$"}`, "of the content, in hex"},
+	"part":   {`{"type":"string"}`, "its name or its SHA-256"}, "layer": {`{"type":"string","enum":["","additions"]}`, "default: the base"},
 	"Idempotency-Key": {`{"type":"string","pattern":"^\".{1,510}\"$"}`, "a text of 1 to 255 characters in double quotes: the same again is the same task, through every node and for good"},
 	"Last-Event-ID":   {`{"type":"integer","minimum":0}`, "the last index that came: goes on behind it"},
 	"id":              {`{"type":"string"}`, "an ID, or where it says so a name"}, "name": {`{"type":"string"}`, "a name"},
