@@ -284,10 +284,10 @@ func makeOpenAPI(t testing.TB) []byte {
 		for _, m := range inPath.FindAllStringSubmatch(path, -1) {
 			parameters = append(parameters, parameter(m[1], "path"))
 		}
-		for _, name := range strings.Fields(op.query) {
+		for name := range strings.FieldsSeq(op.query) {
 			parameters = append(parameters, parameter(name, "query"))
 		}
-		for _, name := range strings.Fields(op.header) {
+		for name := range strings.FieldsSeq(op.header) {
 			parameters = append(parameters, parameter(name, "header"))
 		}
 		problem := jsonObject{"$ref": "#/components/responses/Problem"}
