@@ -285,9 +285,11 @@ func TestKeepersChangeUnderLoad(t *testing.T) {
 	dead, goes := rest[1], rest[3]
 	rest = []int{rest[0], rest[2]}
 	c.kill(dead)
-	if r := c.run("leave", "--server", c.Nodes[goes].HTTP); r.code != exitOK {
-		t.Fatalf("a keeper does not leave while another one is dead: %s%s\n%s", r.stdout, r.stderr, c.logs())
-	}
+	// If that one led, the change may fall between two leaders, which leave says.
+	c.await("a keeper to leave while another one is dead", func() bool {
+		r := c.run("leave", "--server", c.Nodes[goes].HTTP)
+		return r.code == exitOK || strings.Contains(r.stderr, "no answer from") // it has gone
+	})
 	epoch(rest[0], 5, 3)
 	receipt(rest[1])
 	c.await("the dead one to be missed", func() bool { return !c.members(rest[0])[c.Nodes[dead].ID].Connected })
