@@ -148,6 +148,9 @@ func (p *payload) set(t Terms) {
 	p.Actions, p.Languages = sorted(t.Actions), sorted(t.Languages)
 	p.Network = sorted(t.Network)
 	p.Limits, p.Budget, p.Depth, p.Expires = t.Limits, t.Budget, t.Depth, t.NotAfter.Unix()
+	if p.Expires == p.IssuedAt && t.NotAfter.After(time.Unix(p.IssuedAt, 0)) {
+		p.Expires++ // it ends within the second in which it begins
+	}
 }
 
 // sign appends the block to a chain.

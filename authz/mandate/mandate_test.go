@@ -436,3 +436,22 @@ func BenchmarkVerify(b *testing.B) {
 		})
 	}
 }
+
+// A grant that ends within the second in which it begins lives until that is over.
+func TestShortGrants(t *testing.T) {
+	key, err := identity.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := identity.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		short := terms()
+		short.NotAfter = time.Now().Truncate(time.Second).Add(time.Second - time.Nanosecond)
+		if _, err := mandate.Grant(key, mandate.Root{Cluster: "agenticraft:c", Tenant: "t", To: other.ID(), Terms: short}); err != nil && time.Now().Before(short.NotAfter) {
+			t.Fatal(err)
+		}
+	}
+}
