@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -40,8 +39,8 @@ const (
 // task; [Agent.ShowEvidence] holds the bytes against the log.
 func (a *Agent) FindEvidence(ctx context.Context, digest string, by identity.Principal) (EvidenceSearch, error) {
 	out := EvidenceSearch{SHA256: digest, Found: []FoundEvidence{}, Unasked: []identity.ID{}}
-	if !digestName.MatchString(digest) {
-		return out, a2a.Errorf(a2a.CodeInvalidRequest, "a digest is the 64 lower-case hex digits of a SHA-256")
+	if err := checkDigest(digest); err != nil {
+		return out, err
 	}
 	a.cfg.Catchup(ctx)
 	ctx, cancel := context.WithTimeout(ctx, findWait)
@@ -91,10 +90,17 @@ func (a *Agent) FindEvidence(ctx context.Context, digest string, by identity.Pri
 	return out, &a2a.Error{Code: a2a.CodeNotFound, Message: "no node keeps anything with that digest: it never ran, it was erased, or it is still running"}
 }
 
+func checkDigest(digest string) error {
+	if !digestName.MatchString(digest) {
+		return a2a.Errorf(a2a.CodeInvalidRequest, "a digest is the 64 lower-case hex digits of a SHA-256")
+	}
+	return nil
+}
+
 // FindOwnEvidence is what this node keeps with a digest, held against the log.
 func (a *Agent) FindOwnEvidence(ctx context.Context, digest string) ([]FoundEvidence, error) {
-	if !digestName.MatchString(digest) {
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "a digest is the 64 lower-case hex digits of a SHA-256")
+	if err := checkDigest(digest); err != nil {
+		return nil, err
 	}
 	tasks, err := a.cfg.Evidence.withDigest(ctx, digest)
 	if err != nil {
@@ -117,5 +123,5 @@ func (a *Agent) FindOwnEvidence(ctx context.Context, digest string) ([]FoundEvid
 			}
 		}
 	}
-	return found, errors.Join(ctx.Err())
+	return found, ctx.Err()
 }

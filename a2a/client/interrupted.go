@@ -21,6 +21,10 @@ func (e *Interrupted) Error() string { return e.Err.Error() }
 // Unwrap gives both the error for the caller and its cause.
 func (e *Interrupted) Unwrap() []error { return []error{e.Err, e.Cause} }
 
+// NeverSent reports that the request ended before there was a connection for it:
+// nobody was there, or somebody whom the client does not trust.
+func (e *Interrupted) NeverSent() bool { return neverSent(e.Cause) || distrusted(e.Cause) }
+
 // errCut is the cause when a stream ended in good order but too soon.
 var errCut = errors.New("the stream ended before the task did")
 

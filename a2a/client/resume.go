@@ -157,11 +157,15 @@ func wayBroke(err error) bool {
 // mayPass reports whether the same may go well in a moment. Whom the client does
 // not trust it will not trust then, either.
 func mayPass(err error) bool {
-	if _, stranger := errors.AsType[*tls.CertificateVerificationError](err); stranger {
-		return false
-	}
 	e, ok := errors.AsType[*a2a.Error](err)
-	return wayBroke(err) || ok && (e.Code == a2a.CodeUnavailable || e.Code == a2a.CodeBusy)
+	return !distrusted(err) && (wayBroke(err) || ok && (e.Code == a2a.CodeUnavailable || e.Code == a2a.CodeBusy))
+}
+
+// distrusted reports whether the server's certificate is nobody's whom the client
+// trusts.
+func distrusted(err error) bool {
+	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	return ok
 }
 
 // neverSent reports whether nobody was there to take the request.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -175,7 +174,7 @@ func (c *api) client(ctx context.Context) (*client.Client, error) {
 // unreachable says that nobody answered; what a node answered stays as it is, and
 // so does what is known of a connection that broke.
 func (c *api) unreachable(err error) error {
-	if cut := new(client.Interrupted); errors.As(err, &cut) && neverThere(cut.Cause) {
+	if cut := new(client.Interrupted); errors.As(err, &cut) && cut.NeverSent() {
 		err = cut.Cause
 	} else if known := new(a2a.Error); errors.As(err, &known) {
 		return known
@@ -187,14 +186,6 @@ func (c *api) unreachable(err error) error {
 		return &a2a.Error{Code: "failed", Message: c.base + ": " + unknown.Err.Error(), Hint: "name the file of the authority that signed the node's certificate: --ca-file"}
 	}
 	return &a2a.Error{Code: "unavailable", Message: "no answer from " + c.base + ": " + rootCause(err), Hint: "is the node running? agenticraft dev starts a cluster"}
-}
-
-// neverThere reports that a request ended before there was a connection for it.
-func neverThere(err error) bool {
-	if dial := new(net.OpError); errors.As(err, &dial) {
-		return dial.Op == "dial"
-	}
-	return errors.As(err, new(*tls.CertificateVerificationError))
 }
 
 func rootCause(err error) string {

@@ -53,22 +53,15 @@ func printTable(out io.Writer, items []map[string]any, first []string) error {
 		}
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for i, name := range columns {
-		fmt.Fprint(w, strings.ToUpper(strings.ReplaceAll(name, "_", " ")), end(i, columns))
-	}
+	fmt.Fprintln(w, strings.ToUpper(strings.ReplaceAll(strings.Join(columns, "\t"), "_", " ")))
+	cells := make([]string, len(columns))
 	for _, item := range items {
 		for i, name := range columns {
-			fmt.Fprint(w, cell(item[name]), end(i, columns))
+			cells[i] = cell(item[name])
 		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	return w.Flush()
-}
-
-func end(i int, columns []string) string {
-	if i == len(columns)-1 {
-		return "\n"
-	}
-	return "\t"
 }
 
 // cell is a value in a table: in one line, and never empty, so that columns can be

@@ -18,10 +18,11 @@ const link = (text, act) => {
   b.addEventListener('click', () => { attempt(act); });
   return b;
 };
+const line = (cells) => make('tr', null, ...cells.map((c) => (c instanceof Node ? make('td', null, c) : make('td', c))));
 const table = (heads, rows) => {
   const t = make('table', null, make('thead', null, make('tr', null, ...heads.map((h) => make('th', h)))));
   t.querySelectorAll('th').forEach((h) => { h.scope = 'col'; });
-  t.append(make('tbody', null, ...rows.map((r) => make('tr', null, ...r.map((c) => (c instanceof Node ? make('td', null, c) : make('td', c)))))));
+  t.append(make('tbody', null, ...rows.map(line)));
   const wide = make('div', null, t);
   wide.className = 'wide';
   return wide;
@@ -153,10 +154,10 @@ const follow = async () => {
       if (done) break;
       const lines = (held + value).split('\n');
       held = lines.pop();
-      for (const line of lines) {
-        if (!line) continue;
+      for (const text of lines) {
+        if (!text) continue;
         const body = by('entries').querySelector('tbody');
-        body.prepend(make('tr', null, ...row(JSON.parse(line)).map((c) => (c instanceof Node ? make('td', null, c) : make('td', c)))));
+        body.prepend(line(row(JSON.parse(text))));
         while (body.rows.length > 500) body.deleteRow(-1);
       }
     }
