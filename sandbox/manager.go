@@ -161,7 +161,8 @@ func (m *Manager) Run(ctx context.Context, backend string, spec Spec, ready func
 		m.metrics.refused.WithLabelValues("unavailable").Inc()
 		return Result{}, err
 	}
-	if len(spec.Network) > 0 && !m.cfg.Backends[name].Describe().Egress {
+	offers := m.cfg.Backends[name].Describe()
+	if len(spec.Network) > 0 && !offers.Egress {
 		m.metrics.refused.WithLabelValues("unavailable").Inc()
 		return Result{}, fmt.Errorf("%w: %s in the sandbox %s has no network; ask for none", ErrUnavailable, spec.Language, name)
 	}
@@ -188,10 +189,12 @@ func (m *Manager) Run(ctx context.Context, backend string, spec Spec, ready func
 		m.queue.release(0) // the slot of a run that Close ended
 		return Result{}, ErrClosed
 	}
-	start := time.Now()
+	slot := &slot{queue: m.queue, owner: spec.Owner, since: time.Now()}
+	if offers.Bare && ready != nil {
+		ready = slot.lentWhile(ready)
+	}
 	result, err := m.cfg.Backends[name].Run(ctx, spec, ready)
-	elapsed := time.Since(start)
-	m.queue.release(elapsed)
+	elapsed := slot.release()
 	if err != nil {
 		m.metrics.refused.WithLabelValues("backend").Inc()
 		return Result{}, fmt.Errorf("sandbox %s: %w", name, err)

@@ -15,16 +15,24 @@ const (
 	firstRunLength = time.Second
 )
 
+// mostOwed is how long those to whom a lent slot is owed may have to wait for one,
+// by the length of recent runs: beyond it, who would lend his slot keeps it.
+const mostOwed = 250 * time.Millisecond
+
 // queue hands out slots. Those who wait stand in one lane per owner, and free
 // slots go round the lanes, so that an owner with a hundred runs waiting delays
 // another owner's first by one run only.
+//
+// Who holds a slot and does not need it for a while may lend it: he stands in
+// front of his own lane when he wants one again.
 type queue struct {
 	slots, limit int
 
 	// mu guards everything below; it is never held over a wait.
 	mu      sync.Mutex
 	busy    int
-	waiting int
+	waiting int                      // without those to whom a slot is owed
+	lent    int                      // slots that were lent and are owed
 	ring    *list.List               // of *lane, the next to be served in front
 	lanes   map[string]*list.Element // by owner; none is empty
 	length  time.Duration            // moving average of how long a slot is held
@@ -32,8 +40,11 @@ type queue struct {
 
 type lane struct {
 	owner   string
+	owed    []*waiter // served first, and never displaced
 	waiters []*waiter
 }
+
+func (l *lane) empty() bool { return len(l.owed)+len(l.waiters) == 0 }
 
 type waiter struct {
 	done chan struct{} // closed once granted or refused
@@ -89,15 +100,67 @@ func (q *queue) join(owner string) (*waiter, error) {
 		return nil, &BusyError{RetryAfter: q.estimate()}
 	}
 	w := &waiter{done: make(chan struct{})}
+	l := q.lane(owner)
+	l.waiters = append(l.waiters, w)
+	q.waiting++
+	return w, nil
+}
+
+// lane is the owner's lane, a new one behind all others if he has none. It is
+// called with mu held.
+func (q *queue) lane(owner string) *lane {
 	e := q.lanes[owner]
 	if e == nil {
 		e = q.ring.PushBack(&lane{owner: owner})
 		q.lanes[owner] = e
 	}
-	l := e.Value.(*lane)
-	l.waiters = append(l.waiters, w)
-	q.waiting++
-	return w, nil
+	return e.Value.(*lane)
+}
+
+// lend gives a slot to whoever waits until its holder reclaims one. It reports
+// whether it did: the slot stays his where so many are owed already that he might
+// wait long.
+func (q *queue) lend() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.lent >= q.limit || time.Duration(q.lent/q.slots+1)*q.length > mostOwed {
+		return false
+	}
+	q.lent++
+	q.pass()
+	return true
+}
+
+// forgo says that a slot that was lent is wanted no more.
+func (q *queue) forgo() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lent--
+}
+
+// reclaim takes a slot back that was lent. It waits until there is one, or returns
+// ctx's error: then there is none to release.
+func (q *queue) reclaim(ctx context.Context, owner string) error {
+	q.mu.Lock()
+	if q.busy < q.slots {
+		q.busy++
+		q.lent--
+		q.mu.Unlock()
+		return nil
+	}
+	w := &waiter{done: make(chan struct{})}
+	l := q.lane(owner)
+	l.owed = append(l.owed, w)
+	q.mu.Unlock()
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+	}
+	if q.withdraw(owner, w) {
+		return ctx.Err()
+	}
+	return nil // it came at the same moment
 }
 
 // displace refuses the newest waiter of the longest lane if owner, with one
@@ -134,13 +197,16 @@ func (q *queue) withdraw(owner string, w *waiter) bool {
 		return false
 	}
 	l := e.Value.(*lane)
-	i := slices.Index(l.waiters, w)
-	if i < 0 {
+	if i := slices.Index(l.waiters, w); i >= 0 {
+		l.waiters = slices.Delete(l.waiters, i, i+1)
+		q.waiting--
+	} else if i := slices.Index(l.owed, w); i >= 0 {
+		l.owed = slices.Delete(l.owed, i, i+1)
+		q.lent--
+	} else {
 		return false
 	}
-	l.waiters = slices.Delete(l.waiters, i, i+1)
-	q.waiting--
-	if len(l.waiters) == 0 {
+	if l.empty() {
 		q.ring.Remove(e)
 		delete(q.lanes, owner)
 	}
@@ -155,16 +221,26 @@ func (q *queue) release(held time.Duration) {
 	if held > 0 {
 		q.length += (held - q.length) / 8
 	}
+	q.pass()
+}
+
+// pass hands a slot to whoever is next. It is called with mu held.
+func (q *queue) pass() {
 	e := q.ring.Front()
 	if e == nil {
 		q.busy--
 		return
 	}
 	l := e.Value.(*lane)
-	w := l.waiters[0]
-	l.waiters = l.waiters[1:]
-	q.waiting--
-	if len(l.waiters) == 0 {
+	var w *waiter
+	if len(l.owed) > 0 {
+		w, l.owed = l.owed[0], l.owed[1:]
+		q.lent--
+	} else {
+		w, l.waiters = l.waiters[0], l.waiters[1:]
+		q.waiting--
+	}
+	if l.empty() {
 		q.ring.Remove(e)
 		delete(q.lanes, l.owner)
 	} else {

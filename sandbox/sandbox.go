@@ -42,6 +42,9 @@ type Description struct {
 	Runtimes  map[string]string `json:"runtimes,omitempty"`  // language -> runtime digest
 	Egress    bool              `json:"egress,omitempty"`    // programs may be given a way to named destinations
 	Named     []string          `json:"named,omitempty"`     // further runtimes that a run may name
+	// Bare: a run holds nothing of the machine while it waits for its ready, so that
+	// others may have its slot meanwhile.
+	Bare bool `json:"-"`
 }
 
 // Spec is one program and the limits it runs under.

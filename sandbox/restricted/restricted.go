@@ -99,7 +99,7 @@ func newBackend(cfg Config, probe jail.Probe, launch func(context.Context, strin
 		Name: "restricted", Launch: launch, Enforced: enforces, Grace: wallGrace, Hello: helloTimeout,
 		MaxRuns: cfg.MaxRuns, Idle: cfg.Idle, MaxIdle: cfg.MaxIdle, Spares: spareClasses, Log: cfg.Log,
 	})
-	b.description = sandbox.Description{Name: "restricted", Tier: probe.Tier, Languages: []string{Language}, Enforces: enforces(probe.Enforces)}
+	b.description = sandbox.Description{Name: "restricted", Tier: probe.Tier, Languages: []string{Language}, Enforces: enforces(probe.Enforces), Bare: true}
 	if probe.Reason != "" {
 		b.description.Reason, b.description.Hint = probe.Reason, probe.Hint
 		return b, nil
@@ -145,31 +145,38 @@ func (b *Backend) Run(ctx context.Context, spec sandbox.Spec, ready func(context
 	if ctx.Err() != nil {
 		return cancelled(), nil
 	}
-	w, err := b.pool.Claim(ctx, spec.Owner, classOf(spec.Limits))
-	if err != nil {
+	class := classOf(spec.Limits)
+	if err := b.pool.Prove(ctx, spec.Owner, class); err != nil {
 		if ctx.Err() != nil {
 			return cancelled(), nil
 		}
 		return sandbox.Result{}, err
 	}
 	// INVARIANT: I6, a limit that cannot be enforced refuses the run, never
-	// weakens it silently. What holds the limits of this worker is known, and no
-	// code has entered it.
-	for _, limit := range spec.Required {
-		if w.Enforced[limit] == "" {
-			b.pool.Put(w)
-			return sandbox.Result{}, fmt.Errorf("%w: %s", sandbox.ErrUnenforceable, limit)
-		}
+	// weakens it silently. Every worker here is held by the same means as the first.
+	if err := b.holds(spec.Required, b.description.Enforces); err != nil {
+		return sandbox.Result{}, err
 	}
 	if ready != nil {
 		if err := ready(ctx); err != nil {
-			b.pool.Put(w)
 			return sandbox.Result{}, err
 		}
 	}
 	if ctx.Err() != nil {
-		b.pool.Put(w)
 		return cancelled(), nil
+	}
+	// A worker is taken when there is something for it to do: a few serve many who
+	// wait for their intents to be durable.
+	w, err := b.pool.Claim(ctx, spec.Owner, class)
+	if err != nil {
+		if ctx.Err() != nil {
+			return cancelled(), nil
+		}
+		return sandbox.Result{}, err
+	}
+	if err := b.holds(spec.Required, w.Enforced); err != nil {
+		b.pool.Put(w)
+		return sandbox.Result{}, err
 	}
 	result, reusable := w.Run(ctx, spec, b.cfg.Steps)
 	if reusable {
@@ -205,6 +212,16 @@ func (b *Backend) Close() error {
 	b.closing()
 	b.running.Wait()
 	b.pool.Close()
+	return nil
+}
+
+// holds refuses a run whose required limits are not all enforced.
+func (b *Backend) holds(required []string, enforced map[string]string) error {
+	for _, limit := range required {
+		if enforced[limit] == "" {
+			return fmt.Errorf("%w: %s", sandbox.ErrUnenforceable, limit)
+		}
+	}
 	return nil
 }
 

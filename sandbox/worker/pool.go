@@ -21,6 +21,9 @@ type Class struct {
 	Program string // what the worker holds beside its interpreter, such as a module's digest; "" for nothing
 }
 
+// maxProven bounds the classes that a pool remembers to have started.
+const maxProven = 256
+
 // Config of a [Pool].
 type Config struct {
 	// Name of the workers, in their ids, in messages and in the metric.
@@ -64,6 +67,7 @@ type Pool struct {
 	closed    bool
 	idle      []*Worker // claimed before, the longest unused first
 	spare     map[Class]*Worker
+	proven    map[Class]bool // classes of which a worker has started; at most maxProven
 	recent    []Class // classes asked for, the last one first
 	refilling bool
 }
@@ -71,7 +75,7 @@ type Pool struct {
 // NewPool returns a pool; every field of cfg but Enforced and Spares must be set.
 func NewPool(cfg Config) *Pool {
 	p := &Pool{
-		cfg: cfg, spare: make(map[Class]*Worker),
+		cfg: cfg, spare: make(map[Class]*Worker), proven: make(map[Class]bool),
 		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "agenticraft_sandbox_" + cfg.Name + "_claims_total",
 			Help: "Workers of this sandbox taken for a run, by where they came from: the owner's last run, a fresh one ready, or one started for it.",
@@ -94,10 +98,35 @@ func (p *Pool) Start(ctx context.Context, c Class) (*Worker, error) {
 	return greet(process, c, &p.cfg)
 }
 
+// Prove starts a worker for owner unless one of this class has started before, so
+// that a class of which there can be none is found out before anything depends on
+// it. [Pool.Claim] finds the worker.
+func (p *Pool) Prove(ctx context.Context, owner string, c Class) error {
+	p.mu.Lock()
+	proven := p.proven[c]
+	p.mu.Unlock()
+	if proven {
+		return nil
+	}
+	w, err := p.Claim(ctx, owner, c)
+	if err != nil {
+		return err
+	}
+	p.Put(w)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.proven) >= maxProven {
+		clear(p.proven)
+	}
+	p.proven[c] = true
+	return nil
+}
+
 // Adopt makes a fresh worker a spare.
 func (p *Pool) Adopt(w *Worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.proven[w.class] = true
 	p.recent = []Class{w.class}
 	p.spare[w.class] = w
 }
