@@ -102,7 +102,7 @@ func (t *turn) finish(report a2a.Report) {
 	t.over = true
 	last := t.h.endOf(ctx, r, report)
 	words := lastWords(last)
-	t.h.keepRun(ctx, r, last, words, words...)
+	t.h.keepRun(ctx, r, last, words, false, words...)
 	r.mu.Lock()
 	r.task = last
 	for _, e := range words {

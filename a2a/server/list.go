@@ -130,7 +130,7 @@ func (h *Handler) land() {
 	}
 	h.mu.Unlock()
 	for _, stored := range landing {
-		landed(stored)
+		h.landed(stored)
 	}
 }
 

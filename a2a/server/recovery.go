@@ -36,6 +36,9 @@ func (h *Handler) Unfinished() []Unfinished {
 			h.log.Error("read unfinished task", "task", id, "err", err)
 			continue
 		}
+		if record.Task.Status.State.Terminal() {
+			continue // it ended meanwhile
+		}
 		out = append(out, Unfinished{string(id), a2a.ExecutionOf(record.Task)})
 	}
 	return out

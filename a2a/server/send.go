@@ -143,12 +143,12 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	if caller, _ := CallerFrom(ctx); caller.Door == DoorMesh {
 		door = string(caller.Peer)
 	}
-	create := func() error {
-		_, err := h.store.CreatePlaced(task, admitted.Owner, door, *task.Status.Timestamp)
+	create := func(soon bool) error {
+		_, err := h.store.CreatePlaced(task, admitted.Owner, door, *task.Status.Timestamp, soon)
 		return err
 	}
 	if admitted.Talk != nil {
-		if err := create(); err != nil {
+		if err := create(false); err != nil {
 			return nil, err
 		}
 		h.register(ctx, task.ID, push)
@@ -156,7 +156,7 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 		h.talk(h.newTurn(ctx, r), admitted.Talk)
 		return fromTheStart, nil
 	}
-	h.hold(task.ID, r)
+	many := h.hold(task.ID, r) >= manyRuns
 	// The disk writes the task while the run is prepared and its intent goes to a
 	// quorum: whoever is told of the task, and its end, wait for both.
 	stored := make(chan struct{})
@@ -172,18 +172,23 @@ func (h *Handler) start(ctx context.Context, admitted Admitted, req *sdk.SendMes
 	defer close(stored)
 	// There is one already if the request came before and was not run, for want of a
 	// quorum or of room: what comes of this time takes its place.
-	if err := create(); err != nil && !errors.Is(err, taskstore.ErrExists) {
+	if err := create(many); err != nil && !errors.Is(err, taskstore.ErrExists) {
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
 	}
 	h.register(ctx, task.ID, push)
 	return fromTheStart, nil
 }
 
-// hold makes the run known to who asks for its task.
-func (h *Handler) hold(id sdk.TaskID, r *run) {
+// manyRuns is how many at the same time take longer than it takes until their tasks
+// are stored together.
+const manyRuns = 16
+
+// hold makes the run known to who asks for its task, and says how many there are.
+func (h *Handler) hold(id sdk.TaskID, r *run) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.runs[id] = r
+	return len(h.runs)
 }
 
 // finish makes the end durable, then visible. To those who wait for it, one that
@@ -195,7 +200,7 @@ func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
 	}
 	task := h.endOf(ctx, r, report)
 	landed, told := r.endEarly(task)
-	h.keepRun(ctx, r, task, nil, lastWords(task)...)
+	h.keepRun(ctx, r, task, nil, told, lastWords(task)...)
 	if !told {
 		r.end(task)
 	}
@@ -221,13 +226,13 @@ func (h *Handler) endOf(ctx context.Context, r *run, report a2a.Report) *sdk.Tas
 
 // keepRun stores a task with the log of its run, with what comes next in it if
 // something does, and has its receivers told of events. The run goes on if it
-// cannot.
-func (h *Handler) keepRun(ctx context.Context, r *run, task *sdk.Task, next []sdk.Event, told ...sdk.Event) {
+// cannot. What could be made anew is stored soon, not at once.
+func (h *Handler) keepRun(ctx context.Context, r *run, task *sdk.Task, next []sdk.Event, soon bool, told ...sdk.Event) {
 	events, err := r.log(next)
 	if err != nil {
 		h.log.ErrorContext(ctx, "log of a task", "task", task.ID, "err", err)
 	}
-	if err := h.keep(task, r.owner, taskstore.Change{Events: events, Notices: h.notices(task.ID, told...)}); err != nil {
+	if err := h.keep(task, r.owner, taskstore.Change{Events: events, Notices: h.notices(task.ID, told...), Soon: soon}); err != nil {
 		h.log.ErrorContext(ctx, "store task", "task", task.ID, "err", err)
 	}
 }

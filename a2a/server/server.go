@@ -124,7 +124,7 @@ func (h *Handler) running(id sdk.TaskID) *run {
 	h.mu.Lock()
 	r := h.runs[id]
 	h.mu.Unlock()
-	if r == nil || landed(r.landing()) {
+	if r == nil || h.landed(r.landing()) {
 		return nil
 	}
 	return r
@@ -132,10 +132,11 @@ func (h *Handler) running(id sdk.TaskID) *run {
 
 // landed waits for the end of a task that is being stored. It is false at once if
 // none is, and after a while if the disk hangs.
-func landed(stored <-chan struct{}) bool {
+func (h *Handler) landed(stored <-chan struct{}) bool {
 	if stored == nil {
 		return false
 	}
+	h.store.Hurry()
 	late := time.NewTimer(landWait)
 	defer late.Stop()
 	select {

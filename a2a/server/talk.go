@@ -213,7 +213,7 @@ func (t *turn) say(e sdk.Event) {
 // outlive this process, then for readers. The caller holds word.
 func (h *Handler) tell(ctx context.Context, r *run, next *sdk.Task, e sdk.Event) {
 	if _, status := e.(*sdk.TaskStatusUpdateEvent); status || h.notifies(next.ID) {
-		h.keepRun(ctx, r, next, []sdk.Event{e}, e)
+		h.keepRun(ctx, r, next, []sdk.Event{e}, false, e)
 	}
 	r.mu.Lock()
 	r.task = next

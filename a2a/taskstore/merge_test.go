@@ -23,7 +23,7 @@ func TestMergedPagesAreOneList(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n%2 == 0 { // it runs on the next node
-			if _, err := stores[(door+1)%3].CreatePlaced(v, "alice", fmt.Sprint(door), at.Add(time.Millisecond)); err != nil {
+			if _, err := stores[(door+1)%3].CreatePlaced(v, "alice", fmt.Sprint(door), at.Add(time.Millisecond), false); err != nil {
 				t.Fatal(err)
 			}
 		}

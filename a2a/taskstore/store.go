@@ -76,13 +76,20 @@ type Store struct {
 	mu         sync.Mutex // guards what follows; see write
 	waiting    []job
 	committing bool
+	urgent     bool      // somebody waits for one of them
+	began      time.Time // the last commit
 	closed     bool
+
+	wake chan struct{} // has room for one: urgent or closed was set
 }
 
 // Change is what comes with a new state of a task, in the same moment.
 type Change struct {
 	Events  []Event  // added to the task's log
 	Notices [][]byte // queued for each of the task's push configurations
+	// Soon: nobody waits for it yet. It is on disk when the call returns, some
+	// milliseconds later than else if the store is busy.
+	Soon bool
 }
 
 // Open opens or makes the store. Another process having it open is an error.
@@ -94,7 +101,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := db.Update(prepare); err != nil {
 		return nil, errors.Join(fmt.Errorf("open task store: %w", err), db.Close())
 	}
-	return &Store{db: db}, nil
+	return &Store{db: db, wake: make(chan struct{}, 1)}, nil
 }
 
 func prepare(tx *bbolt.Tx) error {
@@ -122,6 +129,7 @@ func prepare(tx *bbolt.Tx) error {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
+	s.hurry()
 	s.mu.Unlock()
 	s.commits.Wait()
 	if err := s.db.Close(); err != nil {
@@ -132,11 +140,12 @@ func (s *Store) Close() error {
 
 // Create adds a task, generation 1. A task with its id is [ErrExists].
 func (s *Store) Create(task *sdk.Task, owner string, now time.Time) (Record, error) {
-	return s.CreatePlaced(task, owner, "", now)
+	return s.CreatePlaced(task, owner, "", now, false)
 }
 
-// CreatePlaced adds a task that another node, its door, placed here.
-func (s *Store) CreatePlaced(task *sdk.Task, owner, door string, now time.Time) (Record, error) {
+// CreatePlaced adds a task that another node, its door, placed here; "" for none.
+// It returns when the task is on disk: at once, or soon, see [Change].
+func (s *Store) CreatePlaced(task *sdk.Task, owner, door string, now time.Time, soon bool) (Record, error) {
 	if strings.ContainsRune(owner, 0) {
 		return Record{}, fmt.Errorf("create task %s: bad owner %q", task.ID, owner)
 	}
@@ -145,7 +154,7 @@ func (s *Store) CreatePlaced(task *sdk.Task, owner, door string, now time.Time) 
 		return Record{}, fmt.Errorf("create task %s: %w", task.ID, err)
 	}
 	h := head{Owner: owner, Door: door, Generation: 1, Updated: now.UTC()}.describe(task)
-	err = s.write(func(tx *bbolt.Tx) error {
+	err = s.enqueue(!soon, func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketTasks).Get([]byte(task.ID)) != nil {
 			return ErrExists
 		}
@@ -165,7 +174,7 @@ func (s *Store) Update(task *sdk.Task, now time.Time, more Change) (Record, erro
 		return Record{}, fmt.Errorf("update task %s: %w", task.ID, err)
 	}
 	var h head
-	err = s.write(func(tx *bbolt.Tx) error {
+	err = s.enqueue(!more.Soon, func(tx *bbolt.Tx) error {
 		old, err := readHead(tx, task.ID)
 		if err != nil {
 			return err

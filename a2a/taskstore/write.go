@@ -2,6 +2,7 @@ package taskstore
 
 import (
 	"errors"
+	"time"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -11,17 +12,41 @@ import (
 // page may have to wait for it.
 const maxBatch = 256
 
+// pace is the least time between the beginnings of two commits of writes that can
+// wait. A store that is not busy does not let them wait at all.
+const pace = 10 * time.Millisecond
+
 // job is one write that waits for its commit.
 type job struct {
 	do   func(tx *bbolt.Tx) error
 	done chan error
 }
 
-// write commits what do changes, and returns when it is on disk. Writes that
+// write commits what do changes, and returns when it is on disk.
+func (s *Store) write(do func(tx *bbolt.Tx) error) error { return s.enqueue(true, do) }
+
+// Hurry has everything that waits for its commit written now.
+func (s *Store) Hurry() {
+	s.mu.Lock()
+	s.hurry()
+	s.mu.Unlock()
+}
+
+// hurry is called with mu held.
+func (s *Store) hurry() {
+	s.urgent = true
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// enqueue commits what do changes, and returns when it is on disk. Writes that
 // come while a commit is under way share the next one: a flush of the disk
-// costs the same for one as for all. do may be called twice; it checks before
+// costs the same for one as for all. It begins at once if somebody waits for one of
+// them, else a pace after the one before. do may be called twice; it checks before
 // it changes anything.
-func (s *Store) write(do func(tx *bbolt.Tx) error) error {
+func (s *Store) enqueue(now bool, do func(tx *bbolt.Tx) error) error {
 	j := job{do, make(chan error, 1)}
 	s.mu.Lock()
 	if s.closed {
@@ -29,6 +54,9 @@ func (s *Store) write(do func(tx *bbolt.Tx) error) error {
 		return bolterrors.ErrDatabaseNotOpen
 	}
 	s.waiting = append(s.waiting, j)
+	if now {
+		s.hurry()
+	}
 	if !s.committing {
 		s.committing = true
 		s.commits.Go(s.commit)
@@ -41,18 +69,35 @@ func (s *Store) write(do func(tx *bbolt.Tx) error) error {
 func (s *Store) commit() {
 	for {
 		s.mu.Lock()
+		if len(s.waiting) == 0 {
+			s.waiting, s.committing = nil, false
+			s.mu.Unlock()
+			return
+		}
+		if rest := time.Until(s.began.Add(pace)); rest > 0 && !s.urgent && !s.closed && len(s.waiting) < maxBatch {
+			s.mu.Unlock()
+			s.pause(rest)
+			continue
+		}
 		batch := s.waiting
 		if len(batch) > maxBatch {
 			batch = batch[:maxBatch:maxBatch]
 		}
 		s.waiting = s.waiting[len(batch):]
-		if len(batch) == 0 {
-			s.waiting, s.committing = nil, false
-			s.mu.Unlock()
-			return
-		}
+		s.urgent = s.urgent && len(s.waiting) > 0
+		s.began = time.Now()
 		s.mu.Unlock()
 		s.commitBatch(batch)
+	}
+}
+
+// pause waits for so long, or until there is a hurry.
+func (s *Store) pause(most time.Duration) {
+	t := time.NewTimer(most)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.wake:
 	}
 }
 

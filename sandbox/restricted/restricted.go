@@ -42,7 +42,7 @@ type Config struct {
 	// Spawner makes the jails. It stays the caller's, who closes it after the
 	// backend.
 	Spawner *jail.Spawner
-	// MaxRuns is how many programs of one owner a worker runs; default 100.
+	// MaxRuns is how many programs of one owner a worker runs; default 1000.
 	MaxRuns int
 	// Idle is how long a worker waits for its owner's next program; default 10 s.
 	Idle time.Duration
@@ -87,7 +87,7 @@ func newBackend(cfg Config, probe jail.Probe, launch func(context.Context, strin
 	if cfg.MaxRuns < 0 || cfg.Idle < 0 || cfg.MaxIdle < 0 {
 		return nil, errors.New("restricted sandbox: MaxRuns, Idle and MaxIdle must not be negative")
 	}
-	cfg.MaxRuns = cmp.Or(cfg.MaxRuns, 100)
+	cfg.MaxRuns = cmp.Or(cfg.MaxRuns, 1000)
 	cfg.Idle = cmp.Or(cfg.Idle, 10*time.Second)
 	cfg.MaxIdle = cmp.Or(cfg.MaxIdle, 8)
 	if cfg.Log == nil {
