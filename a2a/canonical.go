@@ -72,6 +72,7 @@ func (w *canonicalWriter) request(req *sdk.SendMessageRequest, without string) {
 	if req.Config != nil {
 		w.configuration(req.Config)
 	}
+	w.name("message")
 	w.message(req.Message, without)
 	w.metadata(req.Metadata, "")
 	w.member("tenant", req.Tenant)
@@ -117,31 +118,35 @@ func (w *canonicalWriter) message(m *sdk.Message, without string) {
 	if m.Role != sdk.MessageRoleUser && m.Role != sdk.MessageRoleAgent {
 		w.fail("message has no valid role")
 	}
-	w.name("message")
 	w.put('{')
 	w.member("contextId", m.ContextID)
 	list(w, "extensions", m.Extensions)
 	w.member("messageId", m.ID)
 	w.metadata(m.Metadata, without)
-	if len(m.Parts) > 0 {
-		w.name("parts")
-		w.put('[')
-		for i, part := range m.Parts {
-			if part == nil || part.Content == nil {
-				w.fail("message has an empty part")
-				return
-			}
-			if i > 0 {
-				w.put(',')
-			}
-			w.part(part)
-		}
-		w.put(']')
-	}
+	w.parts(m.Parts)
 	list(w, "referenceTaskIds", m.ReferenceTasks)
 	w.member("role", string(m.Role))
 	w.member("taskId", string(m.TaskID))
 	w.put('}')
+}
+
+func (w *canonicalWriter) parts(parts sdk.ContentParts) {
+	if len(parts) == 0 {
+		return
+	}
+	w.name("parts")
+	w.put('[')
+	for i, part := range parts {
+		if part == nil || part.Content == nil {
+			w.fail("message has an empty part")
+			return
+		}
+		if i > 0 {
+			w.put(',')
+		}
+		w.part(part)
+	}
+	w.put(']')
 }
 
 func (w *canonicalWriter) part(p *sdk.Part) {

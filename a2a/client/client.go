@@ -103,6 +103,8 @@ func (c *Client) Run(ctx context.Context, e a2a.Execution) (a2a.Report, error) {
 	if err != nil {
 		return a2a.Report{}, err
 	}
+	nothing := 0 // the caller has what he sent
+	req.Config = &sdk.SendMessageConfig{HistoryLength: &nothing}
 	task, err := c.Send(ctx, req, nil)
 	if err != nil {
 		return a2a.Report{}, err

@@ -44,8 +44,8 @@ type HTTPConfig struct {
 	Log          *slog.Logger          // default: none
 }
 
-// HTTP is the A2A JSON-RPC binding: the SDK's codec, and around it what the
-// codec lacks. The door has put its caller into the request's context by
+// HTTP is the A2A JSON-RPC binding: the SDK's codec (but for the one call that must
+// be quick, see [binding.sendMessage]), and around it what the codec lacks. The door has put its caller into the request's context by
 // [WithCaller]. What it adds, each to be deleted when the SDK does it:
 //
 //   - A2A-Version must be 1.0, in the header or the query; a missing one means
@@ -126,41 +126,54 @@ func (b *binding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out.fail(&rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "JSON-RPC requests are sent by POST")})
 		return
 	}
-	ctx, body, err := b.accept(w, r, out)
+	ctx, in, err := b.accept(w, r, out)
 	if err != nil {
 		out.fail(err)
 		return
 	}
 	echoExtensions(w, r)
-	inner := r.Clone(ctx)
-	inner.Body = io.NopCloser(bytes.NewReader(body))
-	inner.ContentLength = int64(len(body))
-	b.codec.ServeHTTP(out, inner)
+	if in.send != nil {
+		b.sendMessage(ctx, out, r, in.send)
+	} else {
+		inner := r.WithContext(ctx)
+		inner.Body = io.NopCloser(bytes.NewReader(in.body))
+		inner.ContentLength = int64(len(in.body))
+		b.codec.ServeHTTP(out, inner)
+	}
 	out.finish()
+}
+
+// accepted is a request that may go on: for the codec, or read already.
+type accepted struct {
+	body []byte
+	send *sdk.SendMessageRequest
 }
 
 // accept does everything that comes before the codec. What is wrong with the headers
 // is said when the body was read, which holds the id of the answer.
-func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (context.Context, []byte, *rpcError) {
+func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (context.Context, accepted, *rpcError) {
+	var in accepted
 	if r.ContentLength > b.cfg.MaxBody {
 		w.Header().Set("Connection", "close") // the body was not read
-		return nil, nil, b.tooLarge()
+		return nil, in, b.tooLarge()
 	}
 	body, err := b.readBody(w, r)
 	if err != nil {
-		return nil, nil, err
+		return nil, in, err
 	}
 	delegation, relayed, err := b.readHeaders(r)
 	if err != nil {
 		noteID(body, out)
-		return nil, nil, err
+		return nil, in, err
 	}
-	if body, err = normalize(body, out); err != nil {
-		return nil, nil, err
+	if call, ok := a2a.ReadCall(body); ok {
+		in.send, out.id = call.Request, call.ID
+	} else if in.body, err = normalize(body, out); err != nil {
+		return nil, in, err
 	}
 	ctx, err := b.prepare(r, out)
 	if err != nil {
-		return nil, nil, err
+		return nil, in, err
 	}
 	if delegation != nil {
 		ctx = context.WithValue(ctx, delegationKey, delegation)
@@ -168,7 +181,7 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 	if relayed != "" {
 		ctx = context.WithValue(ctx, doorKey, relayed)
 	}
-	return ctx, body, nil
+	return ctx, in, nil
 }
 
 // readHeaders checks the headers, and reads what only nodes send.

@@ -222,6 +222,16 @@ func (r *reply) readdress(p []byte, data bool) (head, rest []byte) {
 	return head, rest
 }
 
+// answer is the whole answer to a JSON-RPC request that went well.
+func (r *reply) answer(result []byte) {
+	const begin = `{"jsonrpc":"2.0","id":`
+	out := make([]byte, 0, len(begin)+len(r.id)+len(`,"result":`)+len(result)+len("}\n"))
+	out = append(append(append(out, begin...), idOf(r.id)...), `,"result":`...)
+	out = append(append(out, result...), "}\n"...)
+	r.Header().Set("Content-Type", "application/json")
+	r.write(out) //nolint:errcheck // the client has gone
+}
+
 // idOf is the id of an answer.
 func idOf(id json.RawMessage) json.RawMessage {
 	if len(id) == 0 {

@@ -8,7 +8,6 @@ package taskstore
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -18,6 +17,8 @@ import (
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"go.etcd.io/bbolt"
+
+	"github.com/agenticraft/node/a2a"
 )
 
 // Errors that callers act on.
@@ -149,7 +150,7 @@ func (s *Store) CreatePlaced(task *sdk.Task, owner, door string, now time.Time, 
 	if strings.ContainsRune(owner, 0) {
 		return Record{}, fmt.Errorf("create task %s: bad owner %q", task.ID, owner)
 	}
-	body, err := json.Marshal(task)
+	body, err := a2a.MarshalTask(task)
 	if err != nil {
 		return Record{}, fmt.Errorf("create task %s: %w", task.ID, err)
 	}
@@ -169,7 +170,7 @@ func (s *Store) CreatePlaced(task *sdk.Task, owner, door string, now time.Time, 
 // Update replaces a task that exists; its owner stays and its generation grows
 // by one. More comes with it in the same moment.
 func (s *Store) Update(task *sdk.Task, now time.Time, more Change) (Record, error) {
-	body, err := json.Marshal(task)
+	body, err := a2a.MarshalTask(task)
 	if err != nil {
 		return Record{}, fmt.Errorf("update task %s: %w", task.ID, err)
 	}
