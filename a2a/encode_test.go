@@ -41,18 +41,29 @@ func sameTask(t *testing.T, task *sdk.Task) {
 func TestMarshalTask(t *testing.T) {
 	at := time.Date(2026, 11, 28, 4, 5, 6, 7_000_000, time.UTC)
 	never := time.Date(12345, 1, 1, 0, 0, 0, 0, time.UTC)
-	message := &sdk.Message{ID: "m", ContextID: "c", TaskID: "t", Role: sdk.MessageRoleUser, Extensions: []string{"e"}, ReferenceTasks: []sdk.TaskID{"r"}, Metadata: map[string]any{"<&>\u2028": []any{1.5, "é\n\x7f", nil, true}},
-		Parts: sdk.ContentParts{sdk.NewTextPart("a"), sdk.NewRawPart([]byte{0xff}), sdk.NewDataPart(map[string]any{"n": 1e21}), sdk.NewFileURLPart("u", "m")}}
+	message := &sdk.Message{
+		ID: "m", ContextID: "c", TaskID: "t", Role: sdk.MessageRoleUser, Extensions: []string{"e"}, ReferenceTasks: []sdk.TaskID{"r"}, Metadata: map[string]any{"<&>\u2028": []any{1.5, "é\n\x7f", nil, true}},
+		Parts: sdk.ContentParts{sdk.NewTextPart("a"), sdk.NewRawPart([]byte{0xff}), sdk.NewDataPart(map[string]any{"n": 1e21}), sdk.NewFileURLPart("u", "m")},
+	}
 	artifact := &sdk.Artifact{ID: "a", Name: "n", Description: "d", Extensions: []string{"e"}, Metadata: map[string]any{"k": "v"}, Parts: sdk.ContentParts{sdk.NewDataPart(map[string]any{"n": -1.0})}}
 	status := sdk.TaskStatus{State: sdk.TaskStateCompleted, Timestamp: &at, Message: message}
 	for _, task := range []*sdk.Task{
-		{}, {ID: "t", ContextID: "c", Status: status},
+		{},
+		{ID: "t", ContextID: "c", Status: status},
 		{ID: "t", ContextID: "c", Status: status, Artifacts: []*sdk.Artifact{artifact, artifact}, History: []*sdk.Message{message, message}, Metadata: map[string]any{"k": map[string]any{}}},
 		{ID: "\"", Metadata: map[string]any{}, Artifacts: []*sdk.Artifact{}, History: []*sdk.Message{}},
-		{Artifacts: []*sdk.Artifact{nil}}, {Artifacts: []*sdk.Artifact{{}}}, {History: []*sdk.Message{nil}}, {History: []*sdk.Message{{}}},
-		{Status: sdk.TaskStatus{State: "odd", Timestamp: &never}}, {Status: sdk.TaskStatus{Timestamp: new(time.Time)}},
-		{ID: "\xff"}, {Metadata: map[string]any{"n": math.NaN()}}, {Metadata: map[string]any{"n": 1e300}}, {Metadata: map[string]any{"n": math.MaxInt64}},
-		{Artifacts: []*sdk.Artifact{{Parts: sdk.ContentParts{sdk.NewDataPart([]any{1.0})}}}}, {Artifacts: []*sdk.Artifact{{Parts: sdk.ContentParts{{}}}}},
+		{Artifacts: []*sdk.Artifact{nil}},
+		{Artifacts: []*sdk.Artifact{{}}},
+		{History: []*sdk.Message{nil}},
+		{History: []*sdk.Message{{}}},
+		{Status: sdk.TaskStatus{State: "odd", Timestamp: &never}},
+		{Status: sdk.TaskStatus{Timestamp: new(time.Time)}},
+		{ID: "\xff"},
+		{Metadata: map[string]any{"n": math.NaN()}},
+		{Metadata: map[string]any{"n": 1e300}},
+		{Metadata: map[string]any{"n": math.MaxInt64}},
+		{Artifacts: []*sdk.Artifact{{Parts: sdk.ContentParts{sdk.NewDataPart([]any{1.0})}}}},
+		{Artifacts: []*sdk.Artifact{{Parts: sdk.ContentParts{{}}}}},
 	} {
 		sameTask(t, task)
 	}

@@ -68,7 +68,7 @@ type Pool struct {
 	idle      []*Worker // claimed before, the longest unused first
 	spare     map[Class]*Worker
 	proven    map[Class]bool // classes of which a worker has started; at most maxProven
-	recent    []Class // classes asked for, the last one first
+	recent    []Class        // classes asked for, the last one first
 	refilling bool
 }
 
