@@ -78,6 +78,7 @@ func (b *restBinding) acceptREST(w http.ResponseWriter, r *http.Request, out *re
 		return nil, nil, err
 	}
 	inner := r.Clone(ctx)
+	inner.URL.RawPath = "" // the codec is to see the path that findRoute saw
 	inner.Body, inner.ContentLength = http.NoBody, 0
 	if r.Method == http.MethodPost && (route.body != nil || r.ContentLength != 0) {
 		body, err := b.readREST(w, r, route)

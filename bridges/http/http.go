@@ -254,13 +254,13 @@ func New(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	d.routes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { noRoute(mux, w, r) })
-	rest := d.headers(mux)
+	routed := d.headers(tidy(mux, d.a2a(RESTPath, d.cfg.REST)))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 			d.cfg.GRPC.ServeHTTP(w, r)
 			return
 		}
-		rest.ServeHTTP(w, r)
+		routed.ServeHTTP(w, r)
 	})
 }
 

@@ -20,6 +20,9 @@ const (
 	RESTPath    = "/a2a/rest"
 )
 
+// tilesPath is where the tiled log is.
+const tilesPath = "/log"
+
 // MCPPath is where MCP clients connect.
 const MCPPath = "/mcp"
 
@@ -97,7 +100,7 @@ func (d *door) routes(mux router) {
 	mux.Handle("GET /v1/audit/export", d.streams("audit.read", d.export))
 	mux.Handle("POST /v1/audit/check", d.streams("audit.read", d.check))
 	mux.Handle("GET /v1/evidence/{id}/part", d.streams("evidence.read", d.evidencePart))
-	mux.Handle("GET /log/", d.permitted("log.read", http.StripPrefix("/log", d.cfg.Tiles)))
+	mux.Handle("GET "+tilesPath+"/", d.permitted("log.read", http.StripPrefix(tilesPath, d.cfg.Tiles)))
 	if d.cfg.MCP != nil {
 		mux.Handle(MCPPath, d.permitted("", d.cfg.MCP)) // its tools are requests, each of which asks policy
 	}
@@ -105,23 +108,6 @@ func (d *door) routes(mux router) {
 		mux.Handle("GET "+console.Path, d.cfg.Console)
 	}
 	mux.Handle("GET /metrics", d.permitted("status.read", d.cfg.Metrics))
-}
-
-// noRoute answers a request that no route takes: 405 with the methods that there
-// are (RFC 9110, 15.5.6), or 404.
-func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
-	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		if _, pattern := mux.Handler(&http.Request{Method: method, Host: r.Host, URL: r.URL}); pattern != "" && pattern != "/" {
-			allowed = append(allowed, method)
-		}
-	}
-	if len(allowed) == 0 {
-		problem(w, &Problem{Status: http.StatusNotFound, Code: "not_found", Message: "no such resource: " + r.Method + " " + r.URL.Path})
-		return
-	}
-	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	problem(w, &Problem{Status: http.StatusMethodNotAllowed, Code: a2a.CodeUnsupported, Message: r.Method + " is not a method of " + r.URL.Path})
 }
 
 // perform proves the caller, asks policy and answers with what do returns.
