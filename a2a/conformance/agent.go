@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -22,6 +23,9 @@ var modes = []string{"text/plain", "application/json", "application/octet-stream
 
 // longest is how long an agent works that waits to be cancelled.
 const longest = time.Minute
+
+// moment is how long it takes to make what a stream tells of.
+const moment = 50 * time.Millisecond
 
 // agent is a path that behaves as a suite asks: by the prefix of a message's
 // id (the TCK) or of its text (ACTS).
@@ -66,16 +70,16 @@ func (t turn) pause(d time.Duration) bool {
 }
 
 // works is a behaviour that takes d, makes the parts and completes.
-func works(d time.Duration, parts func() []*sdk.Part) func(turn) {
+func works(d time.Duration, parts ...*sdk.Part) func(turn) {
 	return func(t turn) {
 		t.status(sdk.TaskStateWorking, "")
 		if !t.pause(d) {
 			return
 		}
-		if parts != nil {
-			t.artifact("output", false, true, parts()...)
+		if len(parts) > 0 {
+			t.artifact("output", false, true, parts...)
 		}
-		t.status(sdk.TaskStateCompleted, "Hello from the conformance agent")
+		t.status(sdk.TaskStateCompleted, "")
 	}
 }
 
@@ -83,81 +87,82 @@ func says(state sdk.TaskState, text string) func(turn) {
 	return func(t turn) { t.status(state, text) }
 }
 
-func chunked(t turn) {
-	t.status(sdk.TaskStateWorking, "")
-	for i, text := range []string{"chunk 1 ", "chunk 2 ", "chunk 3"} {
-		if !t.pause(10 * time.Millisecond) {
-			return
+// chunked makes an artifact of a chunk for each text.
+func chunked(texts ...string) func(turn) {
+	return func(t turn) {
+		t.status(sdk.TaskStateWorking, "")
+		for i, text := range texts {
+			if !t.pause(moment) {
+				return
+			}
+			t.artifact("chunks", i > 0, i == len(texts)-1, sdk.NewTextPart(text))
 		}
-		t.artifact("chunks", i > 0, i == 2, sdk.NewTextPart(text))
+		t.status(sdk.TaskStateCompleted, "")
 	}
-	t.status(sdk.TaskStateCompleted, "")
 }
 
-func text() []*sdk.Part { return []*sdk.Part{sdk.NewTextPart("Generated text content")} }
+func data() *sdk.Part { return sdk.NewDataPart(map[string]any{"key": "value", "count": 42.0}) }
 
-func data() []*sdk.Part {
-	return []*sdk.Part{sdk.NewDataPart(map[string]any{"key": "value", "count": 42.0})}
-}
-
-func file() []*sdk.Part {
+func file() *sdk.Part {
 	p := sdk.NewRawPart([]byte("file content"))
 	p.Filename, p.MediaType = "output.txt", "text/plain"
-	return []*sdk.Part{p}
+	return p
 }
 
-func fileURL() []*sdk.Part {
+func fileURL() *sdk.Part {
 	p := sdk.NewFileURLPart("https://example.com/output.txt", "text/plain")
 	p.Filename = "output.txt"
-	return []*sdk.Part{p}
+	return p
 }
 
-// behaviours are what the prefixes ask for; the longest that fits counts.
+// behaviours are what the prefixes ask for; the longest that fits counts. The
+// texts are those that the TCK's scenarios name.
 var behaviours = map[string]func(turn){
-	"tck-complete-task":           says(sdk.TaskStateCompleted, "Hello from the conformance agent"),
-	"tck-artifact-text":           works(0, text),
-	"tck-artifact-file":           works(0, file),
-	"tck-artifact-file-url":       works(0, fileURL),
-	"tck-artifact-data":           works(0, data),
+	"tck-complete-task":           says(sdk.TaskStateCompleted, "Hello from TCK"),
+	"tck-artifact-text":           works(0, sdk.NewTextPart("Generated text content")),
+	"tck-artifact-file":           works(0, file()),
+	"tck-artifact-file-url":       works(0, fileURL()),
+	"tck-artifact-data":           works(0, data()),
 	"tck-input-required":          says(sdk.TaskStateInputRequired, "What else?"),
 	"tck-multi-turn":              says(sdk.TaskStateInputRequired, "Say done when it is."),
 	"tck-auth-required":           says(sdk.TaskStateAuthRequired, "This needs an approval."),
-	"tck-reject-task":             says(sdk.TaskStateRejected, "The agent does not do this."),
+	"tck-reject-task":             says(sdk.TaskStateRejected, "rejected"),
 	"tck-task-failure":            says(sdk.TaskStateFailed, "It went wrong, as it was asked to."),
-	"tck-cancel":                  works(longest, nil),
-	"tck-long-running":            works(time.Second, text),
-	"tck-stream-basic":            works(50*time.Millisecond, text),
-	"tck-stream-chunked":          chunked,
-	"tck-stream":                  works(50*time.Millisecond, text),
-	"tck-stream-001":              works(50*time.Millisecond, text),
-	"tck-stream-002":              works(50*time.Millisecond, nil),
-	"tck-stream-003":              works(50*time.Millisecond, text),
-	"tck-stream-artifact-text":    works(0, text),
-	"tck-stream-artifact-file":    works(0, file),
-	"tck-stream-artifact-chunked": chunked,
-	"tck-stream-ordering-001":     works(50*time.Millisecond, text),
-	"test-resubscribe-message-id": works(4*time.Second, text),
+	"tck-cancel":                  works(longest),
+	"tck-long-running":            works(time.Second, sdk.NewTextPart("It took a while.")),
+	"tck-stream-basic":            works(moment, sdk.NewTextPart("Streamed text content")),
+	"tck-stream-chunked":          chunked("chunk 1 ", "chunk 2 ", "chunk 3"),
+	"tck-stream":                  works(moment, sdk.NewTextPart("Streamed text content")),
+	"tck-stream-001":              works(moment, sdk.NewTextPart("Stream hello from TCK")),
+	"tck-stream-002":              says(sdk.TaskStateCompleted, ""),
+	"tck-stream-003":              works(moment, sdk.NewTextPart("Stream task lifecycle")),
+	"tck-stream-artifact-text":    works(moment, sdk.NewTextPart("Streamed text content")),
+	"tck-stream-artifact-file":    works(moment, file()),
+	"tck-stream-artifact-chunked": chunked("chunk-1 ", "chunk-2"),
+	"tck-stream-ordering-001":     works(moment, sdk.NewTextPart("Ordered output")),
+	"test-resubscribe-message-id": works(4 * time.Second), // twice the TCK's wait for a stream
 }
 
 const messageReply = "tck-message-response"
 
-// prefixOf finds the behaviour that a message asks for.
+// prefixOf finds the behaviour that a message asks for, by its id or else by its
+// text.
 func prefixOf(m *sdk.Message) string {
+	return cmp.Or(longestPrefix(m.ID), longestPrefix(textOf(m)), "tck-complete-task")
+}
+
+// longestPrefix is that of s which names a behaviour, or "".
+func longestPrefix(s string) string {
+	if strings.HasPrefix(s, messageReply) {
+		return messageReply
+	}
 	best := ""
-	for _, s := range []string{m.ID, textOf(m)} {
-		for prefix := range behaviours {
-			if strings.HasPrefix(s, prefix) && len(prefix) > len(best) {
-				best = prefix
-			}
-		}
-		if strings.HasPrefix(s, messageReply) {
-			best = messageReply
-		}
-		if best != "" {
-			return best
+	for prefix := range behaviours {
+		if strings.HasPrefix(s, prefix) && len(prefix) > len(best) {
+			best = prefix
 		}
 	}
-	return "tck-complete-task"
+	return best
 }
 
 func textOf(m *sdk.Message) string {
@@ -176,7 +181,7 @@ func (agent) Submit(_ context.Context, in server.Inbound) (server.Admitted, erro
 	}
 	prefix := prefixOf(m)
 	if prefix == messageReply {
-		return server.Admitted{Reply: sdk.NewMessage(sdk.MessageRoleAgent, sdk.NewTextPart("A message, and no task"))}, nil
+		return server.Admitted{Reply: sdk.NewMessage(sdk.MessageRoleAgent, sdk.NewTextPart("Direct message response"))}, nil
 	}
 	return admit(a2a.NewJTI(), behaviours[prefix]), nil
 }
@@ -188,7 +193,9 @@ func (agent) Continue(_ context.Context, in server.Inbound, task *sdk.Task) (ser
 		return server.Admitted{}, err
 	}
 	do := says(sdk.TaskStateCompleted, "Thank you.")
-	if prefixOf(task.History[0]) == "tck-multi-turn" && !strings.Contains(textOf(m), "done") {
+	if asked := behaviours[longestPrefix(m.ID)]; asked != nil {
+		do = asked
+	} else if prefixOf(task.History[0]) == "tck-multi-turn" && !strings.Contains(textOf(m), "done") {
 		do = says(sdk.TaskStateInputRequired, "What else?")
 	}
 	return admit(string(task.ID), do), nil

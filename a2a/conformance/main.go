@@ -118,7 +118,11 @@ func start(ctx context.Context, dir, httpAddr, grpcAddr string, pushes bool, log
 		return nil, errors.Join(err, httpListener.Close(), store.Close())
 	}
 	s := &service{url: "http://" + httpListener.Addr().String(), grpc: grpcListener.Addr().String(), pushes: pushes}
-	doors := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: doors(handler, caller, s, log)}
+	card, err := json.Marshal(card(s))
+	if err != nil {
+		return nil, errors.Join(err, httpListener.Close(), grpcListener.Close(), store.Close())
+	}
+	doors := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: doors(handler, caller, card, log)}
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, servers)
 	go func() { done <- doors.Serve(httpListener) }()
@@ -140,16 +144,12 @@ func start(ctx context.Context, dir, httpAddr, grpcAddr string, pushes bool, log
 }
 
 // doors is what the HTTP address serves.
-func doors(handler *server.Handler, caller server.Caller, s *service, log *slog.Logger) http.Handler {
+func doors(handler *server.Handler, caller server.Caller, card []byte, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	cfg := server.HTTPConfig{Handler: handler, Log: log}
 	mux.Handle("/", server.HTTP(cfg))
 	mux.Handle("/rest/", http.StripPrefix("/rest", server.REST(cfg)))
-	mux.HandleFunc("GET "+a2a.CardPath, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "public, max-age=60")
-		_ = json.NewEncoder(w).Encode(card(s)) // the client may be gone
-	})
+	mux.Handle("GET "+a2a.CardPath, server.Document(card, "application/json"))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mux.ServeHTTP(w, r.WithContext(server.WithCaller(r.Context(), caller)))
 	})

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -93,7 +90,7 @@ func newCards(cfg *config, secure *tlsFiles, key *identity.Key, clusterName stri
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc(a2a.CardPath, func(w http.ResponseWriter, r *http.Request) { c.current().served.ServeHTTP(w, r) })
-	mux.Handle(a2a.KeysPath, fixed(keys, "application/jwk-set+json"))
+	mux.Handle(a2a.KeysPath, server.Document(keys, "application/jwk-set+json"))
 	c.Handler = mux
 	return c, nil
 }
@@ -115,7 +112,7 @@ func (c *cards) make(offers []a2a.Offer) (card, error) {
 		return card{}, err
 	}
 	public.Signatures = nil // what callers see of it is not what was signed
-	return card{fixed(text, "application/json"), public, offers}, nil
+	return card{server.Document(text, "application/json"), public, offers}, nil
 }
 
 // current is the card for what the sandboxes offer now: a language tree that was
@@ -168,19 +165,6 @@ func offersOf(m *sandbox.Manager) []a2a.Offer {
 		return cmp.Or(cmp.Compare(a.Language, b.Language), cmp.Compare(a.Sandbox, b.Sandbox))
 	})
 	return out
-}
-
-// fixed serves bytes that do not change, with what caches need.
-func fixed(text []byte, kind string) http.Handler {
-	sum := sha256.Sum256(text)
-	etag := `"` + hex.EncodeToString(sum[:16]) + `"`
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Type", kind)
-		h.Set("Cache-Control", "public, max-age=60")
-		h.Set("ETag", etag)
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(text))
-	})
 }
 
 // terms are what policy grants a caller of one offer.
