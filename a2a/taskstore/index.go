@@ -23,6 +23,7 @@ func index(tx *bbolt.Tx, id sdk.TaskID, h head) error {
 		tx.Bucket(bucketOwners).Put(append(ownerPrefix(h.Owner), order...), plain),
 		tx.Bucket(bucketTimes).Put(order, plain),
 		indexFurther(tx, h.Owner, order, sum, plain),
+		tally(tx, h, 1),
 	)
 }
 
@@ -47,11 +48,13 @@ func unindex(tx *bbolt.Tx, id sdk.TaskID, h head) error {
 		tx.Bucket(bucketStates).Delete(append(statePrefix(h.Owner, h.State), order...)),
 		tx.Bucket(bucketContexts).Delete(append(contextPrefix(h.Context), order...)),
 		tx.Bucket(bucketTimes).Delete(order),
+		tally(tx, h, -1),
 	)
 }
 
-// indexAnew makes the indexes that format 1 did not have from the one by owner.
-func indexAnew(tx *bbolt.Tx) error {
+// indexAnew makes from the index by owner what formats before 4 did not have:
+// counts, and if narrow the further indexes.
+func indexAnew(tx *bbolt.Tx, narrow bool) error {
 	return tx.Bucket(bucketOwners).ForEach(func(k, v []byte) error {
 		owner, order, found := bytes.Cut(k, []byte{0}) // no owner holds the separator
 		var sum summary
@@ -60,6 +63,9 @@ func indexAnew(tx *bbolt.Tx) error {
 		}
 		if err := json.Unmarshal(v, &sum); err != nil {
 			return fmt.Errorf("index key %x: %w", k, err)
+		}
+		if err := tally(tx, head{Owner: string(owner), State: sum.State, Door: sum.Door}, 1); err != nil || !narrow {
+			return err
 		}
 		return indexFurther(tx, string(owner), order, sum, v)
 	})

@@ -97,7 +97,7 @@ func TestFiltersGiveWhatTheySay(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []string{"states", "contexts"} {
+		for _, name := range []string{"states", "contexts", "counts"} {
 			if err := tx.DeleteBucket([]byte(name)); err != nil {
 				return err
 			}
@@ -136,12 +136,36 @@ func TestFiltersGiveWhatTheySay(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	t.Run("after a change of what the older program wrote", check)
+
+	// One of format 3 has no counts.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if db, err = bbolt.Open(filepath.Join(dir, taskstore.FileName), 0o600, nil); err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return errors.Join(tx.DeleteBucket([]byte("counts")), tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("3")))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	t.Run("after a program of format 3", check)
 	if n, err := s.Prune(start.Add(time.Hour), 0); err != nil || n != 20 {
 		t.Errorf("pruned %d, %v", n, err)
 	}
-	for _, f := range []taskstore.Filter{{Owner: "alice", State: sdk.TaskStateCompleted}, {Any: true, Context: "a", State: sdk.TaskStateFailed}} {
-		if page, err := s.List(f); err != nil || page.Total != 0 {
-			t.Errorf("after they were forgotten: %+v, %v", page, err)
+	for _, c := range []struct {
+		taskstore.Filter
+		total int
+	}{
+		{taskstore.Filter{Owner: "alice", State: sdk.TaskStateCompleted}, 0},
+		{taskstore.Filter{Any: true, Context: "a", State: sdk.TaskStateFailed}, 0},
+		{taskstore.Filter{Owner: "alice"}, 5},
+		{taskstore.Filter{Any: true}, 10},
+	} {
+		if page, err := s.List(c.Filter); err != nil || page.Total != c.total {
+			t.Errorf("%+v after they were forgotten: %+v, %v", c.Filter, page, err)
 		}
 	}
 }

@@ -88,8 +88,16 @@ func (s *Store) List(f Filter) (Page, error) {
 func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
 	index, prefix := f.narrowest(tx)
 	var page Page
+	start, counted := prefix, f.counted()
+	if counted {
+		n, err := f.total(tx)
+		if err != nil {
+			return Page{}, err
+		}
+		page.Total, start = n, slices.Concat(prefix, from)
+	}
 	size := 0 // bytes of the page's records
-	for k, v := index.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = index.Next() {
+	for k, v := index.Seek(start); k != nil && bytes.HasPrefix(k, prefix); k, v = index.Next() {
 		order := k[len(prefix):]
 		if len(order) <= orderBytes {
 			return Page{}, fmt.Errorf("bad index key %x", k)
@@ -104,13 +112,18 @@ func list(tx *bbolt.Tx, f Filter, from []byte) (Page, error) {
 		if !match {
 			continue
 		}
-		page.Total++
+		if !counted {
+			page.Total++
+		}
 		if bytes.Compare(order, from) <= 0 {
 			continue // on a page before
 		}
 		if n := len(page.Records); n == f.Limit || size >= maxPageBytes {
 			if page.Next == "" {
 				page.Next = encodeCursor(orderOf(page.Records[n-1]))
+			}
+			if counted {
+				break
 			}
 			continue // only counted
 		}

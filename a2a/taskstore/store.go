@@ -45,14 +45,16 @@ var (
 	bucketStates     = []byte("states")     // owner 0x00 state 0x00 order id -> summary
 	bucketContexts   = []byte("contexts")   // length context order id -> summary
 	bucketTimes      = []byte("times")      // order id -> summary
+	bucketCounts     = []byte("counts")     // owner 0x00 state 0x00 door -> how many
 	bucketUnfinished = []byte("unfinished") // id -> nothing, or owner of one that waits for him
 	bucketEvents     = []byte("events")     // id 0x00 number -> event
 	bucketPushes     = []byte("pushes")     // id 0x00 configuration -> configuration, secrets and all
 	bucketNotices    = []byte("notices")    // id 0x00 configuration 0x00 number -> time body
 	bucketMeta       = []byte("meta")
 	keyFormat        = []byte("format")
-	format           = []byte("3")
-	formatWhole      = []byte("2") // its records are not split; they are read, and split when they change
+	format           = []byte("4")
+	formatUncounted  = []byte("3") // had no counts
+	formatWhole      = []byte("2") // its records are not split, either; they are read, and split when they change
 	formatNarrow     = []byte("1") // had no states and contexts, either
 )
 
@@ -106,7 +108,7 @@ func Open(cfg Config) (*Store, error) {
 }
 
 func prepare(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketStates, bucketContexts, bucketTimes, bucketUnfinished, bucketEvents, bucketPushes, bucketNotices, bucketMeta} {
+	for _, name := range [][]byte{bucketTasks, bucketOwners, bucketStates, bucketContexts, bucketTimes, bucketCounts, bucketUnfinished, bucketEvents, bucketPushes, bucketNotices, bucketMeta} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -115,10 +117,8 @@ func prepare(tx *bbolt.Tx) error {
 	switch have := meta.Get(keyFormat); {
 	case have == nil:
 		return meta.Put(keyFormat, format)
-	case bytes.Equal(have, formatNarrow):
-		return errors.Join(indexAnew(tx), meta.Put(keyFormat, format))
-	case bytes.Equal(have, formatWhole):
-		return meta.Put(keyFormat, format)
+	case bytes.Equal(have, formatNarrow), bytes.Equal(have, formatWhole), bytes.Equal(have, formatUncounted):
+		return errors.Join(indexAnew(tx, bytes.Equal(have, formatNarrow)), meta.Put(keyFormat, format))
 	case !bytes.Equal(have, format):
 		return fmt.Errorf("format %q is not known to this version", have)
 	}
