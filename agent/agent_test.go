@@ -31,6 +31,7 @@ import (
 // agent on it whose recorder, runner and peers can be made to fail.
 type world struct {
 	evidence  string // folder
+	store     *agent.Evidence
 	retention time.Duration
 	space     int64
 	t         *testing.T
@@ -85,20 +86,30 @@ func newWorld(t *testing.T) *world {
 
 const serviceID = "aaaaaaaaaa"
 
+// file is a task's evidence in a file of its own.
+func (w *world) file(task string) string {
+	w.t.Helper()
+	name, err := w.store.InFile(task)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return name
+}
+
 func (w *world) build() {
 	w.t.Helper()
 	if w.retention == 0 {
 		w.retention = agent.DefaultRetention
 	}
 	w.evidence = w.t.TempDir()
-	evidence, err := agent.OpenEvidence(w.evidence)
-	if err != nil {
+	var err error
+	if w.store, err = agent.OpenEvidence(w.evidence); err != nil {
 		w.t.Fatal(err)
 	}
 	w.agent = agent.New(agent.Config{
 		Key: w.node, Audience: a2a.Audience(clusterName), Policy: w.policy,
 		Directory: directory{registry.New(w.log.Store)}, Recorder: w.record, Log: w.log.Store,
-		Runner: w.runner, Peers: w.peers, Evidence: evidence,
+		Runner: w.runner, Peers: w.peers, Evidence: w.store,
 		BuildReceipt: func(ctx context.Context, task string, extra audit.ReceiptExtra) ([]byte, error) {
 			return audit.BuildReceipt(ctx, w.log.Store, task, extra)
 		},

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"reflect"
 	"testing"
 
@@ -242,7 +241,7 @@ func TestInterruptedTasksEndByTheLog(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			rep := w.run(w.signed(w.caller, nil))
-			if err := spoil(filepath.Join(w.evidence, rep.Task+".json")); err != nil {
+			if err := spoil(w.file(rep.Task)); err != nil {
 				t.Fatal(err)
 			}
 			open := &tasks{open: []string{rep.Task}}

@@ -223,6 +223,7 @@ func (e *Evidence) list() (kept []stored, erasing []string, err error) {
 			kept = append(kept, stored{task, info.ModTime(), info.Size()})
 		}
 	}
+	kept, erasing = e.small.list(kept, erasing)
 	slices.SortFunc(kept, func(a, b stored) int { return cmp.Or(a.since.Compare(b.since), strings.Compare(a.task, b.task)) })
 	return kept, erasing, nil
 }
@@ -231,6 +232,9 @@ func (e *Evidence) holds(task string) bool {
 	name, err := e.name(task)
 	if err != nil {
 		return false
+	}
+	if _, ok := e.small.find(task, recordKept); ok {
+		return true
 	}
 	_, err = os.Stat(name)
 	return err == nil
@@ -241,6 +245,9 @@ func (e *Evidence) hide(task string) (int64, error) {
 	name, err := e.name(task)
 	if err != nil {
 		return 0, err
+	}
+	if n, ok, err := e.small.mark(task, recordKept, recordErasing); ok {
+		return n, err
 	}
 	info, err := os.Stat(name)
 	if err != nil {
@@ -256,6 +263,10 @@ func (e *Evidence) hide(task string) (int64, error) {
 func (e *Evidence) unhide(tasks []string) error {
 	var errs []error
 	for _, task := range tasks {
+		if _, ok, err := e.small.mark(task, recordErasing, recordKept); ok {
+			errs = append(errs, err)
+			continue
+		}
 		name, err := e.name(task)
 		errs = append(errs, err, os.Rename(e.erasing(task), name))
 	}
@@ -266,6 +277,9 @@ func (e *Evidence) unhide(tasks []string) error {
 func (e *Evidence) remove(tasks []string) error {
 	var errs []error
 	for _, task := range tasks {
+		if err := e.small.remove(task); err != nil {
+			errs = append(errs, err)
+		}
 		if err := os.Remove(e.erasing(task)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("erase evidence: %w", err))
 		}

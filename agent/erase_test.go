@@ -16,16 +16,12 @@ import (
 
 var eraser = identity.Principal{Kind: identity.Service, Name: serviceID, Tenant: "acme"}
 
-// kept are the files of the evidence's folder.
+// kept are the tasks of which there is evidence, oldest first.
 func (w *world) kept() []string {
 	w.t.Helper()
-	entries, err := os.ReadDir(w.evidence)
+	out, err := w.store.Kept()
 	if err != nil {
 		w.t.Fatal(err)
-	}
-	var out []string
-	for _, e := range entries {
-		out = append(out, e.Name())
 	}
 	return out
 }
@@ -58,7 +54,7 @@ func TestEvidenceIsHeldAgainstTheLog(t *testing.T) {
 	if parts["code"] != "result = 1" || parts["result"] != "1" || parts["request"] == "" || view.Node != w.node.ID() {
 		t.Errorf("%+v", view)
 	}
-	name := filepath.Join(w.evidence, rep.Task+".json")
+	name := w.file(rep.Task)
 	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -109,12 +105,12 @@ func TestErasureLeavesAnEntryAndTheCommitments(t *testing.T) {
 	if _, err := w.agent.EraseEvidence(ctx, other.Task, eraser); err == nil {
 		t.Error("erased without an entry")
 	}
-	if got := w.kept(); len(got) != 1 || got[0] != other.Task+".json" {
+	if got := w.kept(); len(got) != 1 || got[0] != other.Task {
 		t.Errorf("kept: %v", got)
 	}
 	// A crash after the entry: the next sweep removes what is left, and the log
 	// has one entry about it.
-	if err := os.Rename(filepath.Join(w.evidence, other.Task+".json"), filepath.Join(w.evidence, other.Task+".erasing")); err != nil {
+	if err := os.Rename(w.file(other.Task), filepath.Join(w.evidence, other.Task+".erasing")); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -136,7 +132,7 @@ func TestEvidenceDoesNotGrowWithoutBound(t *testing.T) {
 	for i := range 6 {
 		rep := w.run(w.signed(w.caller, nil))
 		tasks = append(tasks, rep.Task)
-		name := filepath.Join(w.evidence, rep.Task+".json")
+		name := w.file(rep.Task)
 		at := time.Now().Add(-time.Duration(10-i) * 8 * time.Hour) // 80, 72, 64, 56, 48, 40 hours old
 		if err := os.Chtimes(name, at, at); err != nil {
 			t.Fatal(err)
@@ -163,7 +159,7 @@ func TestEvidenceDoesNotGrowWithoutBound(t *testing.T) {
 		rep := w2.run(w2.signed(w2.caller, nil))
 		tasks = append(tasks, rep.Task)
 		at := time.Now().Add(time.Duration(i-10) * time.Minute)
-		if err := os.Chtimes(filepath.Join(w2.evidence, rep.Task+".json"), at, at); err != nil {
+		if err := os.Chtimes(w2.file(rep.Task), at, at); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"time"
 
 	"github.com/agenticraft/node/a2a"
 	"github.com/agenticraft/node/audit"
@@ -20,13 +21,14 @@ import (
 
 // Evidence keeps, on the node that ran a task, what the log holds only
 // commitments to: the signed request, the outputs and the salts that open the
-// commitments. One file a task; safe for concurrent use.
+// commitments. What is large is a file of its own. Safe for concurrent use.
 type Evidence struct {
 	dir      string
+	small    *evidenceLog
 	indexing sync.Mutex // held over reading and writing the index of digests
 }
 
-// evidence is one task's file.
+// evidence is one task's.
 type evidence struct {
 	Version int               `json:"v"`
 	Task    string            `json:"task"`
@@ -55,7 +57,17 @@ func OpenEvidence(dir string) (*Evidence, error) {
 	if err := durable.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open evidence: %w", err)
 	}
-	return &Evidence{dir: dir}, nil
+	small, err := openEvidenceLog(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Evidence{dir: dir, small: small}, nil
+}
+
+// Close ends it when nothing is put into it any more.
+func (e *Evidence) Close() error {
+	e.small.close()
+	return nil
 }
 
 func newEvidence(req *request) *evidence {
@@ -112,6 +124,9 @@ func (e *Evidence) Put(task string, ev *evidence) error {
 	if err != nil {
 		return err
 	}
+	if len(text) <= maxRecord {
+		return e.small.put(task, text, time.Now())
+	}
 	if err := durable.WriteFile(name, text, evidencePerm); err != nil {
 		return fmt.Errorf("keep evidence: %w", err)
 	}
@@ -127,11 +142,14 @@ func (e *Evidence) get(task string) (*evidence, error) {
 	return decodeEvidence(text)
 }
 
-// read reads a task's file.
+// read reads a task's evidence as it was written.
 func (e *Evidence) read(task string) ([]byte, error) {
 	name, err := e.name(task)
 	if err != nil {
 		return nil, err
+	}
+	if text, err := e.small.read(task); !errors.Is(err, fs.ErrNotExist) {
+		return text, err
 	}
 	info, err := os.Stat(name)
 	if err != nil {

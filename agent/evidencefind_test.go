@@ -79,7 +79,7 @@ func TestEvidenceIsFoundByItsDigest(t *testing.T) {
 	}
 
 	// What is not what the log committed to is not found, nor what was erased.
-	file := filepath.Join(w.evidence, first.Task+".json")
+	file := w.file(first.Task)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ func tagsOf(task string, parts []EvidencePart) []byte {
 }
 
 // eachDigest calls fn for each record of the file. A file that is not there has none.
-func (e *Evidence) eachDigest(fn func(task [taskBytes]byte, tags, record []byte) error) error {
+func (e *Evidence) eachDigest(fn func(task taskKey, tags, record []byte) error) error {
 	f, err := os.Open(filepath.Join(e.dir, digestsFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -86,7 +86,7 @@ func (e *Evidence) eachDigest(fn func(task [taskBytes]byte, tags, record []byte)
 		if crc32.Checksum(record[:whole], digestTable) != binary.BigEndian.Uint32(record[whole:]) {
 			return errDigests
 		}
-		if err := fn([taskBytes]byte(record), record[taskBytes+2:whole], record); err != nil {
+		if err := fn(taskKey(record), record[taskBytes+2:whole], record); err != nil {
 			return err
 		}
 	}
@@ -101,7 +101,7 @@ func (e *Evidence) indexDigests(ctx context.Context) error {
 }
 
 func (e *Evidence) indexLocked(ctx context.Context) error {
-	missing := map[[taskBytes]byte]bool{} // at first all that are kept
+	missing := map[taskKey]bool{} // at first all that are kept
 	entries, err := os.ReadDir(e.dir)
 	if err != nil {
 		return fmt.Errorf("list evidence: %w", err)
@@ -109,10 +109,10 @@ func (e *Evidence) indexLocked(ctx context.Context) error {
 	for _, entry := range entries {
 		task, ok := strings.CutSuffix(entry.Name(), evidenceExt)
 		if ok && taskName.MatchString(task) {
-			id, _ := hex.DecodeString(task) // it matches
-			missing[[taskBytes]byte(id)] = true
+			missing[keyOf(task)] = true
 		}
 	}
+	e.small.tasks(missing)
 	known, stale, err := e.indexed(missing, nil)
 	if err != nil {
 		return err
@@ -135,9 +135,9 @@ func (e *Evidence) indexLocked(ctx context.Context) error {
 // indexed are the tasks that the index has, of those that there are, up to a
 // damaged record. stale means that it has more than them, or is damaged. Their
 // records go to out, if it is not nil.
-func (e *Evidence) indexed(there map[[taskBytes]byte]bool, out *bytes.Buffer) (known map[[taskBytes]byte]bool, stale bool, err error) {
-	known = map[[taskBytes]byte]bool{}
-	err = e.eachDigest(func(task [taskBytes]byte, _, record []byte) error {
+func (e *Evidence) indexed(there map[taskKey]bool, out *bytes.Buffer) (known map[taskKey]bool, stale bool, err error) {
+	known = map[taskKey]bool{}
+	err = e.eachDigest(func(task taskKey, _, record []byte) error {
 		if !there[task] || known[task] {
 			stale = true
 			return nil
@@ -155,7 +155,7 @@ func (e *Evidence) indexed(there map[[taskBytes]byte]bool, out *bytes.Buffer) (k
 }
 
 // addDigests adds tasks at the end of the file.
-func (e *Evidence) addDigests(ctx context.Context, tasks map[[taskBytes]byte]bool) (err error) {
+func (e *Evidence) addDigests(ctx context.Context, tasks map[taskKey]bool) (err error) {
 	if len(tasks) == 0 {
 		return nil
 	}
@@ -204,7 +204,7 @@ func (e *Evidence) withDigest(ctx context.Context, digest string) ([]string, err
 		return nil, err
 	}
 	var tasks []string
-	err = e.eachDigest(func(task [taskBytes]byte, tags, _ []byte) error {
+	err = e.eachDigest(func(task taskKey, tags, _ []byte) error {
 		for ; len(tags) > 0; tags = tags[tagBytes:] {
 			if bytes.Equal(tags[:tagBytes], sum[:tagBytes]) {
 				tasks = append(tasks, hex.EncodeToString(task[:]))

@@ -230,6 +230,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	defer closing("evidence", evidence.Close)
 	path := agent.New(agent.Config{
 		Key: key, Audience: a2a.Audience(begin.Cluster),
 		Policy: policy, Directory: members, Recorder: recorder, Log: store, Runner: manager,
