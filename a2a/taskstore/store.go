@@ -74,6 +74,7 @@ type summary struct {
 // Store is an open task store. It may be used concurrently.
 type Store struct {
 	db      *bbolt.DB
+	pace    time.Duration
 	commits sync.WaitGroup
 
 	mu         sync.Mutex // guards what follows; see write
@@ -104,7 +105,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := db.Update(prepare); err != nil {
 		return nil, errors.Join(fmt.Errorf("open task store: %w", err), db.Close())
 	}
-	return &Store{db: db, wake: make(chan struct{}, 1)}, nil
+	return &Store{db: db, pace: defaultPace, wake: make(chan struct{}, 1)}, nil
 }
 
 func prepare(tx *bbolt.Tx) error {

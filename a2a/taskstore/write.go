@@ -12,9 +12,9 @@ import (
 // page may have to wait for it.
 const maxBatch = 256
 
-// pace is the least time between the beginnings of two commits of writes that can
-// wait. A store that is not busy does not let them wait at all.
-const pace = 10 * time.Millisecond
+// defaultPace is the least time between the beginnings of two commits of writes that
+// can wait. A store that is not busy does not let them wait at all.
+const defaultPace = 10 * time.Millisecond
 
 // job is one write that waits for its commit.
 type job struct {
@@ -74,7 +74,7 @@ func (s *Store) commit() {
 			s.mu.Unlock()
 			return
 		}
-		if rest := time.Until(s.began.Add(pace)); rest > 0 && !s.urgent && !s.closed && len(s.waiting) < maxBatch {
+		if rest := time.Until(s.began.Add(s.pace)); rest > 0 && !s.urgent && !s.closed && len(s.waiting) < maxBatch {
 			s.mu.Unlock()
 			s.pause(rest)
 			continue
