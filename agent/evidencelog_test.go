@@ -141,16 +141,16 @@ func TestEvidenceLogAfterACrash(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(torn, segmentName(1)), both[:at], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		l := openLog(t, torn)
+		after := openLog(t, torn)
 		want := "- -"
 		if at >= len(whole) {
 			want = "zero -"
 		}
-		if got := l.holdsOf(2); got != want {
+		if got := after.holdsOf(2); got != want {
 			t.Fatalf("cut at %d it holds %q, want %q", at, got, want)
 		}
-		put(t, l, 2, "two")
-		l.close()
+		put(t, after, 2, "two")
+		after.close()
 		if got := openLog(t, torn).holdsOf(3); got != want+" two" {
 			t.Fatalf("cut at %d it holds %q then", at, got)
 		}

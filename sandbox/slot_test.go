@@ -190,9 +190,9 @@ func TestLentSlotsGoRoundTheOwners(t *testing.T) {
 		m := newManager(t, sandbox.ManagerConfig{Backends: map[string]sandbox.Backend{"restricted": b}, Slots: 1, Wait: time.Hour})
 		b.seen(t, m, time.Millisecond)
 		b.length = time.Minute // it could not be foreseen
-		ready := func(context.Context) error { time.Sleep(time.Second); return nil }
 		var wg sync.WaitGroup
-		for _, owner := range []string{"a", "a", "a", "b"} {
+		for i, owner := range []string{"a", "a", "a", "b"} {
+			ready := func(context.Context) error { time.Sleep(time.Second + time.Duration(i)*time.Millisecond); return nil }
 			wg.Go(func() {
 				if _, err := m.Run(t.Context(), "auto", sandbox.Spec{Owner: owner, Language: "python"}, ready); err != nil {
 					t.Error(err)

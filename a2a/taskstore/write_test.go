@@ -35,7 +35,7 @@ func unhurried(t *testing.T) (*Store, *sdk.Task) {
 // commits is how many there were.
 func (s *Store) commitsSoFar(t *testing.T) (n int) {
 	t.Helper()
-	if err := s.db.View(func(tx *bbolt.Tx) error { n = int(tx.ID()); return nil }); err != nil {
+	if err := s.db.View(func(tx *bbolt.Tx) error { n = tx.ID(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return n
