@@ -173,6 +173,9 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 			g.Rows = append(g.Rows, bare.row())
 		}
 	}
+	if err := measureCheckpoints(ctx, t, &g, leader, follower, each); err != nil {
+		return err
+	}
 	if err := leader.request(ctx, ask{}); err != nil {
 		return err
 	}
@@ -189,6 +192,39 @@ func (l *lab) measureAppends(ctx context.Context, t *Table, each time.Duration) 
 	r.Note = "log and raft's log together, before raft's is truncated"
 	g.Rows = append(g.Rows, r)
 	t.Sections = append(t.Sections, g)
+	return nil
+}
+
+// checkpointGoal is the most that the 99th percentile may be, from before an
+// append until a checkpoint of a quorum covers the entry, in milliseconds.
+const checkpointGoal = 1000
+
+// measureCheckpoints measures, under a light load, how long an entry waits for a
+// checkpoint that a quorum signed: where checkpoints are proposed, and where they
+// have to be sent to.
+func measureCheckpoints(ctx context.Context, t *Table, g *Group, leader, follower *appender, each time.Duration) error {
+	goal := Target{Name: "append to quorum checkpoint, p99", Unit: "ms", Most: checkpointGoal}
+	light := load{Writers: 8, Checkpoint: true, Pause: 300 * time.Millisecond}
+	at := func(name string, k *appender) *contender {
+		return &contender{name: "append to quorum checkpoint, " + name, run: func(ctx context.Context, d time.Duration) (slice, error) {
+			light := light
+			light.For = d
+			err := k.request(ctx, ask{Write: &light})
+			return k.last.Wrote, err
+		}}
+	}
+	both := []*contender{at("at the leader", leader), at("at a follower", follower)}
+	// A few longer turns: each entry waits for a part of a second.
+	if err := interleave(ctx, 2, max(each/2, 2*time.Second), both); err != nil {
+		return err
+	}
+	for _, c := range both {
+		row := c.row()
+		row.Note = fmt.Sprintf("%d writers, each pausing for up to %v", light.Writers, light.Pause)
+		g.Rows = append(g.Rows, row)
+		goal.Got = max(goal.Got, row.P99)
+	}
+	t.Targets = append(t.Targets, goal)
 	return nil
 }
 

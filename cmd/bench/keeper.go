@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -43,6 +44,10 @@ type ask struct {
 type load struct {
 	Writers int           `json:"writers"` // at the same time
 	For     time.Duration `json:"for"`
+	// Checkpoint has each wait for a checkpoint of a quorum that covers its entry,
+	// and then for a random while of at most Pause before the next one.
+	Checkpoint bool          `json:"checkpoint,omitempty"`
+	Pause      time.Duration `json:"pause,omitempty"`
 }
 
 // answer is each line that a keeper writes.
@@ -196,10 +201,17 @@ func (k *logKeeper) write(ctx context.Context, l load) (slice, int, error) {
 				entry := entry
 				entry.Task = a2a.NewJTI()
 				before := time.Now()
-				_, faults[w] = k.recorder.Record(ctx, entry)
+				var ack audit.Ack
+				ack, faults[w] = k.recorder.Record(ctx, entry)
+				if l.Checkpoint && faults[w] == nil {
+					_, _, faults[w] = k.store.WaitCheckpoint(ctx, ack.Index)
+				}
 				each[w] = append(each[w], time.Since(before))
 				if time.Since(begun) >= l.For {
 					return
+				}
+				if l.Pause > 0 && faults[w] == nil {
+					faults[w] = pause(ctx, rand.N(l.Pause))
 				}
 			}
 		})
@@ -231,7 +243,7 @@ func denial(author identity.ID) (audit.Entry, int, error) {
 }
 
 // checkpointSpacing is that of a node (cmd/node/keeping.go).
-const checkpointSpacing = 200 * time.Millisecond
+const checkpointSpacing = 400 * time.Millisecond
 
 const logProtocol = "log"
 
