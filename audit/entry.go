@@ -215,12 +215,12 @@ func decodeEntry(leaf []byte) (e Entry, body any, err error) {
 	if len(leaf) > MaxLeaf {
 		return Entry{}, nil, fmt.Errorf("%w: entry has %d bytes, limit %d", ErrInvalid, len(leaf), MaxLeaf)
 	}
-	if depth(leaf) > maxDepth {
-		return Entry{}, nil, fmt.Errorf("%w: entry nests too deeply", ErrInvalid)
-	}
 	if quickly, ok := strictEntry(leaf); ok {
 		body, err = quickly.check()
 		return quickly, body, err
+	}
+	if depth(leaf) > maxDepth {
+		return Entry{}, nil, fmt.Errorf("%w: entry nests too deeply", ErrInvalid)
 	}
 	// Unknown members are lost here and missed when the bytes are compared.
 	if err := json.Unmarshal(leaf, &e); err != nil {

@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"encoding/binary"
-	"hash/fnv"
 	"maps"
 	"math"
 	"math/bits"
@@ -38,11 +37,27 @@ const (
 	byResource = 'r'
 )
 
-func termOf(sort byte, name string) (t term) {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(name)) // a hash never fails
+func termOf(sort byte, name string) term { return fnvStart.add(name).term(sort) }
+
+// fnv1a is the state of a 64-bit FNV-1a hash, as hash/fnv computes it, which needs
+// no copy of the text.
+type fnv1a uint64
+
+const (
+	fnvStart fnv1a = 14695981039346656037
+	fnvPrime fnv1a = 1099511628211
+)
+
+func (h fnv1a) add(text string) fnv1a {
+	for i := range len(text) {
+		h = (h ^ fnv1a(text[i])) * fnvPrime
+	}
+	return h
+}
+
+func (h fnv1a) term(sort byte) (t term) {
 	t[0] = sort
-	binary.BigEndian.PutUint64(t[1:], h.Sum64())
+	binary.BigEndian.PutUint64(t[1:], uint64(h))
 	return t
 }
 
@@ -65,14 +80,12 @@ func (e Entry) terms() []term {
 	for _, digest := range e.policies() {
 		add(byPolicy, digest)
 	}
-	for _, r := range e.Resources() {
-		sort, name, _ := strings.Cut(r, ":")
-		if sort == sortTask && name == e.Task {
-			continue
+	e.about(func(sort, name string) {
+		if name == "" || sort == sortTask && name == e.Task {
+			return
 		}
-		add(byResource, r)
-		add(byResource, name)
-	}
+		out = append(out, fnvStart.add(sort).add(":").add(name).term(byResource), termOf(byResource, name))
+	})
 	return out
 }
 

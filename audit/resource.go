@@ -17,11 +17,17 @@ const sortTask = "task"
 // body this version cannot read is about nothing but its task.
 func (e Entry) Resources() []string {
 	var out []string
-	add := func(sort, name string) {
+	e.about(func(sort, name string) {
 		if r := sort + ":" + name; name != "" && !slices.Contains(out, r) {
 			out = append(out, r)
 		}
-	}
+	})
+	return out
+}
+
+// about tells the sorts and names of [Entry.Resources], where a name may be empty
+// and a pair may come twice.
+func (e Entry) about(add func(sort, name string)) {
 	node := func(id identity.ID) { add("node", string(id)) }
 	add(sortTask, e.Task)
 	switch e.Kind {
@@ -49,7 +55,6 @@ func (e Entry) Resources() []string {
 	default:
 		e.changed(add)
 	}
-	return out
 }
 
 // intentAsRead is the body of an intent that may be of a later version.

@@ -1,8 +1,8 @@
 package audit
 
 import (
-	"bytes"
 	"strconv"
+	"strings"
 
 	"github.com/agenticraft/node/identity"
 )
@@ -14,8 +14,8 @@ import (
 //
 // After the first fault everything reads as zero, and done reports false.
 type strict struct {
-	rest  []byte
-	first bool // the next member is the first of its object
+	rest  string // strings that are read share its memory
+	first bool   // the next member is the first of its object
 	bad   bool
 }
 
@@ -49,7 +49,7 @@ func (s *strict) member(name string) bool {
 		r = r[1:]
 	}
 	n := len(name)
-	if s.bad || len(r) < n+3 || r[0] != '"' || string(r[1:n+1]) != name || r[n+1] != '"' || r[n+2] != ':' {
+	if s.bad || len(r) < n+3 || r[0] != '"' || r[1:n+1] != name || r[n+1] != '"' || r[n+2] != ':' {
 		return false
 	}
 	s.rest, s.first = r[n+3:], false
@@ -66,9 +66,10 @@ func (s *strict) must(name string) {
 // string reads a string of printable ASCII that needs no escape.
 func (s *strict) string() string {
 	s.want('"')
-	for i, c := range s.rest {
+	for i := range len(s.rest) {
+		c := s.rest[i]
 		if c == '"' {
-			out := string(s.rest[:i])
+			out := s.rest[:i]
 			s.rest = s.rest[i+1:]
 			if s.bad {
 				return ""
@@ -108,7 +109,7 @@ func (s *strict) number() int64 {
 		s.bad = true
 		return 0
 	}
-	out, err := strconv.ParseInt(string(s.rest[:i]), 10, 64)
+	out, err := strconv.ParseInt(s.rest[:i], 10, 64)
 	if err != nil || !exact(out) {
 		s.bad = true
 		return 0
@@ -125,19 +126,19 @@ func (s *strict) nonzero() int64 {
 }
 
 func (s *strict) bool() bool {
-	if rest, ok := bytes.CutPrefix(s.rest, []byte("true")); ok {
+	if rest, ok := strings.CutPrefix(s.rest, "true"); ok {
 		s.rest = rest
 		return true
 	}
-	rest, ok := bytes.CutPrefix(s.rest, []byte("false"))
+	rest, ok := strings.CutPrefix(s.rest, "false")
 	s.rest, s.bad = rest, s.bad || !ok
 	return false
 }
 
-// object moves past an object, of which it sees no more than where it ends, and
-// returns a copy of it.
+// object moves past an object, of which it sees no more than where it ends and
+// how deeply it nests, and returns a copy of it.
 func (s *strict) object() []byte {
-	depth, quoted := 0, false
+	depth, lists, quoted := 0, 0, false
 	for i := 0; i < len(s.rest) && !s.bad; i++ {
 		switch c := s.rest[i]; {
 		case quoted && c == '\\':
@@ -149,11 +150,16 @@ func (s *strict) object() []byte {
 			depth++
 		case c == '}':
 			depth--
+		case c == '[':
+			lists++
+		case c == ']':
+			lists--
 		}
+		s.bad = depth+lists >= maxDepth // it is nested itself
 		if depth == 0 {
-			out := bytes.Clone(s.rest[:i+1])
+			out := []byte(s.rest[:i+1])
 			s.rest = s.rest[i+1:]
-			s.bad = out[0] != '{'
+			s.bad = s.bad || out[0] != '{'
 			return out
 		}
 	}
@@ -200,7 +206,7 @@ func table[T any](s *strict, value func() T) map[string]T {
 
 // strictEntry reads a leaf. check holds what it says to the rules.
 func strictEntry(leaf []byte) (e Entry, ok bool) {
-	s := &strict{rest: leaf}
+	s := &strict{rest: string(leaf)}
 	s.begin()
 	if s.member("actor") {
 		e.Actor = s.some()
@@ -331,7 +337,7 @@ func (s *strict) asked() *Asked {
 }
 
 func strictIntent(text []byte) (b IntentBody, ok bool) {
-	s := &strict{rest: text}
+	s := &strict{rest: string(text)}
 	s.begin()
 	if s.member("asked") {
 		b.Asked = s.asked()
@@ -367,7 +373,7 @@ func strictIntent(text []byte) (b IntentBody, ok bool) {
 }
 
 func strictOutcome(text []byte) (b OutcomeBody, ok bool) {
-	s := &strict{rest: text}
+	s := &strict{rest: string(text)}
 	s.begin()
 	s.must("cpu_ms")
 	b.CPUMS = s.number()
@@ -393,7 +399,7 @@ func strictOutcome(text []byte) (b OutcomeBody, ok bool) {
 }
 
 func strictDenial(text []byte) (b DenialBody, ok bool) {
-	s := &strict{rest: text}
+	s := &strict{rest: string(text)}
 	s.begin()
 	if s.member("action") {
 		b.Action = s.some()
