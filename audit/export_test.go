@@ -44,6 +44,21 @@ func (r *Recorder) Queued() int {
 	return len(r.queue)
 }
 
+// BatchSize is how many entries a command holds; 0: it is malformed.
+func BatchSize(cmd []byte) int {
+	b, _ := decodeBatch(cmd)
+	return len(b.leaves)
+}
+
+// AppendedAll answers a command whose entries were all appended, from index on.
+func AppendedAll(cmd []byte, index uint64) []byte {
+	results := make([]result, BatchSize(cmd))
+	for i := range results {
+		results[i] = result{code: codeAppended, index: index + uint64(i)}
+	}
+	return encodeResults(results)
+}
+
 // ReencodeBatch decodes a command and encodes it again.
 func ReencodeBatch(cmd []byte) ([]byte, error) {
 	b, err := decodeBatch(cmd)

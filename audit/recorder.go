@@ -38,14 +38,18 @@ type RecorderConfig struct {
 }
 
 const (
-	lanes     = 2 // proposals of one recorder under way at once: more make smaller ones
+	lanes     = 2                     // proposals of one recorder under way at once
+	alone     = 20 * time.Millisecond // after which a proposal under way holds no other back
 	firstWait = 10 * time.Millisecond
 	longWait  = 250 * time.Millisecond
 )
 
 // Recorder writes entries of one author. Entries that are recorded at the same
-// time become one signed command; nobody waits for others to come. All methods
-// may be called concurrently.
+// time become one signed command. While one is under way the next gathers, for
+// what a command costs every keeper (a signature, a write, messages) it costs
+// for all of its entries together: it follows once the one before is answered,
+// has failed or takes long, or once a whole one waits. With none under way nobody waits
+// for others to come. All methods may be called concurrently.
 type Recorder struct {
 	cfg RecorderConfig
 	log *slog.Logger
@@ -53,8 +57,10 @@ type Recorder struct {
 	mu      sync.Mutex // guards the fields below
 	waits   sync.Cond  // of mu: the queue is not empty, or closed is set
 	queue   []*record
-	idle    int // lanes that wait for something to do
-	running int // lanes
+	idle    int       // lanes that wait for something to do
+	ahead   int       // proposals under way that others wait for
+	since   time.Time // when the newest of them began
+	running int       // lanes
 	closed  bool
 
 	lanes sync.WaitGroup
@@ -166,14 +172,27 @@ func (r *Recorder) enqueue(rec *record) error {
 		return ErrClosed
 	}
 	r.queue = append(r.queue, rec)
+	r.wake()
+	return nil
+}
+
+// wake has a lane take the queue, if that is not to wait and not all are busy.
+// The caller holds mu.
+func (r *Recorder) wake() {
 	switch {
+	case r.gathers():
 	case r.idle > 0:
 		r.waits.Signal()
 	case r.running < lanes:
 		r.running++
 		r.lanes.Go(r.lane)
 	}
-	return nil
+}
+
+// gathers reports whether what is queued is to wait for the proposal under way.
+// The caller holds mu.
+func (r *Recorder) gathers() bool {
+	return r.ahead > 0 && len(r.queue) < MaxBatch && time.Since(r.since) < alone
 }
 
 // lane commits batches from the queue until the recorder is closed and the
@@ -190,11 +209,11 @@ func (r *Recorder) lane() {
 	}
 }
 
-// ready waits for something in the queue.
+// ready waits for something in the queue that is to be proposed now.
 func (r *Recorder) ready() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.queue) == 0 && !r.closed {
+	for (len(r.queue) == 0 || r.gathers()) && !r.closed {
 		r.idle++
 		r.waits.Wait()
 		r.idle--
@@ -218,11 +237,34 @@ func (r *Recorder) take() []*record {
 	if r.queue = r.queue[n:]; len(r.queue) == 0 {
 		r.queue = nil
 	}
+	if n > 0 {
+		r.ahead++
+		r.since = time.Now()
+	}
 	return batch
+}
+
+// pass has nobody wait any more for a proposal that take began. Its lane goes on
+// to what is queued, unless that proposal failed and is to be tried again.
+func (r *Recorder) pass(failed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ahead--
+	if failed && len(r.queue) > 0 {
+		r.wake()
+	}
 }
 
 // commit proposes a batch until it is answered or nobody waits for it.
 func (r *Recorder) commit(batch []*record) {
+	held := true // others wait for it
+	pass := func(failed bool) {
+		if held {
+			held = false
+			r.pass(failed)
+		}
+	}
+	defer pass(false)
 	for wait := firstWait; ; wait = min(2*wait, longWait) {
 		batch = waiting(batch)
 		if len(batch) == 0 {
@@ -234,6 +276,7 @@ func (r *Recorder) commit(batch []*record) {
 			return
 		}
 		r.settle(batch, err)
+		pass(true)
 		r.log.DebugContext(r.stop, "audit proposal failed", "entries", len(batch), "err", err)
 		pause := time.NewTimer(wait/2 + mathrand.N(wait/2))
 		select {

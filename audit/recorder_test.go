@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -91,17 +92,18 @@ func TestRecorderBatches(t *testing.T) {
 	const writers = 300
 	gate := make(chan struct{})
 	var mu sync.Mutex
-	calls := 0
+	calls, proposed := 0, 0
 	proposing := func() int {
 		mu.Lock()
 		defer mu.Unlock()
-		return calls
+		return proposed
 	}
 	r := audit.NewRecorder(audit.RecorderConfig{
 		Key: audittest.Key(t, 1), Origin: l.Store.Origin(),
 		Proposer: proposerFunc(func(ctx context.Context, cmd []byte) ([]byte, error) {
 			mu.Lock()
 			calls++
+			proposed += audit.BatchSize(cmd)
 			mu.Unlock()
 			<-gate
 			return l.Propose(ctx, cmd)
@@ -120,12 +122,12 @@ func TestRecorderBatches(t *testing.T) {
 			}
 			seen[ack.Index] = true
 		})
-		// One entry to each lane first, then all the others.
-		for end := deadline(t); i < 2 && proposing() <= i && end.Err() == nil; {
+		// One entry to a lane first, then all the others.
+		for end := deadline(t); i == 0 && proposing() == 0 && end.Err() == nil; {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	for end := deadline(t); r.Queued() < writers-2 && end.Err() == nil; {
+	for end := deadline(t); r.Queued()+proposing() < writers && end.Err() == nil; {
 		time.Sleep(time.Millisecond)
 	}
 	close(gate)
@@ -133,6 +135,92 @@ func TestRecorderBatches(t *testing.T) {
 	if len(seen) != writers || calls > 8 {
 		t.Errorf("%d entries in %d proposals", len(seen), calls)
 	}
+}
+
+// TestRecorderGathers: entries wait for the proposal before them and go together,
+// but not behind one that fails or hangs.
+func TestRecorderGathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sizes := make(chan int, 16)
+		answers := make(chan error) // to the first proposal of all
+		first := true
+		r := audit.NewRecorder(audit.RecorderConfig{Key: audittest.Key(t, 1), Proposer: proposerFunc(func(ctx context.Context, cmd []byte) ([]byte, error) {
+			sizes <- audit.BatchSize(cmd)
+			if first {
+				first = false
+				select {
+				case err := <-answers:
+					return nil, err
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+			return audit.AppendedAll(cmd, 1), nil
+		})})
+		defer r.Close()
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		record := func(n int) {
+			for range n {
+				wg.Go(func() {
+					if _, err := r.Record(t.Context(), denial); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		record(1)
+		record(5)
+		if got := len(sizes); got != 1 || r.Queued() != 5 {
+			t.Errorf("%d proposals, %d entries wait behind one that is under way", got, r.Queued())
+		}
+		time.Sleep(50 * time.Millisecond)
+		record(1)
+		if got := len(sizes); got != 2 || r.Queued() != 0 {
+			t.Errorf("%d proposals, %d entries wait behind one that hangs", got, r.Queued())
+		}
+		answers <- proposeError(false)
+		wg.Wait()
+		var got []int
+		for len(sizes) > 0 {
+			got = append(got, <-sizes)
+		}
+		if want := []int{1, 6, 1}; !slices.Equal(got, want) {
+			t.Errorf("proposals of %v entries, want %v", got, want)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		fail := make(chan struct{})
+		r := audit.NewRecorder(audit.RecorderConfig{Key: audittest.Key(t, 1), Proposer: proposerFunc(func(_ context.Context, cmd []byte) ([]byte, error) {
+			if audit.BatchSize(cmd) == 1 {
+				<-fail
+				return nil, proposeError(false)
+			}
+			return audit.AppendedAll(cmd, 1), nil
+		})})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg, behind sync.WaitGroup
+		wg.Go(func() { _, _ = r.Record(ctx, denial) }) // fails as often as it is tried
+		synctest.Wait()
+		for range 2 {
+			behind.Go(func() {
+				if _, err := r.Record(t.Context(), denial); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		begun := time.Now()
+		close(fail)
+		behind.Wait()
+		if took := time.Since(begun); took != 0 { // of the bubble's clock
+			t.Errorf("entries waited %v for one that had failed", took)
+		}
+		cancel()
+		wg.Wait()
+		r.Close()
+	})
 }
 
 func TestRecorderRefusesWhatIsNoEntry(t *testing.T) {
