@@ -21,7 +21,7 @@ type applier struct {
 	known *attested // of the log that it writes
 	size  uint64
 	edge  [64]tlog.Hash // by level, where size has that bit: the hash of the full subtree that waits for one beside it
-	added []indexable
+	added []*indexable
 	memo  map[string]any // of the admission rules; see [Memo]
 
 	entries, hashes, batches, ids, once, tasks, open, state *bbolt.Bucket
@@ -274,7 +274,7 @@ func (a *applier) append(e Entry, leaf []byte, hash Hash) error {
 			return err
 		}
 	}
-	a.added = append(a.added, indexable{a.size, hash, e})
+	a.added = append(a.added, &indexable{a.size, hash, e})
 	a.size++
 	return nil
 }

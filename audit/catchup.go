@@ -126,7 +126,7 @@ func (s *Store) applyPart(p part, at applied, to snapshotMeta) (applied, error) 
 	// Up to raft index at.index everything is applied; what comes now belongs
 	// to later ones, and the index moves when all of it is here.
 	after := at
-	var added []indexable
+	var added []*indexable
 	err := guard(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
 			a, err := newApplier(tx, s.admit, s.attested, at.size)

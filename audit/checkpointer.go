@@ -115,7 +115,7 @@ func (c *Checkpointer) Run(ctx context.Context) error {
 func (c *Checkpointer) run(ctx context.Context) error {
 	behind := time.Time{} // since when a checkpoint is due that others should bring
 	for {
-		if err := c.store.durably(ctx, c.covered()); err != nil {
+		if err := c.store.Changed(ctx, c.covered()); err != nil {
 			return err
 		}
 		pause := pollLead
@@ -171,7 +171,7 @@ func saveNotes(ctx context.Context, store *Store, log *slog.Logger) {
 // propose collects the signatures of a quorum on the log as it is now.
 func (c *Checkpointer) propose(ctx context.Context) error {
 	// INVARIANT: I7, what is signed is durable.
-	size, root, err := c.store.durableTree()
+	size, root, err := c.store.Tree()
 	if err != nil {
 		return err
 	}
@@ -318,7 +318,7 @@ func (c *Checkpointer) accept(ctx context.Context, peer identity.ID, text []byte
 	}
 	wait, cancel := context.WithTimeout(ctx, catchUpWait)
 	defer cancel()
-	if err := c.store.durably(wait, got.Size-1); err != nil {
+	if err := c.store.reach(wait, got.Size); err != nil {
 		return errors.Join(errBehind, err)
 	}
 	err = c.store.addNote(got, text)

@@ -17,9 +17,9 @@ import (
 // only below the durable index, and after a crash raft applies again whatever
 // lies above that index, which is in the same transaction as the entries.
 const (
-	defaultLinger = 200 * time.Millisecond
-	maxOpenCmds   = 4096    // commands after which Apply commits by itself
-	maxOpenBytes  = 4 << 20 // of commands, likewise
+	defaultLinger = time.Second // where no checkpoint has it committed before
+	maxOpenCmds   = 4096        // commands after which Apply commits by itself
+	maxOpenBytes  = 8 << 20     // of commands, likewise
 	stallRetry    = 250 * time.Millisecond
 )
 
@@ -27,6 +27,7 @@ const (
 type openTx struct {
 	tx      *bbolt.Tx
 	applier *applier
+	begun   time.Time
 	note    uint64 // size of the checkpoint that is in it, too; 0: none
 }
 
@@ -54,7 +55,7 @@ func (s *Store) begin(size uint64) error {
 		if err != nil {
 			return errors.Join(err, tx.Rollback())
 		}
-		s.open = &openTx{tx: tx, applier: a}
+		s.open = &openTx{tx: tx, applier: a, begun: time.Now()}
 		return nil
 	})
 }
@@ -161,14 +162,18 @@ func (s *Store) commits(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.kick:
-			timer.Reset(s.linger)
-		case <-s.again:
-			timer.Reset(stallRetry)
+	for rest := time.Duration(0); ; {
+		if rest > 0 {
+			timer.Reset(rest)
+		} else {
+			select {
+			case <-ctx.Done():
+				return
+			case <-s.kick:
+				timer.Reset(s.linger)
+			case <-s.again:
+				timer.Reset(stallRetry)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -183,13 +188,26 @@ func (s *Store) commits(ctx context.Context) {
 		case <-timer.C:
 		}
 		s.applying.Lock()
+		rest = s.mayLinger()
 		if s.stalled() != nil {
 			s.redo()
+		} else if rest > 0 {
+			s.applying.Unlock()
+			continue
 		} else if err := s.commit(); err != nil {
 			s.log.ErrorContext(ctx, "audit entries not committed", "err", err)
 		}
 		s.applying.Unlock()
 	}
+}
+
+// mayLinger is how long the open transaction may still wait: a flush may have
+// ended the one that the wait began with. The caller holds s.applying.
+func (s *Store) mayLinger() time.Duration {
+	if s.open == nil {
+		return 0
+	}
+	return s.linger - time.Since(s.open.begun)
 }
 
 // tryAgain has the failed transaction tried again after a while.
@@ -230,7 +248,7 @@ func (s *Store) Stalled() error { return s.stalled() }
 func (s *Store) redo() {
 	err := s.failpoint("before redo")
 	var at applied
-	var added []indexable
+	var added []*indexable
 	if err == nil {
 		err = guard(func() error {
 			return s.db.Update(func(tx *bbolt.Tx) error {
@@ -292,6 +310,14 @@ func (s *Store) durableSize() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.durable.size
+}
+
+// reach waits until the log has size entries, and makes them durable now.
+func (s *Store) reach(ctx context.Context, size uint64) error {
+	if err := s.Changed(ctx, size-1); err != nil {
+		return err
+	}
+	return s.ready(size)
 }
 
 // ready makes the first size entries durable if they are applied.

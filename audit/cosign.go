@@ -114,7 +114,7 @@ func (c *Checkpointer) Cosign(ctx context.Context, want Checkpoint, at time.Time
 	}
 	wait, cancel := context.WithTimeout(ctx, catchUpWait)
 	defer cancel()
-	if err := c.store.durably(wait, want.Size-1); err != nil {
+	if err := c.store.reach(wait, want.Size); err != nil {
 		return nil, fmt.Errorf("cosign at size %d: %w", want.Size, errors.Join(errBehind, err))
 	}
 	// The lock is held over the write on purpose: two signatures must not be

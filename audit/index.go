@@ -70,8 +70,8 @@ type index struct {
 
 	doubted atomic.Bool // a query found it damaged
 
-	queueMu sync.Mutex  // guards queue
-	queue   []indexable // newest entries, without gaps
+	queueMu sync.Mutex   // guards queue
+	queue   []*indexable // newest entries, without gaps
 }
 
 // indexable is an entry on its way into the index.
@@ -90,7 +90,7 @@ func startIndex(s *Store) *index {
 }
 
 // offer hands over entries that have just become durable.
-func (x *index) offer(entries []indexable) {
+func (x *index) offer(entries []*indexable) {
 	x.queueMu.Lock()
 	defer x.queueMu.Unlock()
 	if len(x.queue)+len(entries) > indexQueue {
@@ -341,7 +341,7 @@ func (x *index) advance(ctx context.Context) error {
 }
 
 // take returns the next entries, from memory or from the log.
-func (x *index) take() ([]indexable, error) {
+func (x *index) take() ([]*indexable, error) {
 	mark := x.covered()
 	x.queueMu.Lock()
 	for len(x.queue) > 0 && x.queue[0].index < mark {
@@ -358,14 +358,14 @@ func (x *index) take() ([]indexable, error) {
 	}
 	x.queueMu.Unlock()
 	entries, err := x.store.read(mark, min(mark+indexAtOnce, x.store.durableSize()))
-	out := make([]indexable, len(entries))
+	out := make([]*indexable, len(entries))
 	for i, one := range entries {
-		out[i] = indexable{one.Index, LeafHash(one.Leaf), one.Entry}
+		out[i] = &indexable{one.Index, LeafHash(one.Leaf), one.Entry}
 	}
 	return out, err
 }
 
-func (x *index) add(entries []indexable) error {
+func (x *index) add(entries []*indexable) error {
 	if x.doubted.Swap(false) {
 		return errIndexDamaged
 	}

@@ -342,7 +342,7 @@ func (c *Checkpointer) serveWitness(w http.ResponseWriter, r *http.Request) {
 	}
 	wait, cancel := context.WithTimeout(r.Context(), catchUpWait)
 	defer cancel()
-	if err := c.store.durably(wait, at.Size-1); err != nil {
+	if err := c.store.reach(wait, at.Size); err != nil {
 		refuse(w, errors.Join(errBehind, err))
 		return
 	}

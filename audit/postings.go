@@ -239,7 +239,7 @@ type newPostings struct {
 	zones map[uint64]times // by block
 }
 
-func (n *newPostings) add(one indexable) error {
+func (n *newPostings) add(one *indexable) error {
 	at, err := ParseTime(one.entry.Time)
 	if err != nil {
 		return err

@@ -59,7 +59,8 @@ type StoreConfig struct {
 	Admit   Admission // nil admits every well-formed entry
 	Fetch   Fetcher   // who to catch up from; needed by Restore only
 	// Linger is how long applied entries may wait to share one flush of the
-	// disk. 0: 200 ms; less than 0: each Apply is durable when it returns, for
+	// disk, unless a checkpoint or a reader has them flushed before. 0: 1 s;
+	// less than 0: each Apply is durable when it returns, for
 	// those who have no other log to apply again from.
 	Linger time.Duration
 	Log    *slog.Logger // nil: none

@@ -172,7 +172,7 @@ func checkHistory(ctx context.Context, store *audit.Store, group *consensus.Grou
 }
 
 // checkpointSpacing is the least time between two checkpoints.
-const checkpointSpacing = 200 * time.Millisecond
+const checkpointSpacing = 400 * time.Millisecond
 
 // historyTries is how often in a row, a second apart, a caught-up node must
 // find its log wanting before it stops.
