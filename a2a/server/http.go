@@ -132,21 +132,31 @@ func (b *binding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	echoExtensions(w, r)
-	if in.send != nil {
+	switch {
+	case in.send != nil:
 		b.sendMessage(ctx, out, r, in.send)
-	} else {
-		inner := r.WithContext(ctx)
-		inner.Body = io.NopCloser(bytes.NewReader(in.body))
-		inner.ContentLength = int64(len(in.body))
-		b.codec.ServeHTTP(out, inner)
+	case in.method == sendStream, in.method == subscribe:
+		b.stream(ctx, out, r, in)
+	default:
+		b.ask(ctx, out, r, in)
 	}
 	out.finish()
 }
 
+// ask has the SDK's codec answer.
+func (b *binding) ask(ctx context.Context, out *reply, r *http.Request, in accepted) {
+	body := slices.Concat([]byte(`{"jsonrpc":"2.0","id":`+codecID+`,"method":"`+in.method+`","params":`), in.params, []byte("}"))
+	inner := r.WithContext(ctx)
+	inner.Body = io.NopCloser(bytes.NewReader(body))
+	inner.ContentLength = int64(len(body))
+	b.codec.ServeHTTP(out, inner)
+}
+
 // accepted is a request that may go on: for the codec, or read already.
 type accepted struct {
-	body []byte
-	send *sdk.SendMessageRequest
+	method string
+	params []byte // in the form that the SDK reads
+	send   *sdk.SendMessageRequest
 }
 
 // accept does everything that comes before the codec. What is wrong with the headers
@@ -168,7 +178,7 @@ func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (co
 	}
 	if call, ok := a2a.ReadCall(body); ok {
 		in.send, out.id = call.Request, call.ID
-	} else if in.body, err = normalize(body, out); err != nil {
+	} else if in.method, in.params, err = normalize(body, out); err != nil {
 		return nil, in, err
 	}
 	ctx, err := b.prepare(r, out)
@@ -304,36 +314,33 @@ const codecID = "0"
 
 // normalize checks the envelope and rewrites it in the form that the SDK reads.
 // It notes the id for the answer even when it refuses.
-func normalize(body []byte, out *reply) ([]byte, *rpcError) {
+func normalize(body []byte, out *reply) (method string, params []byte, err *rpcError) {
 	if !json.Valid(body) || !utf8.Valid(body) {
-		return nil, &rpcError{rpcParseError, a2a.Errorf(a2a.CodeInvalidRequest, "the body is not valid JSON")}
+		return "", nil, &rpcError{rpcParseError, a2a.Errorf(a2a.CodeInvalidRequest, "the body is not valid JSON")}
 	}
 	e, malformed := readEnvelope(body)
 	if !validID(e.ID) {
-		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "the id must be a string, a number or null")}
+		return "", nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "the id must be a string, a number or null")}
 	}
 	out.id = e.ID
 	if malformed != "" {
-		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "%s", malformed)}
+		return "", nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "%s", malformed)}
 	}
 	if e.JSONRPC != "2.0" || e.Method == "" {
-		return nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "not a JSON-RPC 2.0 request")}
+		return "", nil, &rpcError{rpcInvalidRequest, a2a.Errorf(a2a.CodeInvalidRequest, "not a JSON-RPC 2.0 request")}
 	}
 	message, ok := methods[e.Method]
 	if !ok {
-		return nil, &rpcError{rpcMethodNotFound, a2a.Errorf(a2a.CodeUnsupported, "there is no method %.60q", e.Method)}
+		return "", nil, &rpcError{rpcMethodNotFound, a2a.Errorf(a2a.CodeUnsupported, "there is no method %.60q", e.Method)}
 	}
 	if len(e.Params) == 0 || string(e.Params) == "null" {
 		if !slices.Contains(mayLackParams, e.Method) {
-			return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "params are missing")}
+			return "", nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "params are missing")}
 		}
 		e.Params = json.RawMessage("{}")
 	}
-	params, err := normalized(e.Params, message())
-	if err != nil {
-		return nil, err
-	}
-	return slices.Concat([]byte(`{"jsonrpc":"2.0","id":`+codecID+`,"method":"`+e.Method+`","params":`), params, []byte("}")), nil
+	params, err = normalized(e.Params, message())
+	return e.Method, params, err
 }
 
 // noteID notes the id of a request that is refused for its headers.

@@ -43,7 +43,12 @@ type Numbered struct {
 // relay yields the stream of a task that this process does not run: from the
 // node that does, and again from there when it was cut, until the task has
 // ended, as the log may say of a node that is gone.
-func (h *Handler) relay(ctx context.Context, task *sdk.Task, caller Caller, yield func(sdk.Event, error) bool) {
+func (h *Handler) relay(ctx context.Context, task *sdk.Task, yield func(sdk.Event, error) bool) {
+	caller, err := known(ctx)
+	if err != nil {
+		yield(nil, err)
+		return
+	}
 	mesh, meshed := h.path.(Mesh)
 	f := follower{yield: yield}
 	if after, ok := resumeAfter(ctx); ok {
@@ -60,7 +65,6 @@ func (h *Handler) relay(ctx context.Context, task *sdk.Task, caller Caller, yiel
 				}
 			}
 		}
-		var err error
 		if task, err = h.lookUp(ctx, task.ID, caller); err != nil {
 			yield(nil, err)
 			return

@@ -181,7 +181,7 @@ func (r *reply) Write(p []byte) (int, error) {
 		r.Header().Set("Content-Type", "application/a2a+json")
 	}
 	data := streaming && bytes.HasPrefix(p, frameData)
-	head, rest := r.readdress(p, data)
+	head, rest := r.readdress(p)
 	if data && len(r.pending) > 0 {
 		head = append(r.pending, head...)
 		r.pending = head[:0]
@@ -203,17 +203,10 @@ var codecStart = []byte(`{"jsonrpc":"2.0","id":` + codecID)
 // readdress gives what to write in place of the beginning of p, for the answer to
 // bear the client's own id, and what follows of p. It adds the result that the
 // codec leaves out where there is nothing to say: JSON-RPC wants one.
-func (r *reply) readdress(p []byte, data bool) (head, rest []byte) {
-	frame := p
-	if data {
-		frame = p[len(frameData):]
-	}
-	rest, ok := bytes.CutPrefix(frame, codecStart)
+func (r *reply) readdress(p []byte) (head, rest []byte) {
+	rest, ok := bytes.CutPrefix(p, codecStart)
 	if r.rest || !ok {
 		return nil, p
-	}
-	if data {
-		head = append(head, frameData...)
 	}
 	head = append(append(head, codecStart[:len(codecStart)-len(codecID)]...), idOf(r.id)...)
 	if rest[0] == '}' {

@@ -89,35 +89,43 @@ func (h *Handler) halt(ctx context.Context, id sdk.TaskID) error {
 // SubscribeToTask implements the SDK's RequestHandler.
 func (h *Handler) SubscribeToTask(ctx context.Context, req *sdk.SubscribeToTaskRequest) iter.Seq2[sdk.Event, error] {
 	return func(yield func(sdk.Event, error) bool) {
-		caller, err := known(ctx)
-		if err != nil {
+		switch here, task, err := h.subscribe(ctx, req.ID); {
+		case err != nil:
 			yield(nil, err)
-			return
+		case here != nil:
+			here.follow(ctx, nil, yield)
+		default:
+			h.relay(ctx, task, yield)
 		}
-		task, err := h.lookUp(ctx, req.ID, caller)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		if r := h.running(req.ID); r != nil {
-			r.reader(ctx).follow(ctx, nil, yield)
-			return
-		}
-		if task.Status.State.Terminal() {
-			switch follow, err := h.replay(ctx, task); {
-			case err != nil:
-				yield(nil, err)
-				return
-			case follow != nil && h.holds(req.ID):
-				follow.follow(ctx, nil, yield)
-				return
-			case follow == nil:
-				yield(nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; get it instead"))
-				return
-			}
-		}
-		h.relay(ctx, task, caller, yield)
 	}
+}
+
+// subscribe finds what to follow: a task that this process runs or has the log of, or
+// one of elsewhere. It is apart from the following, so that its stack is not kept
+// while a stream waits.
+func (h *Handler) subscribe(ctx context.Context, id sdk.TaskID) (here *reader, elsewhere *sdk.Task, err error) {
+	caller, err := known(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	task, err := h.lookUp(ctx, id, caller)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r := h.running(id); r != nil {
+		return r.reader(ctx), nil, nil
+	}
+	if task.Status.State.Terminal() {
+		switch follow, err := h.replay(ctx, task); {
+		case err != nil:
+			return nil, nil, err
+		case follow != nil && h.holds(id):
+			return follow, nil, nil
+		case follow == nil:
+			return nil, nil, a2a.Errorf(a2a.CodeUnsupported, "the task has ended; get it instead")
+		}
+	}
+	return nil, task, nil
 }
 
 // await waits for the end of a task that runs here (r) or elsewhere.
