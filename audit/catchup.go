@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -15,12 +16,19 @@ type part struct {
 	batches []batch
 	proof   []Hash
 	next    uint64 // the index behind its last entry
+	bytes   int    // of the batches
 }
+
+// commitBytes is how many bytes of batches are enough for a transaction. Keys of
+// look-ups are spread over all of a bucket's pages, so that many parts write not
+// many more pages than one.
+const commitBytes = 32 << 20
 
 // fetchParts fetches and applies parts until the log has the described size.
 // While one is applied the next one is taken apart and the one behind that is
-// fetched, so that at most three are in memory. After an error all parts before
-// the one that could not be used are applied. The caller holds s.applying.
+// fetched, so that beside those of one transaction at most two are in memory. After
+// an error all parts before the one that could not be used are applied. The caller
+// holds s.applying.
 func (s *Store) fetchParts(ctx context.Context, at applied, to snapshotMeta) (err error) {
 	if s.fetch == nil {
 		return fmt.Errorf("%w: nobody to catch up from", ErrUnavailable)
@@ -67,7 +75,7 @@ func (s *Store) fetchParts(ctx context.Context, at applied, to snapshotMeta) (er
 		}
 	})
 	for p := range decoded {
-		if at, err = s.applyPart(p, at, to); err != nil {
+		if at, err = s.applyParts(p, decoded, at, to); err != nil {
 			break
 		}
 	}
@@ -99,6 +107,7 @@ func (s *Store) decodePart(b Batches, next, size uint64, behind chan<- uint64) (
 			}
 		}
 		p.batches = append(p.batches, one)
+		p.bytes += len(cmd)
 	}
 	if p.next == next || p.next > size {
 		return part{}, fmt.Errorf("%w: the part ends at %d", ErrInvalid, p.next)
@@ -121,8 +130,45 @@ func (s *Store) decodePart(b Batches, next, size uint64, behind chan<- uint64) (
 	return p, nil
 }
 
-// applyPart applies one part. Either all of it is written or none.
-func (s *Store) applyPart(p part, at applied, to snapshotMeta) (applied, error) {
+// applyParts applies a part, and those of the ones behind it that are there by
+// then, in one transaction. Those before a part that cannot be used are written
+// all the same, and of that one nothing is.
+func (s *Store) applyParts(first part, behind <-chan part, at applied, to snapshotMeta) (applied, error) {
+	var good []part
+	var fault error // of the part behind the good ones
+	after, err := s.writeParts(at, func(a *applier) error {
+		bytes := 0
+		for p, ok := first, true; ok; {
+			if fault = a.replay(p, to); fault != nil {
+				return fault
+			}
+			good, ok = append(good, p), false
+			if bytes += p.bytes; bytes < commitBytes {
+				select {
+				case p, ok = <-behind:
+				default: // the disk need not wait for it
+				}
+			}
+		}
+		return nil
+	})
+	if fault == nil || len(good) == 0 {
+		return after, err
+	}
+	after, err = s.writeParts(at, func(a *applier) error {
+		for _, p := range good {
+			if err := a.replay(p, to); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return after, errors.Join(fault, err)
+}
+
+// writeParts has parts applied in one transaction. Either all of them are written
+// or none.
+func (s *Store) writeParts(at applied, do func(*applier) error) (applied, error) {
 	// Up to raft index at.index everything is applied; what comes now belongs
 	// to later ones, and the index moves when all of it is here.
 	after := at
@@ -133,7 +179,7 @@ func (s *Store) applyPart(p part, at applied, to snapshotMeta) (applied, error) 
 			if err != nil {
 				return err
 			}
-			if err := a.replay(p, to); err != nil {
+			if err := do(a); err != nil {
 				return err
 			}
 			after.size, added = a.size, a.added

@@ -31,7 +31,7 @@ const (
 	indexVersion   = 2 // of the terms, too: another one makes the index anew
 	indexLinger    = 200 * time.Millisecond
 	indexAtOnce    = 4096     // entries in one transaction
-	indexQueue     = 16 << 10 // entries kept in memory for it; beyond, it reads the log
+	indexQueue     = 64 << 10 // entries kept in memory for it; beyond, it reads the log
 	indexRetry     = time.Second
 	maxIndexState  = 4 << 10 // bytes
 )
@@ -289,7 +289,7 @@ func (x *index) load() error {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	x.db, x.mark = db, mark
+	x.use(db, mark)
 	return nil
 }
 
@@ -311,8 +311,14 @@ func (x *index) create() error {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	x.db, x.mark = db, 0
+	x.use(db, 0)
 	return nil
+}
+
+// use begins to use a file that covers so many entries. The caller holds x.mu.
+func (x *index) use(db *bbolt.DB, mark uint64) {
+	x.db, x.mark = db, mark
+	x.store.metrics.indexed.Set(float64(mark))
 }
 
 // discard closes a file that proved to be bad; the next open makes another one.
