@@ -37,7 +37,7 @@ func newApplier(tx *bbolt.Tx, admit Admission, known *attested, size uint64) (*a
 	}
 	// Keys of these only ever grow, so full pages are never split later.
 	a.entries.FillPercent, a.hashes.FillPercent, a.batches.FillPercent = 1, 1, 1
-	stored := prover{stored: a.hashes.Cursor()}
+	stored := &prover{stored: a.hashes.Cursor()}
 	for rest := size; rest > 0; rest &= rest - 1 {
 		level := bits.TrailingZeros64(rest)
 		var err error

@@ -17,7 +17,6 @@ import (
 
 	"github.com/agenticraft/node/identity"
 	"github.com/agenticraft/node/internal/durable"
-	"github.com/agenticraft/node/internal/recent"
 )
 
 // OpenStore opens or makes the log in cfg.Dir and checks its newest part. Only
@@ -37,7 +36,7 @@ func openStore(cfg StoreConfig) (*Store, error) {
 	s := &Store{
 		dir: cfg.Dir, admit: cfg.Admit, fetch: cfg.Fetch, log: cfg.Log, metrics: newMetrics(),
 		grown: make(chan struct{}), settled: make(chan struct{}), noted: make(chan struct{}),
-		witnesses: make(map[identity.ID]countersigned), upper: recent.Map[int64, upperNode]{Half: upperHalf},
+		witnesses: make(map[identity.ID]countersigned), proofs: newProofMemory(),
 		linger: cfg.Linger, kick: make(chan struct{}, 1), again: make(chan struct{}, 1),
 	}
 	s.recovered = sync.NewCond(&s.applying)
@@ -219,7 +218,7 @@ func checkOne(tx *bbolt.Tx, index, size uint64, origin string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := proveEntry(tx, nil, index, size); err != nil {
+	if _, err := proveEntry(tx, proofMemory{}, index, size); err != nil {
 		return err
 	}
 	if index == 0 {

@@ -14,7 +14,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/agenticraft/node/identity"
-	"github.com/agenticraft/node/internal/recent"
 )
 
 // The files of a store in its folder.
@@ -109,7 +108,7 @@ type Store struct {
 	log      *slog.Logger
 	origin   string
 	attested *attested
-	upper    recent.Map[int64, upperNode] // of the tree; see prover
+	proofs   proofMemory // of the tree; see prover
 	metrics  *metrics
 	index    *index
 	fault    func(stage string) error // tests make Apply fail here; else nil

@@ -80,7 +80,7 @@ func (s *Store) ProveEntry(index, size uint64) (proof []Hash, err error) {
 		return nil, err
 	}
 	err = s.viewDurable(func(tx *bbolt.Tx) error {
-		proof, err = proveEntry(tx, &s.upper, index, size)
+		proof, err = proveEntry(tx, s.proofs, index, size)
 		return err
 	})
 	return proof, err

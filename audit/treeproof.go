@@ -25,19 +25,61 @@ const (
 // which it was found to be made. A node whose subtree is full never changes.
 type upperNode struct{ hash, left, right tlog.Hash }
 
+// rightEdge is what lies right of the full subtree of a level in a tree of one
+// size. There are few that proofs are asked for, and the hash of one never changes.
+type rightEdge struct {
+	size  uint64
+	level int
+}
+
+// edgesHalf is how many of them are remembered at least.
+const edgesHalf = 256
+
+// proofMemory is what is remembered from proof to proof; the zero value remembers
+// nothing.
+type proofMemory struct {
+	upper *recent.Map[int64, upperNode] // by index as a stored hash
+	edges *recent.Map[rightEdge, tlog.Hash]
+}
+
+func newProofMemory() proofMemory {
+	return proofMemory{&recent.Map[int64, upperNode]{Half: upperHalf}, &recent.Map[rightEdge, tlog.Hash]{Half: edgesHalf}}
+}
+
 // prover makes inclusion proofs from what one transaction sees.
 type prover struct {
 	stored *bbolt.Cursor
-	known  *recent.Map[int64, upperNode] // by index as a stored hash; nil: nothing is remembered
+	at     uint64 // index of the stored hash that the cursor is at, if on
+	on     bool
+	known  proofMemory
+}
+
+// nearHash is how many stored hashes the cursor goes over to reach another, rather
+// than look for it from the root of the bucket: half a page or so.
+const nearHash = 24
+
+// seek moves the cursor to a stored hash. Their keys have no gaps.
+func (p *prover) seek(index uint64) (key, raw []byte) {
+	defer func() { p.at, p.on = index, key != nil }()
+	for step := p.at; p.on && step < index && index-p.at <= nearHash; step++ {
+		key, raw = p.stored.Next()
+	}
+	for step := p.at; p.on && step > index && p.at-index <= nearHash; step-- {
+		key, raw = p.stored.Prev()
+	}
+	if len(key) == 8 && binary.BigEndian.Uint64(key) == index {
+		return key, raw
+	}
+	var want [8]byte
+	binary.BigEndian.PutUint64(want[:], index)
+	return p.stored.Seek(want[:])
 }
 
 // read reads the stored hash of a node.
-func (p prover) read(level int, n uint64) (h tlog.Hash, err error) {
+func (p *prover) read(level int, n uint64) (h tlog.Hash, err error) {
 	index := uint64(tlog.StoredHashIndex(level, int64(n)))
-	var want [8]byte
-	binary.BigEndian.PutUint64(want[:], index)
-	key, raw := p.stored.Seek(want[:])
-	if string(key) != string(want[:]) || len(raw) != len(h) {
+	key, raw := p.seek(index)
+	if len(key) != 8 || binary.BigEndian.Uint64(key) != index || len(raw) != len(h) {
 		return h, fmt.Errorf("%w: tree hash %d is missing", ErrDamaged, index)
 	}
 	copy(h[:], raw)
@@ -45,9 +87,9 @@ func (p prover) read(level int, n uint64) (h tlog.Hash, err error) {
 }
 
 // upper is a node above upperLevel.
-func (p prover) upper(level int, n uint64) (upperNode, error) {
+func (p *prover) upper(level int, n uint64) (upperNode, error) {
 	index := tlog.StoredHashIndex(level, int64(n))
-	if u, ok := p.known.Get(index); ok {
+	if u, ok := p.known.upper.Get(index); ok {
 		return u, nil
 	}
 	var u upperNode
@@ -64,12 +106,12 @@ func (p prover) upper(level int, n uint64) (upperNode, error) {
 	if tlog.NodeHash(u.left, u.right) != u.hash {
 		return u, fmt.Errorf("%w: hash %d of level %d of the tree is not that of its children", ErrDamaged, n, level)
 	}
-	p.known.Put(index, u)
+	p.known.upper.Put(index, u)
 	return u, nil
 }
 
 // node is the hash of a node.
-func (p prover) node(level int, n uint64) (tlog.Hash, error) {
+func (p *prover) node(level int, n uint64) (tlog.Hash, error) {
 	if level <= upperLevel {
 		return p.read(level, n)
 	}
@@ -81,8 +123,8 @@ func (p prover) node(level int, n uint64) (tlog.Hash, error) {
 // the audit path of RFC 6962, section 2.1.1: the siblings within the full subtree
 // that the entry is in, then what lies right of it as one hash, then the full
 // subtrees left of it, the nearest first.
-func proveEntry(tx *bbolt.Tx, known *recent.Map[int64, upperNode], index, size uint64) ([]Hash, error) {
-	p := prover{tx.Bucket(bucketTree).Cursor(), known}
+func proveEntry(tx *bbolt.Tx, known proofMemory, index, size uint64) ([]Hash, error) {
+	p := &prover{stored: tx.Bucket(bucketTree).Cursor(), known: known}
 	var proof, left []Hash
 	var right []int // levels of the full subtrees right of the entry's
 	for rest, until := size, uint64(0); rest > 0; {
@@ -104,30 +146,43 @@ func proveEntry(tx *bbolt.Tx, known *recent.Map[int64, upperNode], index, size u
 			return nil, err
 		}
 	}
-	// Each is joined to what lies right of it.
-	var joined tlog.Hash
-	end := size
-	for i, level := range slices.Backward(right) {
-		end -= 1 << level
-		h, err := p.node(level, end>>level)
+	if len(right) > 0 {
+		joined, err := p.joined(right, size)
 		if err != nil {
 			return nil, err
 		}
-		if i < len(right)-1 {
-			h = tlog.NodeHash(h, joined)
-		}
-		joined = h
-	}
-	if len(right) > 0 {
 		proof = append(proof, Hash(joined))
 	}
 	slices.Reverse(left)
 	return append(proof, left...), nil
 }
 
+// joined is the hash of the full subtrees of the given levels that a tree of a
+// size ends with, each joined to what lies right of it.
+func (p *prover) joined(levels []int, size uint64) (joined tlog.Hash, err error) {
+	edge := rightEdge{size, levels[0]}
+	if known, ok := p.known.edges.Get(edge); ok {
+		return known, nil
+	}
+	end := size
+	for i, level := range slices.Backward(levels) {
+		end -= 1 << level
+		h, err := p.node(level, end>>level)
+		if err != nil {
+			return joined, err
+		}
+		if i < len(levels)-1 {
+			h = tlog.NodeHash(h, joined)
+		}
+		joined = h
+	}
+	p.known.edges.Put(edge, joined)
+	return joined, nil
+}
+
 // within gives the siblings of an entry in the full subtree of a level, from the
 // leaf up, and checks that they lead to its root.
-func (p prover) within(level int, index uint64) ([]Hash, error) {
+func (p *prover) within(level int, index uint64) ([]Hash, error) {
 	top, err := p.node(level, index>>level)
 	if err != nil {
 		return nil, err
