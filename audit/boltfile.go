@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 )
 
 // boltFile reads a bbolt file (format version 2) that may be damaged or made
@@ -26,7 +28,7 @@ type boltFile struct {
 	root     uint64 // page of the bucket of buckets
 	free     uint64 // page of the list of free pages
 
-	used       map[uint64]bool   // pages that walks came by
+	used       []uint64          // the pages that walks came by, a bit each; nil: nobody asks
 	cache      map[uint64][]byte // pages of look-ups
 	cacheBytes int
 }
@@ -54,7 +56,7 @@ const (
 var byteOrder = binary.NativeEndian
 
 func openBoltFile(r io.ReaderAt, size int64) (*boltFile, error) {
-	f := &boltFile{r: r, size: size, used: make(map[uint64]bool), cache: make(map[uint64][]byte)}
+	f := &boltFile{r: r, size: size, cache: make(map[uint64][]byte)}
 	first, err := f.meta(0)
 	if err != nil {
 		return nil, fmt.Errorf("meta page 0: %w", err)
@@ -72,6 +74,7 @@ func openBoltFile(r io.ReaderAt, size int64) (*boltFile, error) {
 		newest = second
 	}
 	f.pages, f.root, f.free = newest.pages, newest.root, newest.free
+	f.used = make([]uint64, size/f.pageSize/64+1)
 	return f, nil
 }
 
@@ -143,15 +146,18 @@ func (f *boltFile) page(id uint64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: page %d does not exist", errDamaged, id)
 	}
 	at := int64(id) * f.pageSize
-	header := make([]byte, boltHeader)
-	if _, err := f.r.ReadAt(header, at); err != nil {
-		return nil, fmt.Errorf("%w: page %d: %w", errDamaged, id, err)
+	page := make([]byte, min(f.pageSize, f.size-at))
+	if _, err := f.r.ReadAt(page, at); err != nil || len(page) < boltHeader {
+		return nil, fmt.Errorf("%w: page %d: %w", errDamaged, id, cmp.Or(err, io.ErrUnexpectedEOF))
 	}
-	length := (int64(byteOrder.Uint32(header[12:])) + 1) * f.pageSize
-	if byteOrder.Uint64(header) != id || length > maxBoltPage || length > f.size-at {
+	length := (int64(byteOrder.Uint32(page[12:])) + 1) * f.pageSize
+	if byteOrder.Uint64(page) != id || length > maxBoltPage || length > f.size-at {
 		return nil, fmt.Errorf("%w: header of page %d", errDamaged, id)
 	}
-	page := make([]byte, length)
+	if length == f.pageSize {
+		return page, nil
+	}
+	page = make([]byte, length)
 	if _, err := f.r.ReadAt(page, at); err != nil {
 		return nil, fmt.Errorf("%w: page %d: %w", errDamaged, id, err)
 	}
@@ -165,13 +171,13 @@ type boltElem struct {
 	child      uint64
 }
 
-// elements takes a page apart.
-func elements(page []byte) (elems []boltElem, branch bool, err error) {
+// elements takes a page apart, into the memory of room if that is enough.
+func elements(page []byte, room []boltElem) (elems []boltElem, branch bool, err error) {
 	branch, count, err := pageKind(page)
 	if err != nil {
 		return nil, false, err
 	}
-	elems = make([]boltElem, count)
+	elems = slices.Grow(room[:0], count)[:count]
 	for i := range elems {
 		if elems[i], err = element(page, branch, count, i); err != nil {
 			return nil, false, err
@@ -263,6 +269,7 @@ type boltWalk struct {
 
 	ahead []byte // of the file, from the offset at on; elements share its memory
 	at    int64
+	elems [maxBoltDepth + 1][]boltElem // of the page that it is in, by level
 }
 
 // boltAhead is how much a walk reads at once, in bytes.
@@ -313,21 +320,24 @@ func (f *boltFile) walkID(id uint64, from, until []byte, level int, w *boltWalk)
 	if err != nil {
 		return err
 	}
-	for i := range uint64(int64(len(page)) / f.pageSize) {
-		f.used[id+i] = true
+	if f.used != nil {
+		for at := id; at < id+uint64(int64(len(page))/f.pageSize); at++ {
+			f.used[at/64] |= 1 << (at % 64) // a page that was read lies in the file
+		}
 	}
 	return f.walkPage(page, from, until, level, w)
 }
 
 // walkPage walks a page whose keys must be at least from and less than until.
 func (f *boltFile) walkPage(page, from, until []byte, level int, w *boltWalk) error {
-	elems, branch, err := elements(page)
-	if err != nil {
-		return err
-	}
 	if level > maxBoltDepth {
 		return fmt.Errorf("%w: tree is too deep", errDamaged)
 	}
+	elems, branch, err := elements(page, w.elems[level])
+	if err != nil {
+		return err
+	}
+	w.elems[level] = elems
 	for i, e := range elems {
 		if from != nil && bytes.Compare(e.key, from) < 0 || until != nil && bytes.Compare(e.key, until) >= 0 {
 			return fmt.Errorf("%w: a key is not where it is looked for", errDamaged)
@@ -444,12 +454,17 @@ func (f *boltFile) checkFree() error {
 	var last uint64
 	for i := range count {
 		id := byteOrder.Uint64(list[i*8:])
-		if id <= max(last, 1) || id >= f.pages || id == f.free || f.used[id] {
+		if id <= max(last, 1) || id >= f.pages || id == f.free || f.walked(id) {
 			return fmt.Errorf("%w: page %d is in use, yet listed as free", errDamaged, id)
 		}
 		last = id
 	}
 	return nil
+}
+
+// walked reports whether a walk came by a page.
+func (f *boltFile) walked(id uint64) bool {
+	return id/64 < uint64(len(f.used)) && f.used[id/64]>>(id%64)&1 == 1
 }
 
 // errStop ends a walk early.

@@ -187,3 +187,31 @@ func CosignAll(keys []*identity.Key, c Checkpoint, at time.Time) ([]byte, error)
 
 // Beside has the store do something that Close waits for.
 func (s *Store) Beside(do func()) { s.beside(do) }
+
+// ApplyParts has a store catch up with parts that are all there at once.
+func ApplyParts(s *Store, meta []byte, all ...Batches) error {
+	var to snapshotMeta
+	if err := decodeStrict(meta, &to); err != nil {
+		return err
+	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	parts, next := make(chan part, len(all)), s.applied.size
+	for _, one := range all {
+		p, err := s.decodePart(one, next, to.Size, make(chan uint64, 1))
+		if err != nil {
+			return err
+		}
+		parts <- p
+		next = p.next
+	}
+	close(parts)
+	_, err := s.applyParts(<-parts, parts, s.applied, to)
+	return err
+}
+
+// MayBeginEpoch is a quick look at a leaf, and what it is quick for.
+var (
+	MayBeginEpoch = mayBeginEpoch
+	EpochMark     = epochMark
+)

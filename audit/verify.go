@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -170,11 +169,11 @@ func (v *dirCheck) run() error {
 // until, and then does what comes behind them.
 func (v *dirCheck) entries(until uint64, then func() error) error {
 	first := v.report.Size
-	tree, stopTree := iter.Pull2(v.file.since(v.buckets[string(bucketTree)], key64(uint64(tlog.StoredHashIndex(0, int64(first))))))
+	var stopTree, stopBatches func()
+	v.tree, stopTree = v.file.ahead(v.buckets[string(bucketTree)], key64(uint64(tlog.StoredHashIndex(0, int64(first)))))
 	defer stopTree()
-	batches, stopBatches := iter.Pull2(v.file.since(v.buckets[string(bucketBatches)], key64(first)))
+	v.batches, stopBatches = v.file.ahead(v.buckets[string(bucketBatches)], key64(first))
 	defer stopBatches()
-	v.tree, v.batches = tree, batches
 	for e, err := range v.readAhead(v.buckets[string(bucketEntries)], first, until) {
 		at := v.report.Size
 		v.check = "sequence"

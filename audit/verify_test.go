@@ -458,3 +458,21 @@ func TestVerifyDirOfWhatIsNone(t *testing.T) {
 		t.Errorf("a huge file of nothing: %+v, %v", r.Bad, err)
 	}
 }
+
+// TestEpochsAreSeen holds the quick look for the mark of an epoch against the
+// plain one, at every place and beside what is nearly it.
+func TestEpochsAreSeen(t *testing.T) {
+	mark := string(audit.EpochMark)
+	for n := range 3 * len(mark) {
+		for _, text := range []string{
+			mark, mark[1:], mark[:len(mark)-1], mark[:5] + mark, mark[len(mark)-5:] + mark, `"kind":"denial"`, `"kind":"kind":"epoch"`, strings.Repeat(`"`, len(mark)),
+		} {
+			for m := range len(mark) + 2 {
+				leaf := []byte(strings.Repeat("k", n) + text + strings.Repeat(`"`, m))
+				if got, want := audit.MayBeginEpoch(leaf), bytes.Contains(leaf, audit.EpochMark); got != want {
+					t.Fatalf("%s: %v, want %v", leaf, got, want)
+				}
+			}
+		}
+	}
+}

@@ -23,15 +23,16 @@ type openBatch struct {
 }
 
 // entry verifies the entry at index at, which is the next one.
-func (v *dirCheck) entry(at uint64, read verifiedLeaf) error {
+func (v *dirCheck) entry(at uint64, read *verifiedLeaf) error {
 	if v.hashesOnly {
 		return v.entryHashes(at, read)
 	}
 	v.check = "form"
-	hash, e, leaf := read.hash, read.entry, read.leaf
+	hash, leaf := read.hash, read.leaf
 	if read.err != nil {
 		return badLeaf(at, read.err.Error(), hash.String(), v.expected(at))
 	}
+	e := *read.entry
 	for _, step := range []struct {
 		check string
 		do    func() error
@@ -53,10 +54,12 @@ func (v *dirCheck) entry(at uint64, read verifiedLeaf) error {
 }
 
 // entryHashes verifies what can be told of the entry by hashes alone.
-func (v *dirCheck) entryHashes(at uint64, read verifiedLeaf) error {
+func (v *dirCheck) entryHashes(at uint64, read *verifiedLeaf) error {
 	v.check = "author"
-	if want := LeafHash(v.genesis); at == 0 && read.hash != want {
-		return badHash(at, "it is not the first entry of this log", read.hash, want)
+	if at == 0 {
+		if want := LeafHash(v.genesis); read.hash != want {
+			return badHash(at, "it is not the first entry of this log", read.hash, want)
+		}
 	}
 	v.check = "tree"
 	if err := v.hashes(at, read.hash); err != nil {
@@ -66,8 +69,10 @@ func (v *dirCheck) entryHashes(at uint64, read verifiedLeaf) error {
 	if read.err != nil {
 		return bad(at, read.err.Error())
 	}
-	if err := v.epoch(at, read.entry, read.leaf); err != nil {
-		return err
+	if read.entry != nil {
+		if err := v.epoch(at, *read.entry, read.leaf); err != nil {
+			return err
+		}
 	}
 	v.report.Size, v.check = at+1, "checkpoint"
 	return v.signedRoot(at + 1)

@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"iter"
-	"maps"
 	"runtime"
 	"sync"
 )
@@ -16,8 +15,8 @@ const verifyChunk = 256
 type verifiedLeaf struct {
 	key, leaf []byte
 	hash      Hash
-	entry     Entry // the zero value if only hashes are checked, unless it begins an epoch
-	err       error // why leaf is no entry
+	entry     *Entry // nil if only hashes are checked, unless it begins an epoch
+	err       error  // why leaf is no entry
 }
 
 // leafChunk is some of them; they are read once done is closed.
@@ -27,17 +26,48 @@ type leafChunk struct {
 	done   chan struct{}
 }
 
+func newLeafChunk() *leafChunk {
+	return &leafChunk{leaves: make([]verifiedLeaf, 0, verifyChunk), done: make(chan struct{})}
+}
+
 // epochMark is in the leaf of every entry that begins an epoch, whose members
 // stand in one order only.
 var epochMark = []byte(`"kind":"` + string(KindEpoch) + `"`)
+
+// epochShift is, by the byte of a leaf that lies under the mark's last one, how far
+// the mark can move on before the two may be the same (Horspool 1980).
+var epochShift = func() (shift [256]int) {
+	last := len(epochMark) - 1
+	for i := range shift {
+		shift[i] = last + 1
+	}
+	for i, c := range epochMark[:last] {
+		shift[c] = last - i
+	}
+	return shift
+}()
+
+// mayBeginEpoch reports whether a leaf contains the mark. It looks at every tenth
+// byte or so: [bytes.Contains] took as long as a fifth of the leaf's hash.
+func mayBeginEpoch(leaf []byte) bool {
+	last := len(epochMark) - 1
+	for at := last; at < len(leaf); at += epochShift[leaf[at]] {
+		if leaf[at] == epochMark[last] && bytes.Equal(leaf[at-last:at+1], epochMark) {
+			return true
+		}
+	}
+	return false
+}
 
 func (c *leafChunk) read(hashesOnly bool) {
 	defer close(c.done)
 	for i := range c.leaves {
 		l := &c.leaves[i]
 		l.hash = LeafHash(l.leaf)
-		if !hashesOnly || bytes.Contains(l.leaf, epochMark) {
-			l.entry, l.err = DecodeEntry(l.leaf)
+		if !hashesOnly || mayBeginEpoch(l.leaf) {
+			var e Entry
+			e, l.err = DecodeEntry(l.leaf)
+			l.entry = &e
 		}
 	}
 }
@@ -46,8 +76,8 @@ func (c *leafChunk) read(hashesOnly bool) {
 // with indexes from the first up to but without the last, while all processors
 // hash and decode those that come next. A fault of the file comes as the last
 // pair.
-func (v *dirCheck) readAhead(b boltBucketRef, first, last uint64) iter.Seq2[verifiedLeaf, error] {
-	return func(yield func(verifiedLeaf, error) bool) {
+func (v *dirCheck) readAhead(b boltBucketRef, first, last uint64) iter.Seq2[*verifiedLeaf, error] {
+	return func(yield func(*verifiedLeaf, error) bool) {
 		workers := runtime.GOMAXPROCS(0)
 		file := v.file.another()
 		todo, ordered := make(chan *leafChunk, 2*workers), make(chan *leafChunk, 2*workers)
@@ -68,7 +98,7 @@ func (v *dirCheck) readAhead(b boltBucketRef, first, last uint64) iter.Seq2[veri
 				}
 				return true
 			}
-			next := &leafChunk{done: make(chan struct{})}
+			next := newLeafChunk()
 			for e, err := range file.since(b, key64(first)) {
 				if err != nil {
 					next.fault = err
@@ -84,7 +114,7 @@ func (v *dirCheck) readAhead(b boltBucketRef, first, last uint64) iter.Seq2[veri
 				if !send(next) {
 					return
 				}
-				next = &leafChunk{done: make(chan struct{})}
+				next = newLeafChunk()
 			}
 			send(next)
 		})
@@ -97,24 +127,15 @@ func (v *dirCheck) readAhead(b boltBucketRef, first, last uint64) iter.Seq2[veri
 		}
 		for c := range ordered {
 			<-c.done
-			for _, l := range c.leaves {
-				if !yield(l, nil) {
+			for i := range c.leaves {
+				if !yield(&c.leaves[i], nil) {
 					return
 				}
 			}
 			if c.fault != nil {
-				yield(verifiedLeaf{}, c.fault)
+				yield(nil, c.fault)
 				return
 			}
 		}
-		// The walk is over, and has ordered all that follows.
-		maps.Copy(v.file.used, file.used)
 	}
-}
-
-// another reads the same file, at the same time as the first.
-func (f *boltFile) another() *boltFile {
-	g := *f
-	g.used, g.cache, g.cacheBytes = make(map[uint64]bool), make(map[uint64][]byte), 0
-	return &g
 }
