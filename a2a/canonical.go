@@ -53,8 +53,9 @@ func canonicalLoose(out []byte, v any) ([]byte, error) {
 // canonicalWriter writes values in their canonical form, the members of an object
 // in the order of RFC 8785. Its first error stays.
 type canonicalWriter struct {
-	out []byte
-	err error
+	out    []byte
+	err    error
+	signed bool // zero has a sign, which the canonical form takes away: it fails
 }
 
 func (w *canonicalWriter) fail(format string, args ...any) {
@@ -262,6 +263,8 @@ func (w *canonicalWriter) number(n float64) {
 	switch {
 	case math.IsNaN(n) || math.Abs(n) > maxSafeInteger:
 		w.fail("number beyond 2^53-1; send it as a string")
+	case w.signed && n == 0 && math.Signbit(n):
+		w.fail("zero below zero")
 	case n == math.Trunc(n):
 		w.out = strconv.AppendInt(w.out, int64(n), 10)
 	default:

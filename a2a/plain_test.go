@@ -66,7 +66,7 @@ func TestReadCall(t *testing.T) {
 		rpcCall(`{"configuration":{"returnImmediately":false,"historyLength":7,"acceptedOutputModes":[]},"message":` + plainMessage + `}`),
 		message(`"contextId":"c","taskId":"t","extensions":["e"],"referenceTaskIds":["r"],"parts":[{"url":"u","filename":"f","mediaType":"m","metadata":{"a":null}}]`),
 		message(`"extensions":[],"referenceTaskIds":[],"parts":[{"raw":"AAEC"},{"raw":""},{"text":""}]`),
-		message(`"parts":[{"data":{"a":[1,-0,1e3,0.1,true,false,null,"\u00e9\n\"\\\/\ud83e\udd80",{}]}}]`),
+		message(`"parts":[{"data":{"a":[1,-1,1e3,0.1,true,false,null,"\u00e9\n\"\\\/\ud83e\udd80",{}]}}]`),
 		message(`"parts":[{"data":[1]},{"data":"text"},{"data":1},{"data":false}]`),
 		message(`"metadata":{"":{"deep":[[[[]]]]}},"parts":[{"text":"x = 1\n"}]`),
 		strings.Replace(rpcCall(`{"message":`+plainMessage+`}`), `"1"`, `123456789012345`, 1),
@@ -95,7 +95,7 @@ func TestReadCall(t *testing.T) {
 		"too deep": message(`"metadata":{"a":` + strings.Repeat("[", maxPlainDepth+1) + strings.Repeat("]", maxPlainDepth+1) + `},"parts":[{"text":"a"}]`),
 		"too much": message(`"metadata":{"a":[` + strings.Repeat("0,", maxPlainValues) + `0]},"parts":[{"text":"a"}]`),
 		"too many": message(`"parts":[` + strings.Repeat(`{"text":"a"},`, maxPlainParts) + `{"text":"a"}]`), "too many names": message(`"extensions":[` + strings.Repeat(`"a",`, maxPlainValues) + `"a"],"parts":[{"text":"a"}]`),
-		"a number beyond": message(`"parts":[{"data":{"a":1e400}}]`),
+		"zero below zero": message(`"parts":[{"data":{"a":-0}}]`), "a number beyond": message(`"parts":[{"data":{"a":1e400}}]`),
 	} {
 		if call, ok := ReadCall([]byte(body)); ok {
 			t.Errorf("%s: ReadCall took it as %s %+v", name, call.ID, call.Request)
@@ -110,4 +110,26 @@ func FuzzReadCall(f *testing.F) {
 		f.Add([]byte(rpcCall(v.Raw)))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) { sameCall(t, body) })
+}
+
+func FuzzLooseOf(f *testing.F) {
+	for _, raw := range []string{`{"a":[1,-0,1e3,1e400,null,true,"\u00e9\ud800"]}`, `{"a":1,"a":2}`, "3 4", "", `"\xff"`, strings.Repeat("[", 40) + strings.Repeat("]", 40), " 7 "} {
+		f.Add([]byte(raw))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		got, err := looseOf(raw)
+		var want any
+		wantErr := json.Unmarshal(raw, &want)
+		if (err == nil) != (wantErr == nil) {
+			t.Errorf("looseOf(%q): %v, want %v", raw, err, wantErr)
+		}
+		if err != nil || wantErr != nil {
+			return
+		}
+		gotText, _ := json.Marshal(got) // tells the zeros apart
+		wantText, _ := json.Marshal(want)
+		if !reflect.DeepEqual(got, want) || string(gotText) != string(wantText) {
+			t.Errorf("looseOf(%q) = %s, want %s", raw, gotText, wantText)
+		}
+	})
 }

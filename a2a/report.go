@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"slices"
@@ -56,18 +57,46 @@ const maxReportStream = 512 << 10
 // inverse of [ReportOf]. A report beyond 8 MiB of JSON gives up its files,
 // then the end of its output, then its result, and says so in Truncated.
 func (r Report) Artifact() (*sdk.Artifact, error) {
+	wired, err := r.wire()
 	for _, shorten := range []func(*Report){(*Report).dropFiles, (*Report).cutOutput, (*Report).dropResult} {
-		raw, err := json.Marshal(r)
-		if err != nil {
-			return nil, Errorf(CodeInternal, "report: %v", err)
-		}
-		if len(raw) <= maxReport {
+		if err != nil || len(wired.report) <= maxReport {
 			break
 		}
 		r.Truncated = slices.Clone(r.Truncated)
 		shorten(&r)
+		wired, err = r.wire()
 	}
-	return r.artifact()
+	if err != nil {
+		return nil, Errorf(CodeInternal, "report: %v", err)
+	}
+	value, err := looseOf(wired.report)
+	if err != nil {
+		return nil, Errorf(CodeInternal, "report: %v", err)
+	}
+	part := sdk.NewDataPart(value)
+	part.MediaType = "application/json"
+	artifact := &sdk.Artifact{ID: ReportArtifact, Name: "report", Parts: sdk.ContentParts{part}}
+	if wired.lossy {
+		artifact.Extensions = []string{ExecutionURI}
+		artifact.SetMeta(ExecutionURI, map[string]any{metaResult: string(bytes.TrimSpace(r.Result))})
+	}
+	return artifact, nil
+}
+
+// wiredReport is a report as JSON, with a result that A2A can carry.
+type wiredReport struct {
+	report []byte
+	lossy  bool // the result has numbers that a double does not hold
+}
+
+func (r Report) wire() (out wiredReport, err error) {
+	if len(r.Result) > 0 {
+		if r.Result, out.lossy, err = portableNumbers(r.Result); err != nil {
+			return out, fmt.Errorf("result: %w", err)
+		}
+	}
+	out.report, err = json.Marshal(r)
+	return out, err
 }
 
 func (r *Report) dropFiles() {
@@ -96,30 +125,6 @@ func (r *Report) truncated(what string) {
 		r.Truncated = append(r.Truncated, what)
 		slices.Sort(r.Truncated)
 	}
-}
-
-func (r Report) artifact() (*sdk.Artifact, error) {
-	exact := string(bytes.TrimSpace(r.Result))
-	lossy := false
-	if len(r.Result) > 0 {
-		portable, changed, err := portableNumbers(r.Result)
-		if err != nil {
-			return nil, Errorf(CodeInternal, "report: result: %v", err)
-		}
-		r.Result, lossy = portable, changed
-	}
-	value, err := looseJSON(r)
-	if err != nil {
-		return nil, Errorf(CodeInternal, "report: %v", err)
-	}
-	part := sdk.NewDataPart(value)
-	part.MediaType = "application/json"
-	artifact := &sdk.Artifact{ID: ReportArtifact, Name: "report", Parts: sdk.ContentParts{part}}
-	if lossy {
-		artifact.Extensions = []string{ExecutionURI}
-		artifact.SetMeta(ExecutionURI, map[string]any{metaResult: exact})
-	}
-	return artifact, nil
 }
 
 // ReportOf reads the report of a task that has ended. A task that has none is

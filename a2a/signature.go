@@ -3,7 +3,6 @@ package a2a
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"maps"
 	"slices"
 	"time"
@@ -244,17 +243,4 @@ func messagePayload(claims any, req *sdk.SendMessageRequest) (payload, request [
 	end := len(payload)
 	payload = append(payload, '}')
 	return payload, payload[begin:end], nil
-}
-
-// looseJSON turns v into what encoding/json would read it as.
-func looseJSON(v any) (any, error) {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	var out any
-	if err := json.Unmarshal(raw, &out); err != nil {
-		return nil, err
-	}
-	return out, nil
 }
