@@ -133,3 +133,64 @@ func FuzzLooseOf(f *testing.F) {
 		}
 	})
 }
+
+const plainTask = `{"id":"t","contextId":"c","status":{"state":"TASK_STATE_COMPLETED","timestamp":"2026-11-28T04:05:06.007Z","message":` + plainMessage + `},` +
+	`"artifacts":[{"artifactId":"a","name":"n","description":"d","extensions":["e"],"parts":[{"data":{"a":1e21,"b":[null]},"mediaType":"m"}],"metadata":{"":null}}],"history":[` + plainMessage + `],"metadata":{"a":[]}}`
+
+func rpcReply(task string) string {
+	return `{"jsonrpc":"2.0","id":"1","result":{"task":` + task + `}}`
+}
+
+// sameReply holds a task that ReadTaskReply reads to what the SDK's codec reads.
+func sameReply(t *testing.T, body []byte) bool {
+	t.Helper()
+	got, ok := ReadTaskReply(body)
+	if !ok {
+		return false
+	}
+	var reply struct {
+		JSONRPC string          `json:"jsonrpc"`
+		Error   json.RawMessage `json:"error"`
+		Result  json.RawMessage `json:"result"`
+	}
+	if err := json.Unmarshal(body, &reply); err != nil || reply.Error != nil || reply.JSONRPC != "2.0" {
+		t.Fatalf("ReadTaskReply took %q: %v", body, err)
+	}
+	var event sdk.StreamResponse
+	if err := json.Unmarshal(reply.Result, &event); err != nil {
+		t.Fatalf("ReadTaskReply took %q: %v", body, err)
+	}
+	if !reflect.DeepEqual(got, event.Event) {
+		gotText, _ := json.Marshal(got)
+		wantText, _ := json.Marshal(event.Event)
+		t.Errorf("ReadTaskReply(%q) = %s, want %s", body, gotText, wantText)
+	}
+	return true
+}
+
+func TestReadTaskReply(t *testing.T) {
+	for _, body := range []string{
+		rpcReply(plainTask), rpcReply(plainTask) + "\n", rpcReply(`{"id":"t","contextId":"c","status":{"state":"TASK_STATE_WORKING"}}`),
+		rpcReply(`{"id":"t","contextId":"c","status":{"state":"TASK_STATE_WORKING"},"artifacts":[],"history":[]}`),
+	} {
+		if !sameReply(t, []byte(body)) {
+			t.Errorf("ReadTaskReply(%q) says that it is odd", body)
+		}
+	}
+	for name, body := range map[string]string{
+		"nothing": "", "an error": `{"jsonrpc":"2.0","id":"1","error":{"code":-32603,"message":"m"}}`, "a message": `{"jsonrpc":"2.0","id":"1","result":{"message":` + plainMessage + `}}`,
+		"both": `{"jsonrpc":"2.0","id":"1","result":{"task":` + plainTask + `,"message":` + plainMessage + `}}`, "a null task": rpcReply("null"), "a null result": `{"jsonrpc":"2.0","id":"1","result":null}`,
+		"no result": `{"jsonrpc":"2.0","id":"1"}`, "an unknown member": rpcReply(`{"x":1}`), "another version": strings.Replace(rpcReply(plainTask), "2.0", "1.0", 1),
+		"no state": rpcReply(`{"id":"t","status":{"state":""}}`), "no time": rpcReply(`{"id":"t","status":{"state":"s","timestamp":"yesterday"}}`),
+		"another zone": rpcReply(`{"id":"t","status":{"state":"s","timestamp":"2026-11-28T04:05:06+01:00"}}`), "zero below zero": rpcReply(`{"metadata":{"a":-0.0}}`),
+	} {
+		if task, ok := ReadTaskReply([]byte(body)); ok {
+			t.Errorf("%s: ReadTaskReply took it as %+v", name, task)
+		}
+	}
+}
+
+func FuzzReadTaskReply(f *testing.F) {
+	f.Add([]byte(rpcReply(plainTask)))
+	f.Fuzz(func(t *testing.T, body []byte) { sameReply(t, body) })
+}

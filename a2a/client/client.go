@@ -16,6 +16,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -47,6 +48,7 @@ type Client struct {
 	http      *http.Client
 	transport a2aclient.Transport
 	node      identity.ID
+	calls     atomic.Uint64 // ids of what sendMessage sends
 }
 
 const defaultMaxReply = 256 << 20
@@ -85,7 +87,7 @@ func (c *Client) Send(ctx context.Context, req *sdk.SendMessageRequest, header h
 		return nil, err
 	}
 	result, err := again(ctx, c, a2a.IsSigned(req), func() (sdk.SendMessageResult, error) {
-		return c.transport.SendMessage(ctx, c.params(header, ""), req)
+		return c.sendMessage(ctx, c.params(header, ""), req)
 	})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,33 @@
+package a2a
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// looseJSON turns v into what encoding/json would read it as.
+func looseJSON(v any) (any, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return looseOf(raw)
+}
+
+// looseOf is what encoding/json reads of raw into an any (FuzzLooseOf holds it to
+// that).
+func looseOf(raw []byte) (any, error) {
+	p := canonicalParser{rest: raw}
+	v, err := p.value(0)
+	if p.space(); err == nil && len(p.rest) == 0 && !bytes.Contains(raw, negativeZero) {
+		var r plainReader
+		if out := r.loose(v, 0); !r.odd {
+			return out, nil
+		}
+	}
+	var out any
+	if err := json.Unmarshal(raw, &out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
