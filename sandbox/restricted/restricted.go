@@ -32,6 +32,7 @@ const Language = "starlark"
 const (
 	helloTimeout = 5 * time.Second        // of a worker, from its start to its greeting
 	wallGrace    = 250 * time.Millisecond // past the wall limit, for the worker to stop by itself and say where
+	cores        = 1                      // of a worker's runtime: the interpreter lets its watch in at any step
 	// spareClasses is for how many of the limits asked for last a fresh worker is
 	// kept ready.
 	spareClasses = 2
@@ -79,7 +80,7 @@ func New(cfg Config) (*Backend, error) {
 	}
 	probe := cfg.Spawner.Probe()
 	return newBackend(cfg, probe, func(ctx context.Context, id string, c worker.Class) (worker.Process, error) {
-		return worker.Jail(ctx, cfg.Spawner, id, "", c, Language)
+		return worker.Jail(ctx, cfg.Spawner, id, "", c, cores, Language)
 	})
 }
 

@@ -40,6 +40,8 @@ const (
 	helloTimeout = 20 * time.Second // of a worker; large modules take a while to load
 	// overhead is what of the memory limit is left to the worker itself, in bytes.
 	overhead = 32 << 20
+	// cores of a worker's runtime: compiled code holds on to one.
+	cores = 2
 )
 
 // Modules knows the modules that an operator added. package runtime has it.
@@ -148,7 +150,7 @@ func (b *Backend) try() error {
 // launch makes the jail of a worker for one module.
 func (b *Backend) launch(ctx context.Context, id string, c worker.Class) (worker.Process, error) {
 	budget := max(c.Memory/2, c.Memory-overhead)
-	return worker.Jail(ctx, b.cfg.Spawner, id, b.cache.root(c.Program), c, "wasm", c.Program, strconv.FormatInt(budget, 10))
+	return worker.Jail(ctx, b.cfg.Spawner, id, b.cache.root(c.Program), c, cores, "wasm", c.Program, strconv.FormatInt(budget, 10))
 }
 
 // Run implements [sandbox.Backend]. Limits at zero mean the default ones.

@@ -61,14 +61,15 @@ func (j jailed) Stderr() io.Reader { return j.Jail.Stderr() }
 const threads = 32
 
 // Jail makes the jail of a worker that argv starts in root, which holds at
-// least the helper ("" for one that holds nothing else).
-func Jail(ctx context.Context, s *jail.Spawner, id, root string, c Class, argv ...string) (Process, error) {
+// least the helper ("" for one that holds nothing else). cores is for how many its
+// runtime schedules: one is cheaper to wake, if no program holds on to it.
+func Jail(ctx context.Context, s *jail.Spawner, id, root string, c Class, cores int, argv ...string) (Process, error) {
 	j, err := s.Start(ctx, jail.Profile{
 		ID:   id,
 		Root: root,
 		Argv: append([]string{"/jail"}, argv...),
 		Env: []string{
-			"GOMAXPROCS=2",
+			"GOMAXPROCS=" + strconv.Itoa(cores),
 			"GOTRACEBACK=none",
 			// The collector works harder before the limit is reached.
 			"GOMEMLIMIT=" + strconv.FormatInt(c.Memory*3/4, 10),
