@@ -21,8 +21,15 @@ type part struct {
 
 // commitBytes is how many bytes of batches are enough for a transaction. Keys of
 // look-ups are spread over all of a bucket's pages, so that many parts write not
-// many more pages than one.
-const commitBytes = 32 << 20
+// many more pages than one. They must not be many beside what there is (commitShare
+// of it at most, once they are more than commitLeast): a page is split at the end of
+// its transaction only, and until then each key that comes into it moves those
+// behind it.
+const (
+	commitBytes = 32 << 20
+	commitShare = 4
+	commitLeast = 1 << 10 // entries
+)
 
 // fetchParts fetches and applies parts until the log has the described size.
 // While one is applied the next one is taken apart and the one behind that is
@@ -143,7 +150,7 @@ func (s *Store) applyParts(first part, behind <-chan part, at applied, to snapsh
 				return fault
 			}
 			good, ok = append(good, p), false
-			if bytes += p.bytes; bytes < commitBytes {
+			if bytes += p.bytes; bytes < commitBytes && p.next-at.size < max(at.size/commitShare, commitLeast) {
 				select {
 				case p, ok = <-behind:
 				default: // the disk need not wait for it
