@@ -35,15 +35,32 @@ type rightEdge struct {
 // edgesHalf is how many of them are remembered at least.
 const edgesHalf = 256
 
+// upperPath is what lies beside the way from a node of upperLevel up to a full subtree
+// that it is in. All entries under the node share it.
+type upperPath struct {
+	hash     tlog.Hash // of the node, as the root of the subtree has it
+	siblings []Hash    // from the node up
+}
+
+// pathKey names one: the nth node of upperLevel, and the level of the subtree.
+type pathKey struct {
+	n     uint64
+	level int
+}
+
+// pathsHalf is how many of them are remembered at least: those of a million entries.
+const pathsHalf = 4 << 10
+
 // proofMemory is what is remembered from proof to proof; the zero value remembers
 // nothing.
 type proofMemory struct {
 	upper *recent.Map[int64, upperNode] // by index as a stored hash
 	edges *recent.Map[rightEdge, tlog.Hash]
+	paths *recent.Map[pathKey, upperPath]
 }
 
 func newProofMemory() proofMemory {
-	return proofMemory{&recent.Map[int64, upperNode]{Half: upperHalf}, &recent.Map[rightEdge, tlog.Hash]{Half: edgesHalf}}
+	return proofMemory{&recent.Map[int64, upperNode]{Half: upperHalf}, &recent.Map[rightEdge, tlog.Hash]{Half: edgesHalf}, &recent.Map[pathKey, upperPath]{Half: pathsHalf}}
 }
 
 // prover makes inclusion proofs from what one transaction sees.
@@ -180,28 +197,56 @@ func (p *prover) joined(levels []int, size uint64) (joined tlog.Hash, err error)
 	return joined, nil
 }
 
+// path is the way from the nth node of upperLevel up to the full subtree of a level.
+func (p *prover) path(level int, n uint64) (upperPath, error) {
+	key := pathKey{n, level}
+	if known, ok := p.known.paths.Get(key); ok {
+		return known, nil
+	}
+	var way upperPath
+	u, err := p.upper(level, n>>(level-upperLevel))
+	if err != nil {
+		return way, err
+	}
+	way.siblings = make([]Hash, level-upperLevel)
+	for {
+		// From the top down every node is what the one above it says.
+		level--
+		sibling := u.right
+		if way.hash = u.left; n>>(level-upperLevel)&1 == 1 {
+			way.hash, sibling = u.right, u.left
+		}
+		way.siblings[level-upperLevel] = Hash(sibling)
+		if level == upperLevel {
+			break
+		}
+		if u, err = p.upper(level, n>>(level-upperLevel)); err != nil {
+			return way, err
+		}
+		if u.hash != way.hash {
+			return way, fmt.Errorf("%w: hashes of the tree above entry %d", ErrDamaged, n<<upperLevel)
+		}
+	}
+	p.known.paths.Put(key, way)
+	return way, nil
+}
+
 // within gives the siblings of an entry in the full subtree of a level, from the
 // leaf up, and checks that they lead to its root.
 func (p *prover) within(level int, index uint64) ([]Hash, error) {
-	top, err := p.node(level, index>>level)
+	proof := make([]Hash, level, level+bits.Len64(index)+1)
+	var top tlog.Hash
+	var err error
+	if level > upperLevel {
+		var way upperPath
+		way, err = p.path(level, index>>upperLevel)
+		copy(proof[upperLevel:], way.siblings)
+		top, level = way.hash, upperLevel
+	} else {
+		top, err = p.read(level, index>>level)
+	}
 	if err != nil {
 		return nil, err
-	}
-	proof := make([]Hash, level, level+bits.Len64(index)+1)
-	// From the top down every node is what the one above it says.
-	for ; level > upperLevel; level-- {
-		u, err := p.upper(level, index>>level)
-		if err != nil {
-			return nil, err
-		}
-		if u.hash != top {
-			return nil, fmt.Errorf("%w: hashes of the tree above entry %d", ErrDamaged, index)
-		}
-		sibling := u.right
-		if top = u.left; index>>(level-1)&1 == 1 {
-			top, sibling = u.right, u.left
-		}
-		proof[level-1] = Hash(sibling)
 	}
 	hash, err := p.read(0, index)
 	if err != nil {
