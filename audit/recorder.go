@@ -48,7 +48,7 @@ const (
 // time become one signed command. While one is under way the next gathers, for
 // what a command costs every keeper (a signature, a write, messages) it costs
 // for all of its entries together: it follows once the one before is answered,
-// has failed or takes long, or once a whole one waits. With none under way nobody waits
+// has failed or takes longer than alone, or once a whole one waits. With none under way nobody waits
 // for others to come. All methods may be called concurrently.
 type Recorder struct {
 	cfg RecorderConfig
@@ -61,6 +61,7 @@ type Recorder struct {
 	ahead   int       // proposals under way that others wait for
 	since   time.Time // when the newest of them began
 	running int       // lanes
+	nudging bool      // a look is due at what waits for a proposal that takes long
 	closed  bool
 
 	lanes sync.WaitGroup
@@ -181,11 +182,25 @@ func (r *Recorder) enqueue(rec *record) error {
 func (r *Recorder) wake() {
 	switch {
 	case r.gathers():
+		if !r.nudging {
+			r.nudging = true
+			time.AfterFunc(alone, r.nudge)
+		}
 	case r.idle > 0:
 		r.waits.Signal()
 	case r.running < lanes:
 		r.running++
 		r.lanes.Go(r.lane)
+	}
+}
+
+// nudge has what waits go on without the proposal before it, if that takes long.
+func (r *Recorder) nudge() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nudging = false
+	if len(r.queue) > 0 && !r.closed {
+		r.wake()
 	}
 }
 
