@@ -28,8 +28,7 @@ func refusals(e audit.Entry, codes []string) int64 {
 			return int64(b.Count)
 		}
 	case audit.KindDenial:
-		var b audit.DenialBody
-		if json.Unmarshal(e.Body, &b) == nil && slices.Contains(codes, b.Code) {
+		if b, err := e.Denial(); err == nil && slices.Contains(codes, b.Code) {
 			return int64(max(1, b.Count))
 		}
 	}
@@ -130,8 +129,7 @@ func (d *Detector) sandbox(index uint64, at time.Time, e audit.Entry) *Alert {
 	if e.Kind != audit.KindOutcome && e.Kind != audit.KindLate {
 		return nil
 	}
-	var b audit.OutcomeBody
-	if json.Unmarshal(e.Body, &b) != nil || !has(violationCodes, b.ErrorCode) {
+	if b, err := e.Outcome(); err != nil || !has(violationCodes, b.ErrorCode) {
 		return nil
 	}
 	a := d.count(RuleSandbox, audit.SeverityHigh, e.Actor, d.cfg.Violations, index, at, 1)
@@ -147,8 +145,8 @@ func (d *Detector) probing(index uint64, at time.Time, e audit.Entry) *Alert {
 	hit := false
 	switch e.Kind {
 	case audit.KindOutcome:
-		var b audit.OutcomeBody
-		hit = json.Unmarshal(e.Body, &b) == nil && (b.Status == audit.StatusTimedOut || has(limitCodes, b.ErrorCode))
+		b, err := e.Outcome()
+		hit = err == nil && (b.Status == audit.StatusTimedOut || has(limitCodes, b.ErrorCode))
 	case audit.KindDenial:
 		hit = e.Decision != nil && slices.ContainsFunc(e.Decision.Reasons, func(r string) bool {
 			return strings.HasPrefix(r, "limit_") || strings.HasSuffix(r, "_not_allowed")
