@@ -265,5 +265,7 @@ func (q *queue) estimate() time.Duration {
 func (q *queue) load() Load {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Load{Slots: q.slots, Busy: q.busy, Queued: q.waiting}
+	// Who lent his slot is still here: a node full of them has no room for more.
+	here := q.busy + q.lent
+	return Load{Slots: q.slots, Busy: min(here, q.slots), Queued: q.waiting + max(0, here-q.slots)}
 }

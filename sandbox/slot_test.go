@@ -98,6 +98,10 @@ func TestALentSlotComesBack(t *testing.T) {
 				}
 			})
 		}
+		synctest.Wait()
+		if got := m.Load(); got != (sandbox.Load{Slots: 2, Busy: 2, Queued: 18}) {
+			t.Errorf("with 20 who wait for their intents Load() = %+v", got)
+		}
 		wg.Wait()
 		if at.most != 20 || b.most != 2 {
 			t.Errorf("%d waited for their intents at the same time, want 20; %d ran, want 2", at.most, b.most)
