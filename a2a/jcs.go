@@ -71,7 +71,10 @@ func (v canonicalParsed) append(out []byte) []byte {
 	return append(out, v.text...)
 }
 
-type canonicalParser struct{ rest []byte }
+type canonicalParser struct {
+	rest         []byte
+	negativeZero bool // there was one, to which the canonical form gives another sign
+}
 
 func (p *canonicalParser) space() {
 	for len(p.rest) > 0 && isSpace(p.rest[0]) {
@@ -212,6 +215,7 @@ func (p *canonicalParser) literal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("number %.40q is out of range", text)
 	}
+	p.negativeZero = p.negativeZero || n == 0 && text[0] == '-'
 	out, err := jcs.NumberToJSON(n)
 	return []byte(out), err
 }

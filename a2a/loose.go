@@ -1,9 +1,6 @@
 package a2a
 
-import (
-	"bytes"
-	"encoding/json"
-)
+import "encoding/json"
 
 // looseJSON turns v into what encoding/json would read it as.
 func looseJSON(v any) (any, error) {
@@ -19,7 +16,7 @@ func looseJSON(v any) (any, error) {
 func looseOf(raw []byte) (any, error) {
 	p := canonicalParser{rest: raw}
 	v, err := p.value(0)
-	if p.space(); err == nil && len(p.rest) == 0 && !bytes.Contains(raw, negativeZero) {
+	if p.space(); err == nil && len(p.rest) == 0 && !p.negativeZero {
 		var r plainReader
 		if out := r.loose(v, 0); !r.odd {
 			return out, nil

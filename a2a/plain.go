@@ -30,7 +30,7 @@ const (
 func ReadCall(body []byte) (Call, bool) {
 	p := canonicalParser{rest: body}
 	v, err := p.value(0)
-	if p.space(); err != nil || len(p.rest) > 0 || bytes.Contains(body, negativeZero) {
+	if p.space(); err != nil || len(p.rest) > 0 || p.negativeZero {
 		return Call{}, false
 	}
 	var call Call
@@ -292,6 +292,3 @@ func texts[T ~string](r *plainReader, v canonicalParsed) []T {
 	}
 	return out
 }
-
-// negativeZero is a number that its canonical form gives another sign.
-var negativeZero = []byte("-0")

@@ -68,6 +68,7 @@ func TestReadCall(t *testing.T) {
 		message(`"extensions":[],"referenceTaskIds":[],"parts":[{"raw":"AAEC"},{"raw":""},{"text":""}]`),
 		message(`"parts":[{"data":{"a":[1,-1,1e3,0.1,true,false,null,"\u00e9\n\"\\\/\ud83e\udd80",{}]}}]`),
 		message(`"parts":[{"data":[1]},{"data":"text"},{"data":1},{"data":false}]`),
+		message(`"contextId":"a-0","parts":[{"data":{"-0":"-0","n":-0.5,"m":[10,-10]}}]`),
 		message(`"metadata":{"":{"deep":[[[[]]]]}},"parts":[{"text":"x = 1\n"}]`),
 		strings.Replace(rpcCall(`{"message":`+plainMessage+`}`), `"1"`, `123456789012345`, 1),
 		strings.Replace(rpcCall(`{"message":`+plainMessage+`}`), `"1"`, `0`, 1),
@@ -95,7 +96,7 @@ func TestReadCall(t *testing.T) {
 		"too deep": message(`"metadata":{"a":` + strings.Repeat("[", maxPlainDepth+1) + strings.Repeat("]", maxPlainDepth+1) + `},"parts":[{"text":"a"}]`),
 		"too much": message(`"metadata":{"a":[` + strings.Repeat("0,", maxPlainValues) + `0]},"parts":[{"text":"a"}]`),
 		"too many": message(`"parts":[` + strings.Repeat(`{"text":"a"},`, maxPlainParts) + `{"text":"a"}]`), "too many names": message(`"extensions":[` + strings.Repeat(`"a",`, maxPlainValues) + `"a"],"parts":[{"text":"a"}]`),
-		"zero below zero": message(`"parts":[{"data":{"a":-0}}]`), "a number beyond": message(`"parts":[{"data":{"a":1e400}}]`),
+		"zero below zero": message(`"parts":[{"data":{"a":-0}}]`), "zero below zero in a list": message(`"metadata":{"a":[-0.0e5]},"parts":[{"text":"a"}]`), "a number beyond": message(`"parts":[{"data":{"a":1e400}}]`),
 	} {
 		if call, ok := ReadCall([]byte(body)); ok {
 			t.Errorf("%s: ReadCall took it as %s %+v", name, call.ID, call.Request)

@@ -1,7 +1,6 @@
 package a2a
 
 import (
-	"bytes"
 	"time"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
@@ -13,7 +12,7 @@ import (
 func ReadTaskReply(body []byte) (*sdk.Task, bool) {
 	p := canonicalParser{rest: body}
 	v, err := p.value(0)
-	if p.space(); err != nil || len(p.rest) > 0 || bytes.Contains(body, negativeZero) {
+	if p.space(); err != nil || len(p.rest) > 0 || p.negativeZero {
 		return nil, false
 	}
 	var task *sdk.Task
