@@ -124,33 +124,18 @@ func (w *canonicalWriter) message(m *sdk.Message, without string) {
 	list(w, "extensions", m.Extensions)
 	w.member("messageId", m.ID)
 	w.metadata(m.Metadata, without)
-	w.parts(m.Parts)
+	array(w, "parts", m.Parts, w.part)
 	list(w, "referenceTaskIds", m.ReferenceTasks)
 	w.member("role", string(m.Role))
 	w.member("taskId", string(m.TaskID))
 	w.put('}')
 }
 
-func (w *canonicalWriter) parts(parts sdk.ContentParts) {
-	if len(parts) == 0 {
+func (w *canonicalWriter) part(p *sdk.Part) {
+	if p == nil || p.Content == nil {
+		w.fail("message has an empty part")
 		return
 	}
-	w.name("parts")
-	w.put('[')
-	for i, part := range parts {
-		if part == nil || part.Content == nil {
-			w.fail("message has an empty part")
-			return
-		}
-		if i > 0 {
-			w.put(',')
-		}
-		w.part(part)
-	}
-	w.put(']')
-}
-
-func (w *canonicalWriter) part(p *sdk.Part) {
 	w.put('{')
 	if data, ok := p.Content.(sdk.Data); ok {
 		object, ok := data.Value.(map[string]any)
@@ -310,6 +295,11 @@ func (w *canonicalWriter) member(name, value string) {
 
 // list is a list of texts that is left out if it is empty.
 func list[T ~string](w *canonicalWriter, name string, items []T) {
+	array(w, name, items, func(item T) { w.text(string(item)) })
+}
+
+// array is a list that is left out if it is empty.
+func array[T any](w *canonicalWriter, name string, items []T, one func(T)) {
 	if len(items) == 0 {
 		return
 	}
@@ -319,7 +309,7 @@ func list[T ~string](w *canonicalWriter, name string, items []T) {
 		if i > 0 {
 			w.put(',')
 		}
-		w.text(string(item))
+		one(item)
 	}
 	w.put(']')
 }

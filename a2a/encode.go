@@ -21,30 +21,10 @@ func MarshalTask(t *sdk.Task) ([]byte, error) {
 
 func (w *canonicalWriter) task(t *sdk.Task) {
 	w.put('{')
-	if len(t.Artifacts) > 0 {
-		w.name("artifacts")
-		w.put('[')
-		for i, a := range t.Artifacts {
-			if i > 0 {
-				w.put(',')
-			}
-			w.artifact(a)
-		}
-		w.put(']')
-	}
+	array(w, "artifacts", t.Artifacts, w.artifact)
 	w.name("contextId")
 	w.text(t.ContextID)
-	if len(t.History) > 0 {
-		w.name("history")
-		w.put('[')
-		for i, m := range t.History {
-			if i > 0 {
-				w.put(',')
-			}
-			w.wholeMessage(m)
-		}
-		w.put(']')
-	}
+	array(w, "history", t.History, w.wholeMessage)
 	w.name("id")
 	w.text(string(t.ID))
 	w.metadata(t.Metadata, "")
@@ -84,7 +64,7 @@ func (w *canonicalWriter) artifact(a *sdk.Artifact) {
 	list(w, "extensions", a.Extensions)
 	w.metadata(a.Metadata, "")
 	w.member("name", a.Name)
-	w.parts(a.Parts)
+	array(w, "parts", a.Parts, w.part)
 	w.put('}')
 }
 

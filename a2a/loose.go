@@ -14,9 +14,7 @@ func looseJSON(v any) (any, error) {
 // looseOf is what encoding/json reads of raw into an any (FuzzLooseOf holds it to
 // that).
 func looseOf(raw []byte) (any, error) {
-	p := canonicalParser{rest: raw}
-	v, err := p.value(0)
-	if p.space(); err == nil && len(p.rest) == 0 && !p.negativeZero {
+	if v, ok := parsePlain(raw); ok {
 		var r plainReader
 		if out := r.loose(v, 0); !r.odd {
 			return out, nil

@@ -28,9 +28,8 @@ const (
 // false: [Normalize] and the SDK's codec read all, and give the same request
 // (FuzzReadCall holds it to that), in four walks over it where here is one.
 func ReadCall(body []byte) (Call, bool) {
-	p := canonicalParser{rest: body}
-	v, err := p.value(0)
-	if p.space(); err != nil || len(p.rest) > 0 || p.negativeZero {
+	v, ok := parsePlain(body)
+	if !ok {
 		return Call{}, false
 	}
 	var call Call
@@ -54,6 +53,15 @@ func ReadCall(body []byte) (Call, bool) {
 	return call, !r.odd && version == "2.0" && method == "SendMessage" && call.ID != nil && call.Request != nil
 }
 
+// parsePlain takes one JSON value apart, unless its canonical form would differ from
+// it in more than its writing.
+func parsePlain(raw []byte) (canonicalParsed, bool) {
+	p := canonicalParser{rest: raw}
+	v, err := p.value(0)
+	p.space()
+	return v, err == nil && len(p.rest) == 0 && !p.negativeZero
+}
+
 // plainReader makes the SDK's types of parsed JSON. odd says that there was
 // something else than it knows.
 type plainReader struct {
@@ -74,12 +82,19 @@ func (r *plainReader) object(v canonicalParsed, fn func(name string, v canonical
 	}
 }
 
-// items are those of a list.
-func (r *plainReader) items(v canonicalParsed) []canonicalParsed {
+// many reads a list.
+func many[T any](r *plainReader, v canonicalParsed, one func(canonicalParsed) T) []T {
 	if v.kind != '[' {
 		r.odd = true
 	}
-	return v.items
+	out := make([]T, 0, len(v.items))
+	for _, item := range v.items {
+		if r.odd {
+			break
+		}
+		out = append(out, one(item))
+	}
+	return out
 }
 
 func (r *plainReader) text(v canonicalParsed) string {
@@ -186,9 +201,7 @@ func (r *plainReader) message(v canonicalParsed) *sdk.Message {
 		case "referenceTaskIds":
 			m.ReferenceTasks = texts[sdk.TaskID](r, v)
 		case "parts":
-			for _, item := range r.items(v) {
-				m.Parts = append(m.Parts, r.part(item))
-			}
+			m.Parts = many(r, v, r.part)
 		default:
 			return false
 		}
@@ -282,13 +295,9 @@ func (r *plainReader) loose(v canonicalParsed, depth int) any {
 
 // texts is a list of texts; nil if it is empty.
 func texts[T ~string](r *plainReader, v canonicalParsed) []T {
-	var out []T
-	for _, item := range r.items(v) {
-		if r.values++; r.values > maxPlainValues {
-			r.odd = true
-			break
-		}
-		out = append(out, T(r.text(item)))
+	r.values += len(v.items)
+	if r.odd = r.odd || r.values > maxPlainValues; r.odd || len(v.items) == 0 && v.kind == '[' {
+		return nil
 	}
-	return out
+	return many(r, v, func(item canonicalParsed) T { return T(r.text(item)) })
 }

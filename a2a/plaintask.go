@@ -10,9 +10,8 @@ import (
 // all servers write one. Of any other, an error included, it says false: the SDK's
 // codec reads all, and gives the same task (FuzzReadTaskReply holds it to that).
 func ReadTaskReply(body []byte) (*sdk.Task, bool) {
-	p := canonicalParser{rest: body}
-	v, err := p.value(0)
-	if p.space(); err != nil || len(p.rest) > 0 || p.negativeZero {
+	v, ok := parsePlain(body)
+	if !ok {
 		return nil, false
 	}
 	var task *sdk.Task
@@ -50,15 +49,9 @@ func (r *plainReader) task(v canonicalParsed) *sdk.Task {
 		case "status":
 			t.Status = r.status(v)
 		case "artifacts":
-			t.Artifacts = []*sdk.Artifact{}
-			for _, item := range r.items(v) {
-				t.Artifacts = append(t.Artifacts, r.artifact(item))
-			}
+			t.Artifacts = many(r, v, r.artifact)
 		case "history":
-			t.History = []*sdk.Message{}
-			for _, item := range r.items(v) {
-				t.History = append(t.History, r.message(item))
-			}
+			t.History = many(r, v, r.message)
 		default:
 			return false
 		}
@@ -107,10 +100,7 @@ func (r *plainReader) artifact(v canonicalParsed) *sdk.Artifact {
 		case "metadata":
 			a.Metadata = r.metadata(v)
 		case "parts":
-			a.Parts = sdk.ContentParts{}
-			for _, item := range r.items(v) {
-				a.Parts = append(a.Parts, r.part(item))
-			}
+			a.Parts = many(r, v, r.part)
 		default:
 			return false
 		}

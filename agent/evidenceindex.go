@@ -41,10 +41,7 @@ var (
 
 // tagsOf is a task's record.
 func tagsOf(task string, parts []EvidencePart) []byte {
-	id, err := hex.DecodeString(task)
-	if err != nil {
-		panic("internal error: evidence of no task: " + err.Error())
-	}
+	id := keyOf(task)
 	var tags []byte
 	for _, p := range parts {
 		sum, err := hex.DecodeString(p.SHA256)
@@ -52,7 +49,7 @@ func tagsOf(task string, parts []EvidencePart) []byte {
 			tags = append(tags, sum[:tagBytes]...)
 		}
 	}
-	out := binary.BigEndian.AppendUint16(id, uint16(len(tags)/tagBytes))
+	out := binary.BigEndian.AppendUint16(id[:], uint16(len(tags)/tagBytes))
 	out = append(out, tags...)
 	return binary.BigEndian.AppendUint32(out, crc32.Checksum(out, digestTable))
 }

@@ -294,12 +294,12 @@ func (l *evidenceLog) flush(seg *segment, upTo int64) error {
 	return nil
 }
 
-// find is where the evidence of a task is, in one of these states.
-func (l *evidenceLog) find(task string, states ...byte) (place, bool) {
+// find is where the evidence of a task is that has this state.
+func (l *evidenceLog) find(task string, state byte) (place, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p, ok := l.at[keyOf(task)]
-	return p, ok && slices.Contains(states, p.state)
+	return p, ok && p.state == state
 }
 
 // read gives a task's evidence; [fs.ErrNotExist] if there is none.
@@ -357,7 +357,7 @@ func (l *evidenceLog) mark(task string, from, to byte) (int64, bool, error) {
 	if !ok {
 		return 0, false, nil
 	}
-	if err := l.overwrite(p, []byte{to}); err != nil {
+	if err := l.change(p, func(f *os.File) error { return setState(f, p, to) }); err != nil {
 		return 0, true, err
 	}
 	p.state = to
@@ -384,18 +384,14 @@ func (l *evidenceLog) remove(task string) error {
 
 // wipe writes zeros over a record, and removes its segment if it was the last in it.
 func (l *evidenceLog) wipe(p place) error {
-	head := make([]byte, recordHead, recordHead+int(p.length))
-	f, err := os.OpenFile(l.path(p.segment), os.O_RDWR, 0)
+	err := l.change(p, func(f *os.File) error {
+		if _, err := f.WriteAt(make([]byte, p.length), p.offset+recordHead); err != nil {
+			return err
+		}
+		return setState(f, p, recordGone)
+	})
 	if err != nil {
-		return fmt.Errorf("erase evidence: %w", err)
-	}
-	_, err = f.ReadAt(head, p.offset)
-	if err == nil {
-		head[0] = recordGone
-		_, err = f.WriteAt(append(head, make([]byte, p.length)...), p.offset)
-	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("erase evidence: %w", err)
+		return err
 	}
 	l.mu.Lock()
 	l.kept[p.segment]--
@@ -415,17 +411,21 @@ func (l *evidenceLog) discard(n uint32) error {
 	return durable.SyncDir(l.dir)
 }
 
-// overwrite changes the beginning of a record durably.
-func (l *evidenceLog) overwrite(p place, with []byte) error {
+// change writes to the segment of a record durably.
+func (l *evidenceLog) change(p place, do func(*os.File) error) error {
 	f, err := os.OpenFile(l.path(p.segment), os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("erase evidence: %w", err)
 	}
-	_, err = f.WriteAt(with, p.offset)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(do(f), f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("erase evidence: %w", err)
 	}
 	return nil
+}
+
+func setState(f *os.File, p place, to byte) error {
+	_, err := f.WriteAt([]byte{to}, p.offset)
+	return err
 }
 
 // close ends adding to the log.

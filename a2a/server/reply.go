@@ -217,12 +217,15 @@ func (r *reply) readdress(p []byte) (head, rest []byte) {
 
 // answer is the whole answer to a JSON-RPC request that went well.
 func (r *reply) answer(result []byte) {
-	const begin = `{"jsonrpc":"2.0","id":`
-	out := make([]byte, 0, len(begin)+len(r.id)+len(`,"result":`)+len(result)+len("}\n"))
-	out = append(append(append(out, begin...), idOf(r.id)...), `,"result":`...)
-	out = append(append(out, result...), "}\n"...)
 	r.Header().Set("Content-Type", "application/json")
-	r.write(out) //nolint:errcheck // the client has gone
+	r.write(append(r.appendAnswer(nil, result), '\n')) //nolint:errcheck // the client has gone
+}
+
+// appendAnswer adds a JSON-RPC answer with a result to out.
+func (r *reply) appendAnswer(out, result []byte) []byte {
+	out = slices.Grow(out, len(result)+len(r.id)+64)
+	out = append(append(out, `{"jsonrpc":"2.0","id":`...), idOf(r.id)...)
+	return append(append(append(out, `,"result":`...), result...), '}')
 }
 
 // idOf is the id of an answer.

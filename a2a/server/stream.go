@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"iter"
@@ -145,19 +144,12 @@ func (l *lifeline) end() {
 
 // event writes an event of a stream, the result of a JSON-RPC answer, with its id.
 func (r *reply) event(result []byte) error {
-	var frame bytes.Buffer
+	var frame []byte
 	if n, ok := r.numbers.pop(); ok {
-		frame.Write(frameID)
-		frame.WriteString(strconv.FormatUint(n, 10))
-		frame.WriteByte('\n')
+		frame = append(strconv.AppendUint(append(frame, frameID...), n, 10), '\n')
 	}
-	frame.Write(frameData)
-	frame.WriteString(`{"jsonrpc":"2.0","id":`)
-	frame.Write(idOf(r.id))
-	frame.WriteString(`,"result":`)
-	frame.Write(result)
-	frame.WriteString("}\n\n")
-	if _, err := r.write(frame.Bytes()); err != nil {
+	frame = append(r.appendAnswer(append(frame, frameData...), result), "\n\n"...)
+	if _, err := r.write(frame); err != nil {
 		return err
 	}
 	r.Flush()
