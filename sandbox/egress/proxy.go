@@ -146,8 +146,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.Verdict = sandbox.Connected
 	out := &counted{Conn: conn, proxy: p}
 	defer func() {
-		_ = out.Close() // of no more use
-		c.Sent, c.Received = out.sent.Load(), out.received.Load()
+		c.Sent, c.Received = out.finish()
 		if out.cut.Load() {
 			c.Verdict = sandbox.ConnectionCut
 		}

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/agenticraft/node/sandbox"
@@ -123,37 +122,6 @@ func halfClose(c net.Conn) {
 		return
 	}
 	_ = c.Close()
-}
-
-// counted counts the bytes of a connection against those of its run.
-type counted struct {
-	net.Conn
-	proxy          *Proxy
-	sent, received atomic.Int64
-	cut            atomic.Bool
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.received.Add(int64(n))
-	return c.charge(n, err)
-}
-
-func (c *counted) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	c.sent.Add(int64(n))
-	return c.charge(n, err)
-}
-
-var errBytes = errors.New("the run used up its bytes")
-
-func (c *counted) charge(n int, err error) (int, error) {
-	if c.proxy.left.Add(int64(-n)) < 0 {
-		c.cut.Store(true)
-		_ = c.Close() // for good
-		return n, errBytes
-	}
-	return n, err
 }
 
 // few is a listener of which only so many connections are open at once; the
