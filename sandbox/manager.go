@@ -366,9 +366,9 @@ func (m *Manager) unavailable(language, runtime string, tried []string, all map[
 		case !d.Available:
 			text := "sandbox " + name + " is unavailable"
 			if d.Reason != "" {
-				text += " (" + d.Reason + ")"
+				text += ": " + strings.TrimPrefix(d.Reason, ErrUnavailable.Error()+": ")
 			}
-			if d.Hint != "" {
+			if !strings.Contains(text, d.Hint) {
 				text += "; " + d.Hint
 			}
 			why = append(why, text)

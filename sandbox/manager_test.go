@@ -101,6 +101,25 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// What a backend says of itself is said once, its hint with it.
+func TestWhyNothingRunsIsSaidOnce(t *testing.T) {
+	const hint = "agenticraft runtime add python"
+	bare := speaks("python")
+	bare.description.Available = false
+	bare.description.Reason = fmt.Sprint(fmt.Errorf("%w: no python runtime; run: %s", sandbox.ErrUnavailable, hint))
+	bare.description.Hint = hint
+	m := newManager(t, sandbox.ManagerConfig{
+		Backends: map[string]sandbox.Backend{"process": bare, "restricted": speaks("starlark")},
+		Order:    map[string][]string{"python": {"process"}, "starlark": {"restricted"}},
+	})
+	_, err := m.Resolve("auto", "python", "")
+	const want = "sandbox unavailable: python cannot run here; this node runs starlark; " +
+		"sandbox process is unavailable: no python runtime; run: agenticraft runtime add python"
+	if fmt.Sprint(err) != want {
+		t.Errorf("Resolve = %q, want %q", err, want)
+	}
+}
+
 func TestResolvePrefersTheDefaultWhereItSpeaksTheLanguage(t *testing.T) {
 	m := newManager(t, sandbox.ManagerConfig{
 		Backends: map[string]sandbox.Backend{"process": speaks("python"), "docker": speaks("python"), "restricted": speaks("starlark")},

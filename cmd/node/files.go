@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -32,7 +34,10 @@ func readSmall(name string, limit int64) ([]byte, error) {
 // readCapped reads r to its end; more than limit bytes are an error.
 func readCapped(r io.Reader, name string, limit int64) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
+	switch {
+	case errors.As(err, new(*fs.PathError)):
+		return nil, err // names the file
+	case err != nil:
 		return nil, failed("%s cannot be read: %v", name, err)
 	}
 	if int64(len(text)) > limit {

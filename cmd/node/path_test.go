@@ -249,6 +249,8 @@ func TestExitCodes(t *testing.T) {
 		code string
 	}{
 		"too much code":       {[]string{"exec", large("large.py", a2a.MaxCodeBytes+1)}, exitUsage, "too_large"},
+		"a folder as a file":  {[]string{"exec", "-c", "x = 1", "--file", t.TempDir()}, exitUsage, "usage"},
+		"a folder as code":    {[]string{"exec", "--lang", "python", t.TempDir()}, exitUsage, "usage"},
 		"too large a file":    {[]string{"exec", "-c", "x = 1", "--file", large("larger.bin", maxCodeFile+1)}, exitUsage, "too_large"},
 		"too large a module":  {[]string{"exec", large("large.wasm", a2a.MaxFilesBytes+1)}, exitUsage, "too_large"},
 		"unknown command":     {[]string{"frobnicate"}, exitUsage, "usage"},
