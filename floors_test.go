@@ -85,6 +85,7 @@ var floors = map[string]string{
 	"internal/collector": "",
 	// For tests alone.
 	"internal/leaktest": "",
+	"internal/nodetest": "",
 }
 
 // never are walls that no detour may get around.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log"
 	"os"
 
 	"github.com/agenticraft/node/a2a"
@@ -17,18 +16,25 @@ import (
 // over connections that may break, and keep proof that anybody can check
 // without the node.
 func Example() {
+	server, stop := startNode() // `agenticraft dev`, in a folder with the two files below
+	defer stop()
+
 	ctx := context.Background()
-	key, err := identity.Load("my-agent.key")
+	key, err := identity.Load("my-agent.key") // `agenticraft agent keygen`, `agent add`
 	check(err)
-	node, err := client.Discover(ctx, "http://127.0.0.1:8420", client.Config{Key: key})
+	trust := trusted("trust.json") // `agenticraft trust export`
+	keepers, err := trust.Keepers()
 	check(err)
-	report, err := node.Run(ctx, a2a.Execution{Language: "python", Code: "result = 6 * 7"})
+	node, err := client.Discover(ctx, server, client.Config{Key: key, Node: keepers[0]}) // who must have signed the card
+	check(err)
+	report, err := node.Run(ctx, a2a.Execution{Language: "starlark", Code: "result = 6 * 7"}) // signs, sends and waits
 	check(err)
 	receipt, err := node.Receipt(ctx, report.Task)
 	check(err)
-	_, err = audit.VerifyReceipt(receipt, trust(), signedBy)
+	_, err = audit.VerifyReceipt(receipt, trust, signedBy)
 	check(err)
 	fmt.Println(string(report.Result))
+	// Output: 42
 }
 
 // signedBy tells the verifier what the request's own signature proves.
@@ -37,9 +43,9 @@ func signedBy(request json.RawMessage) (audit.RequestFacts, error) {
 	return audit.RequestFacts{Issuer: s.Claims.Issuer, Task: s.Task(), Digest: s.Digest}, err
 }
 
-// trust is whom to believe: `agenticraft trust export > trust.json`.
-func trust() audit.Trust {
-	text, err := os.ReadFile("trust.json")
+// trusted reads whom to believe.
+func trusted(file string) audit.Trust {
+	text, err := os.ReadFile(file)
 	check(err)
 	trust, err := audit.ParseTrust(text)
 	check(err)
@@ -48,6 +54,6 @@ func trust() audit.Trust {
 
 func check(err error) {
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 }

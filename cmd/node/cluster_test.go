@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/agenticraft/node/a2a"
+	"github.com/agenticraft/node/internal/nodetest"
 )
 
 // The tests of this package run the built binary: real processes, real
@@ -39,8 +40,7 @@ func buildAndRun(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	testBinary = filepath.Join(dir, "agenticraft")
-	if err := buildBinary(testBinary); err != nil {
+	if testBinary, err = nodetest.Build(context.Background(), dir); err != nil {
 		return 1, err
 	}
 	// One runtime tree for all clusters of this package, made by the first.
@@ -48,25 +48,6 @@ func buildAndRun(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	return m.Run(), nil
-}
-
-// buildBinary does what `make build` does, into a folder of the tests' own.
-func buildBinary(name string) error {
-	const helper = "../../sandbox/jail/bin/jail"
-	fresh := helper + "." + strconv.Itoa(os.Getpid())
-	for _, args := range [][]string{{"-o", fresh, "../jail"}, {"-o", name, "."}} {
-		build := exec.Command("go", append([]string{"build", "-trimpath", "-ldflags", "-s -w"}, args...)...)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build: %w\n%s", err, out)
-		}
-		if args[1] == fresh {
-			if err := os.Rename(fresh, helper); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // testCluster is a development cluster in processes of its own.
