@@ -146,6 +146,3 @@ func (h *Handler) landed(stored <-chan struct{}) bool {
 		return false
 	}
 }
-
-// now is the time as A2A writes it: UTC, in milliseconds.
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
