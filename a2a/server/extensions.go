@@ -50,13 +50,19 @@ func uris(values []string) []string {
 // echoExtensions names the extensions that the client asked for and that are
 // in force (4.6).
 func echoExtensions(w http.ResponseWriter, r *http.Request) {
+	if active := activeExtensions(r.Header.Values(sdk.SvcParamExtensions)); active != "" {
+		w.Header().Set(sdk.SvcParamExtensions, active)
+	}
+}
+
+// activeExtensions are those in force of the values of an A2A-Extensions header, as
+// one of an answer.
+func activeExtensions(asked []string) string {
 	var active []string
-	for _, uri := range uris(r.Header.Values(sdk.SvcParamExtensions)) {
+	for _, uri := range uris(asked) {
 		if (uri == a2a.SignedMessageURI || uri == a2a.ExecutionURI) && !slices.Contains(active, uri) {
 			active = append(active, uri)
 		}
 	}
-	if len(active) > 0 {
-		w.Header().Set(sdk.SvcParamExtensions, strings.Join(active, ","))
-	}
+	return strings.Join(active, ",")
 }

@@ -16,6 +16,7 @@ import (
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2agrpc/v1"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
+	"github.com/a2aproject/a2a-go/v2/a2apb/v1/pbconv"
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
 	"github.com/a2aproject/a2a-go/v2/log"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -101,7 +102,8 @@ func NewGRPC(cfg GRPCConfig) (*GRPC, error) {
 			return grpcError(a2a.Errorf(a2a.CodeUnsupported, "there is no such method"), codes.Unimplemented)
 		}),
 	)
-	a2apb.RegisterA2AServiceServer(g.server, a2agrpc.NewHandler(worded{cfg.Handler, cfg.Log}))
+	handler := worded{cfg.Handler, cfg.Log}
+	a2apb.RegisterA2AServiceServer(g.server, grpcCodec{a2agrpc.NewHandler(handler), handler})
 	return g, nil
 }
 
@@ -257,6 +259,11 @@ func (g *GRPC) admit(ctx context.Context) (context.Context, error) {
 	if err != nil {
 		return nil, grpcFailure(ctx, g.cfg.Log, err)
 	}
+	if active := activeExtensions(meta.Get(sdk.SvcParamExtensions)); active != "" {
+		if err := grpc.SetHeader(ctx, metadata.Pairs(sdk.SvcParamExtensions, active)); err != nil {
+			return nil, grpcFailure(ctx, g.cfg.Log, err)
+		}
+	}
 	ctx = log.AttachLogger(ctx, slog.New(slog.DiscardHandler)) // what the codec logs is about clients that have gone
 	return WithCaller(ctx, caller), nil
 }
@@ -310,6 +317,27 @@ func withInfo(err error) error {
 		return grpcError(a2a.Errorf(a2a.CodeUnsupported, "%s", s.Message()), s.Code())
 	}
 	return err
+}
+
+// grpcCodec is the SDK's codec, but for the token of the next page of push
+// configurations, which that one drops.
+type grpcCodec struct {
+	*a2agrpc.Handler
+	handler worded
+}
+
+// ListTaskPushNotificationConfigs implements a2apb.A2AServiceServer.
+func (c grpcCodec) ListTaskPushNotificationConfigs(ctx context.Context, in *a2apb.ListTaskPushNotificationConfigsRequest) (*a2apb.ListTaskPushNotificationConfigsResponse, error) {
+	req, err := pbconv.FromProtoListTaskPushConfigRequest(in)
+	if err != nil {
+		return nil, grpcError(a2a.Errorf(a2a.CodeInvalidRequest, "not a valid %s: %s", in.ProtoReflect().Descriptor().Name(), err), codes.OK)
+	}
+	page, err := c.handler.ListTaskPushConfigs(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	out, err := pbconv.ToProtoListTaskPushConfigResponse(page)
+	return word(ctx, c.handler, out, err)
 }
 
 // worded is a handler whose errors are gRPC's.

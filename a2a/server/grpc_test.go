@@ -217,3 +217,24 @@ func TestGRPCRequestsArriveInTime(t *testing.T) {
 		}
 	}
 }
+
+// An answer names the extensions that were asked for and are in force (4.6), on both
+// ports.
+func TestGRPCNamesExtensionsInForce(t *testing.T) {
+	w := open(t, &fakePath{run: hello})
+	for name, addr := range map[string]string{"own port": openGRPC(t, w), "shared port": openShared(t, w)} {
+		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		var got metadata.MD
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "a2a-version", a2a.Version, "authorization", "Bearer someone", "a2a-extensions", "https://example.org/x, "+a2a.ExecutionURI)
+		if _, err := a2apb.NewA2AServiceClient(conn).ListTasks(ctx, &a2apb.ListTasksRequest{}, grpc.Header(&got)); err != nil {
+			t.Fatal(err)
+		}
+		if all := got.Get("a2a-extensions"); len(all) != 1 || all[0] != a2a.ExecutionURI {
+			t.Errorf("%s: the answer names %q", name, all)
+		}
+	}
+}

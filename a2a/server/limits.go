@@ -47,6 +47,9 @@ func checkProto(m any) *a2a.Error {
 	if r, ok := m.(interface{ GetHistoryLength() int32 }); ok && r.GetHistoryLength() < 0 {
 		return errHistory
 	}
+	if r, ok := m.(interface{ GetPageSize() int32 }); ok && r.GetPageSize() < 0 {
+		return a2a.Errorf(a2a.CodeInvalidRequest, "pageSize is negative")
+	}
 	return nil
 }
 
@@ -106,7 +109,7 @@ func validTenant(name string) bool {
 		return false
 	}
 	for _, c := range name {
-		if unicode.IsControl(c) {
+		if unicode.IsControl(c) || c == '/' {
 			return false
 		}
 	}

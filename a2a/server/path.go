@@ -107,6 +107,7 @@ const (
 	numbersKey
 	resumeKey
 	onceKey
+	queryKey
 )
 
 // WithCaller notes whom the door proved.

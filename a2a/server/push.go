@@ -29,7 +29,10 @@ const (
 	maxNotice     = 256 << 10 // bytes of an artifact that is pushed; a larger one can be got
 )
 
-var errNoPush = a2a.Errorf(a2a.CodeNotFound, "there is no such push configuration")
+var (
+	errNoPush   = a2a.Errorf(a2a.CodeNotFound, "there is no such push configuration")
+	errNoPushID = a2a.Errorf(a2a.CodeInvalidRequest, "the id of the push configuration is missing")
+)
 
 // CreateTaskPushConfig implements the SDK's RequestHandler. Token and
 // credentials are for the receiver only: no answer of this node holds them.
@@ -70,6 +73,8 @@ func (h *Handler) GetTaskPushConfig(ctx context.Context, req *sdk.GetTaskPushCon
 	switch {
 	case err != nil:
 		return nil, err
+	case req.ID == "":
+		return nil, errNoPushID
 	case !validPushID(req.ID):
 		return nil, errNoPush
 	case away != nil:
@@ -89,11 +94,8 @@ func (h *Handler) GetTaskPushConfig(ctx context.Context, req *sdk.GetTaskPushCon
 // last id on it.
 func (h *Handler) ListTaskPushConfigs(ctx context.Context, req *sdk.ListTaskPushConfigRequest) (*sdk.ListTaskPushConfigResponse, error) {
 	id, away, err := h.pushTask(ctx, req.TaskID)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case req.PageSize < 0:
-		return nil, a2a.Errorf(a2a.CodeInvalidRequest, "pageSize is negative")
 	}
 	var all []*sdk.PushConfig
 	if away != nil {
@@ -125,6 +127,8 @@ func (h *Handler) DeleteTaskPushConfig(ctx context.Context, req *sdk.DeleteTaskP
 	switch {
 	case err != nil:
 		return err
+	case req.ID == "":
+		return errNoPushID
 	case !validPushID(req.ID):
 		return nil
 	case away != nil:
@@ -176,13 +180,16 @@ func (h *Handler) checkPush(cfg *sdk.PushConfig) error {
 	case h.push == nil:
 		return errPush
 	case !validPushID(cfg.ID) && cfg.ID != "":
-		return a2a.Errorf(a2a.CodeInvalidRequest, "the id of a push configuration is longer than %d bytes, or holds control characters", maxPushID)
+		return a2a.Errorf(a2a.CodeInvalidRequest, "the id of a push configuration is longer than %d bytes, holds control characters, or is one that no path can hold", maxPushID)
 	case !validHeader(cfg.Token):
 		return a2a.Errorf(a2a.CodeInvalidRequest, "the token of a push configuration is longer than %d bytes, or no HTTP header can hold it", maxPushSecret)
 	}
 	if a := cfg.Auth; a != nil {
-		if (a.Credentials != "" && !validToken(a.Scheme)) || !validHeader(a.Credentials) {
-			return a2a.Errorf(a2a.CodeInvalidRequest, "the authentication of a push configuration is longer than %d bytes, or no HTTP header can hold it", maxPushSecret)
+		switch {
+		case !validToken(a.Scheme):
+			return a2a.Errorf(a2a.CodeInvalidRequest, "the authentication of a push configuration has no scheme of HTTP, such as Bearer")
+		case !validHeader(a.Credentials):
+			return a2a.Errorf(a2a.CodeInvalidRequest, "the credentials of a push configuration are longer than %d bytes, or no HTTP header can hold them", maxPushSecret)
 		}
 	}
 	return h.push.Check(cfg.URL)
@@ -267,8 +274,10 @@ func shown(cfg *sdk.PushConfig) *sdk.PushConfig {
 	return &out
 }
 
+// validPushID reports whether a configuration may have this id. One that is a step in
+// a path could not be named over HTTP+JSON.
 func validPushID(id string) bool {
-	return id != "" && len(id) <= maxPushID && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return id != "" && id != "." && id != ".." && len(id) <= maxPushID && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // validHeader reports whether an HTTP header can hold the text.

@@ -173,6 +173,8 @@ func TestPushConfigurationsThatCouldNotBeActedOnAreRefused(t *testing.T) {
 		"endless credentials": func(p *sdk.PushConfig) {
 			p.Auth = &sdk.PushAuthInfo{Scheme: "Basic", Credentials: strings.Repeat("x", 5000)}
 		},
+		"no scheme":  func(p *sdk.PushConfig) { p.Auth = &sdk.PushAuthInfo{} },
+		"a step":     func(p *sdk.PushConfig) { p.ID = ".." },
 		"NUL in id":  func(p *sdk.PushConfig) { p.ID = "a\x00b" },
 		"endless id": func(p *sdk.PushConfig) { p.ID = strings.Repeat("x", 200) },
 	} {

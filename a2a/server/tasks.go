@@ -14,6 +14,7 @@ import (
 var (
 	errPush     = a2a.Errorf(a2a.CodePushUnsupported, "push notifications are not supported")
 	errHistory  = a2a.Errorf(a2a.CodeInvalidRequest, "historyLength is negative")
+	errNoID     = a2a.Errorf(a2a.CodeInvalidRequest, "the id of the task is missing")
 	errExtended = a2a.Errorf(a2a.CodeUnsupported, "there is no extended agent card")
 )
 
@@ -150,6 +151,9 @@ func (h *Handler) await(ctx context.Context, id sdk.TaskID, r *run, caller Calle
 // lookUp finds a task for a caller, here or elsewhere. What he may not see is
 // not found.
 func (h *Handler) lookUp(ctx context.Context, id sdk.TaskID, caller Caller) (*sdk.Task, error) {
+	if id == "" {
+		return nil, errNoID
+	}
 	if !a2a.ValidTaskID(string(id)) || caller.Principal.IsZero() {
 		return nil, a2a.ErrNoTask
 	}
