@@ -183,7 +183,8 @@ func TestRepliesThatEndEarly(t *testing.T) {
 		t.Errorf("nobody listens: %v", err)
 	}
 	silent := s.Connect()
-	if _, err := silent.Subscribe("silent.a2a", func(*nats.Msg) {}); err != nil {
+	asked := make(chan struct{}, 2)
+	if _, err := silent.Subscribe("silent.a2a", func(*nats.Msg) { asked <- struct{}{} }); err != nil {
 		t.Fatal(err)
 	}
 	if err := silent.Flush(); err != nil {
@@ -193,15 +194,14 @@ func TestRepliesThatEndEarly(t *testing.T) {
 	if _, err := post(t, tr, "{}", ""); err == nil || !strings.Contains(err.Error(), "no sign of life") {
 		t.Errorf("silence: %v", err)
 	}
+	<-asked
 	tr.Silence = time.Hour
 	broken := make(chan error)
 	go func() {
 		_, err := post(t, tr, "{}", "")
 		broken <- err
 	}()
-	for tr.Conn.NumSubscriptions() == 0 {
-		time.Sleep(time.Millisecond) // until the request is out
-	}
+	<-asked
 	s.Restart()
 	if err := <-broken; err == nil || !strings.Contains(err.Error(), "broke") && !strings.Contains(err.Error(), "no connection") {
 		t.Errorf("the server restarted: %v", err)

@@ -2,6 +2,9 @@
 package natstest
 
 import (
+	"context"
+	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,7 +22,7 @@ type Server struct {
 	running *server.Server
 }
 
-const startWait = 20 * time.Second
+const startWait = time.Minute
 
 // Start starts a server on loopback that ends with the test. Configure, if not
 // nil, changes its options.
@@ -47,6 +50,7 @@ func (s *Server) Stop() {
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Stop()
+	s.awaitPort()
 	options := s.options
 	running, err := server.NewServer(&options)
 	if err != nil {
@@ -59,6 +63,29 @@ func (s *Server) Restart() {
 	s.running = running
 	s.options.Port = options.Port
 	s.URL = running.ClientURL()
+}
+
+// awaitPort waits until the port of a server that ran before is free. The system
+// may have given it to an outgoing connection meanwhile, even to that of a client
+// that tries to come back.
+func (s *Server) awaitPort() {
+	s.t.Helper()
+	if s.options.Port == server.RANDOM_PORT {
+		return
+	}
+	at := net.JoinHostPort(s.options.Host, strconv.Itoa(s.options.Port))
+	for end := time.Now().Add(startWait); ; time.Sleep(time.Millisecond) {
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", at)
+		if err == nil {
+			err = l.Close()
+		}
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // Connect connects a client that ends with the test and comes back after a
