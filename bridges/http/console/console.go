@@ -15,7 +15,7 @@ import (
 // Path is where the console is.
 const Path = "/ui/"
 
-//go:embed index.html console.css console.js
+//go:embed index.html console.css console.js icon.svg
 var files embed.FS
 
 // policy is the Content-Security-Policy of every answer (CSP level 3): scripts and
@@ -28,6 +28,7 @@ var media = map[string]string{
 	"":            "text/html; charset=utf-8",
 	"console.css": "text/css; charset=utf-8",
 	"console.js":  "text/javascript; charset=utf-8",
+	"icon.svg":    "image/svg+xml; charset=utf-8",
 }
 
 // Handler serves the console below [Path], to anybody: it is the interface that

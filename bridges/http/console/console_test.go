@@ -9,7 +9,7 @@ import (
 
 func TestFilesAndHeaders(t *testing.T) {
 	for path, status := range map[string]int{
-		"/ui/": 200, "/ui/console.js": 200, "/ui/console.css": 200,
+		"/ui/": 200, "/ui/console.js": 200, "/ui/console.css": 200, "/ui/icon.svg": 200,
 		"/ui": 404, "/ui/index.html": 404, "/ui/console.go": 404, "/ui/x": 404, "/ui//console.js": 404, "/": 404, "/ui/./console.js": 404,
 		"/ui/../console.js": 404, "/ui/..%2fconsole.go": 404, "/ui/%2e%2e/%2e%2e/etc/passwd": 404, "/ui/console.js%00": 404, "/ui/console.js/": 404,
 	} {
@@ -38,6 +38,7 @@ func TestNothingInlineNorFromElsewhere(t *testing.T) {
 		"index.html":  `(?i)<script[^>]*>[^<]|<style|\son\w+=|\sstyle=|javascript:|https?:|src="//|href="//`,
 		"console.js":  `innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|setTimeout\("|localStorage|document\.cookie|https?:`,
 		"console.css": `(?i)@import|url\(`,
+		"icon.svg":    `(?i)<script|<style|\son\w+=|href=|url\(`,
 	} {
 		text, err := files.ReadFile(name)
 		if err != nil {
