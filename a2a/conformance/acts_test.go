@@ -38,6 +38,7 @@ type actsTest struct {
 type deviation struct {
 	ID       string
 	Bindings []string // empty: all
+	Without  string   // what the agent must lack for the test to fail: "push" or nothing
 	Reason   string
 	Spec     string // the sentence of the specification
 }
