@@ -233,14 +233,13 @@ func (cfg CardConfig) document() (map[string]any, error) {
 		}
 		interfaces = append(interfaces, map[string]any{"url": i.URL, "protocolBinding": binding, "protocolVersion": Version})
 	}
-	modes := []string{"application/json", "text/plain"}
 	return map[string]any{
 		"name":                cfg.Name,
 		"description":         description,
 		"version":             cfg.Version,
 		"supportedInterfaces": interfaces,
-		"defaultInputModes":   modes,
-		"defaultOutputModes":  modes,
+		"defaultInputModes":   inputModes,
+		"defaultOutputModes":  outputModes,
 		"capabilities": map[string]any{
 			"streaming":         true,
 			"pushNotifications": cfg.Push,

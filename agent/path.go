@@ -99,6 +99,9 @@ func (a *Agent) verify(in server.Inbound) (*request, error) {
 	}
 	req.facts = facts
 	req.task = facts.Task()
+	if err := a2a.CheckModes(req.signed); err != nil {
+		return req, err
+	}
 	req.exec, err = a2a.DecodeExecution(req.signed)
 	if unclear, ok := errors.AsType[*a2a.Unclear](err); ok && in.Caller.Door != server.DoorMesh {
 		req.unclear = unclear // its sender can be asked, once it is known who that is

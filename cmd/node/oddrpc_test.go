@@ -30,7 +30,7 @@ func oddBodies() map[string]struct {
 } {
 	const (
 		parse, request, method, params = -32700, -32600, -32601, -32602
-		noTask                         = -32001
+		noTask, kind                   = -32001, -32005
 	)
 	type odd = struct {
 		body string
@@ -112,7 +112,10 @@ func oddBodies() map[string]struct {
 		"a part of a list":         {part(`{"data":[1]}`), params},
 		"a part of two":            {part(`{"text":"x","data":{}}`), params},
 		"a part that is no base64": {part(`{"raw":"$$$"}`), params},
-		"a file as part":           {part(`{"url":"file:///etc/passwd"}`), params},
+		"a file as part":           {part(`{"url":"file:///etc/passwd"}`), kind},
+		"an image":                 {part(`{"raw":"iVBORw==","mediaType":"image/png"}`), kind},
+		"an image behind a text":   {part(`{"text":"x"},{"raw":"iVBORw==","mediaType":"image/png"}`), kind},
+		"HTML":                     {part(`{"text":"x","mediaType":"text/html"}`), kind},
 		"many parts":               {part(many(`{"text":"x"}`, 20_000)), request},
 		"many references":          {with(`"referenceTaskIds":[` + many(`"x"`, 20_000) + `]`), request},
 		"many extensions":          {with(`"extensions":[` + many(`"x"`, 20_000) + `]`), request},
