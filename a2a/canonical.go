@@ -15,6 +15,7 @@ import (
 
 const (
 	maxNesting     = 100 // levels of lists and objects in outside JSON
+	maxEnvelope    = 8   // levels of a request around its data
 	maxSafeInteger = float64(1<<53) - 1
 )
 

@@ -39,7 +39,7 @@ func Normalize(raw []byte, p proto.Message) ([]byte, error) {
 	if n := countValues(raw); n > MaxValues {
 		return nil, Errorf(CodeTooLarge, "request has more than %d values", MaxValues)
 	}
-	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}
+	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting + maxEnvelope}
 	if err := options.Unmarshal(raw, p); err != nil {
 		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
 	}
