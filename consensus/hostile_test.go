@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 func closed(t *testing.T, c net.Conn) {
 	t.Helper()
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	if n, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("stream gave %d bytes, %v, want it closed", n, err)
 	}
@@ -64,7 +64,7 @@ func TestForwardedGarbageEndsTheStreamOnly(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			s.SetWriteDeadline(time.Now().Add(5 * time.Second))
+			s.SetWriteDeadline(time.Now().Add(patience))
 			s.Write(text) // it may be closed in our face
 			closed(t, s)
 		})
@@ -88,9 +88,13 @@ func TestRaftGarbageIsSurvived(t *testing.T) {
 
 // One hop and no further: who is asked and does not lead names the leader.
 func TestAForwardedProposalIsNotForwardedAgain(t *testing.T) {
-	c := startCluster(t, 3)
-	lead, follower := c.leader(), c.follower()
-	other := 3 - lead - follower
+	c := newCluster(t, 3)
+	c.adjust = steady
+	for i := range 3 {
+		c.start(i)
+	}
+	lead := c.leader()
+	follower, other := (lead+1)%3, (lead+2)%3
 	s, err := c.net.Node(c.ids[other]).Dial(t.Context(), c.ids[follower], "forward")
 	if err != nil {
 		t.Fatal(err)

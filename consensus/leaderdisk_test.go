@@ -15,7 +15,11 @@ import (
 //
 // INVARIANT: I7 keepers never differ, and an acknowledged entry is never lost.
 func TestI7AnEntryThatOnlyAFollowerWroteIsNotApplied(t *testing.T) {
-	c := startCluster(t, 3)
+	c := newCluster(t, 3)
+	c.adjust = steady
+	for i := range 3 {
+		c.start(i)
+	}
 	lead := c.leader()
 	has, lacks := (lead+1)%3, (lead+2)%3
 	propose(t, c.groups[lead], "before")
@@ -57,7 +61,7 @@ func TestI7AnEntryThatOnlyAFollowerWroteIsNotApplied(t *testing.T) {
 // A follower answers for what its disk has, not for what it was sent.
 func TestI7AFollowerAnswersForItsDisk(t *testing.T) {
 	c := newCluster(t, 3)
-	c.adjust = func(cfg *consensus.Config) { cfg.WriteTimeout = patience }
+	c.adjust = func(cfg *consensus.Config) { steady(cfg); cfg.WriteTimeout = patience }
 	for i := range 3 {
 		c.start(i)
 	}
