@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/audit/audittest"
@@ -199,9 +198,7 @@ func TestMirrorThatForked(t *testing.T) {
 	if _, _, err := c.stores[0].WaitCheckpoint(deadline(t), 2); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := m.Run(ctx); !errors.Is(err, audit.ErrFork) {
+	if err := m.Run(deadline(t)); !errors.Is(err, audit.ErrFork) {
 		t.Errorf("Run = %v, want ErrFork", err)
 	}
 	if err := m.Fresh(); !errors.Is(err, audit.ErrFork) {

@@ -300,7 +300,7 @@ func TestASlowReaderIsCutOffAndResumes(t *testing.T) {
 			out.Output("stdout", int64(n*size), []byte(piece(n)))
 		}
 	})
-	s := serveAs(t, w, server.HTTPConfig{WriteTimeout: 500 * time.Millisecond})
+	s := serveAs(t, w, server.HTTPConfig{WriteTimeout: 2 * time.Second})
 	cut := make(chan struct{})
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {

@@ -184,7 +184,7 @@ func TestSpawnerThatDiesIsReplacedAndSweptUpAfter(t *testing.T) {
 		t.Errorf("Wait = %v, want %v", err, jail.ErrLost)
 	}
 	// Its jail died with it, so nobody holds the other end any more.
-	if err := j.Stdout().SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := j.Stdout().SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadAll(j.Stdout()); err != nil {
@@ -199,7 +199,7 @@ func TestSpawnerThatDiesIsReplacedAndSweptUpAfter(t *testing.T) {
 	}
 	next.Release()
 	// Those of the jail that just ended go a moment after its end is told.
-	for end := time.Now().Add(5 * time.Second); len(jailtest.Cgroups(t, node)) > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); len(jailtest.Cgroups(t, node)) > 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond) // nothing tells when a group is gone
 	}
 	if left := jailtest.Cgroups(t, node); len(left) > 0 {

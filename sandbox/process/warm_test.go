@@ -76,7 +76,7 @@ func (b warmBench) value(tb testing.TB, name, label string) float64 {
 // await waits until n jails are ready.
 func (b warmBench) await(tb testing.TB, n float64) {
 	tb.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for b.value(tb, "agenticraft_sandbox_warm_jails", "") != n {
 		if time.Now().After(deadline) {
 			tb.Fatalf("%v jails are warm, want %v", b.value(tb, "agenticraft_sandbox_warm_jails", ""), n)
@@ -213,7 +213,7 @@ func TestWarmJailsThatDiedAreNotUsed(t *testing.T) {
 	b.await(t, 2)
 	// The spawner's death takes every jail with it; another one is started.
 	killHelper(t)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		r, err := b.Run(t.Context(), spec("result = 1"), nil)
 		if err == nil && string(r.Value) == "1" {
@@ -267,10 +267,10 @@ func killHelper(t *testing.T) {
 }
 
 func TestWarmJailsAreGivenUpWithAgeAndWithoutWork(t *testing.T) {
-	b := openWarm(t, 1, func(c *process.Config) { c.WarmAge, c.WarmIdle = 100*time.Millisecond, time.Second })
+	b := openWarm(t, 1, func(c *process.Config) { c.WarmAge, c.WarmIdle = 100*time.Millisecond, 3*time.Second })
 	b.await(t, 1)
 	b.await(t, 0)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for b.value(t, "agenticraft_sandbox_warm_refills_total", "discarded") == 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond) // the pool tells nobody
 	}
