@@ -29,6 +29,7 @@ const DelegationHeader = "Agenticraft-Delegation"
 
 const (
 	maxDelegation    = 64 << 10 // bytes of the header
+	maxRefused       = 64 << 10 // bytes of a request that are read for its id alone
 	defaultRead      = 30 * time.Second
 	defaultWrite     = 30 * time.Second
 	defaultKeepAlive = 15 * time.Second
@@ -214,9 +215,16 @@ func (b *binding) prepare(r *http.Request, out *reply) (context.Context, *rpcErr
 	return withResume(context.WithValue(ctx, failureKey, out.failure), r, &out.numbers)
 }
 
-// Refuse answers a request whose credential the door did not accept.
+// Refuse answers a request whose credential the door did not accept, with its id if
+// it is not long.
 func (b *binding) Refuse(w http.ResponseWriter, r *http.Request, err error) {
-	refuse(newReply(w, r, b.cfg.WriteTimeout), err, b.cfg.Log)
+	out := newReply(w, r, b.cfg.WriteTimeout)
+	if r.Method == http.MethodPost && r.ContentLength > 0 && r.ContentLength <= min(maxRefused, b.cfg.MaxBody) {
+		if body, late := b.readBody(w, r); late == nil {
+			noteID(body, out)
+		}
+	}
+	refuse(out, err, b.cfg.Log)
 }
 
 func refuse(out *reply, err error, log *slog.Logger) {
@@ -229,7 +237,7 @@ func refuse(out *reply, err error, log *slog.Logger) {
 	if out.status == http.StatusUnauthorized {
 		out.Header().Set("WWW-Authenticate", `Bearer realm="agenticraft"`)
 	}
-	out.Header().Set("Connection", "close") // the body was not read
+	out.Header().Set("Connection", "close") // the body may not have been read
 	out.asEvent = false
 	out.fail(rest)
 }

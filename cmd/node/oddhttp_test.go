@@ -62,6 +62,9 @@ func (d *oddDoors) oddHeaders(t *testing.T) {
 			if err != nil || got.status != http.StatusUnauthorized || !json.Valid([]byte(got.body)) {
 				t.Errorf("%s at %s: %d %.200s, %v", name, path, got.status, got.body, err)
 			}
+			if path == httpdoor.JSONRPCPath && !strings.HasPrefix(got.body, `{"jsonrpc":"2.0","id":7,`) {
+				t.Errorf("%s: the answer lacks the request's id: %.200s", name, got.body)
+			}
 		}
 	}
 }
