@@ -420,16 +420,21 @@ func TestAdverts(t *testing.T) {
 		return func() bool { return string(b.Adverts()[a.ID()].Data) == want }
 	}
 	eventually(t, "first advert", hears("one"))
-	// What is announced does not wait for its turn, which comes every two seconds.
+	// What is announced does not wait for its turn, which comes every two seconds: if
+	// it did, each but the first, which begins anywhere, would take as long.
 	const announced = 10
-	begin := time.Now()
+	soonest := patience
 	for i := range announced {
+		begin := time.Now()
 		say(fmt.Sprint("announced ", i))
 		a.Announce()
 		eventually(t, "announced advert", hears(*said.Load()))
+		if i > 0 {
+			soonest = min(soonest, time.Since(begin))
+		}
 	}
-	if took := time.Since(begin); took > announced*time.Second {
-		t.Errorf("%d announced adverts took %v", announced, took)
+	if soonest > time.Second {
+		t.Errorf("the soonest of %d announced adverts took %v", announced, soonest)
 	}
 	say("three")
 	eventually(t, "advert that nobody announced", hears("three"))

@@ -52,7 +52,7 @@ func newReceiver(t *testing.T, answer func(w http.ResponseWriter, n int)) *recei
 	return r
 }
 
-const deadline = 30 * time.Second
+const deadline = time.Minute
 
 func (r *receiver) next(t *testing.T) call {
 	t.Helper()

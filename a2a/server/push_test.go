@@ -71,7 +71,7 @@ func nextEvent(t *testing.T, told <-chan *http.Request) sdk.Event {
 			t.Fatal(err)
 		}
 		return out.Event
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing was told")
 		return nil
 	}

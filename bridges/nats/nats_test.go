@@ -32,7 +32,7 @@ import (
 	"github.com/agenticraft/node/identity"
 )
 
-const wait = 20 * time.Second
+const wait = time.Minute
 
 // open runs a door until the test ends.
 func open(t *testing.T, access nats.Access, h http.HandlerFunc) *nats.Door {

@@ -29,7 +29,7 @@ func run(t *testing.T, programs ...protocol.Request) []outcome {
 		worker.Close()
 		served <- err
 	}()
-	node.SetDeadline(time.Now().Add(30 * time.Second))
+	node.SetDeadline(time.Now().Add(time.Minute))
 	if kind, _, err := protocol.Read(node, protocol.Hello); err != nil || kind != protocol.Hello {
 		t.Fatalf("greeting: %v %v", kind, err)
 	}
@@ -229,7 +229,7 @@ func TestStarlarkOutputComesWhileTheProgramRuns(t *testing.T) {
 	defer node.Close()
 	done := make(chan error, 1)
 	go func() { done <- serveStarlark(worker) }()
-	node.SetDeadline(time.Now().Add(20 * time.Second))
+	node.SetDeadline(time.Now().Add(time.Minute))
 	if _, _, err := protocol.Read(node, protocol.Hello); err != nil {
 		t.Fatal(err)
 	}

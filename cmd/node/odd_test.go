@@ -18,7 +18,7 @@ import (
 )
 
 // oddWait ends a request that hangs.
-const oddWait = 20 * time.Second
+const oddWait = time.Minute
 
 // oddDoors are the doors of a node as a client without manners uses them.
 type oddDoors struct {

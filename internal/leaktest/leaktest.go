@@ -13,7 +13,7 @@ import (
 )
 
 // grace is how long goroutines may take to end after the last test.
-const grace = 10 * time.Second
+const grace = 30 * time.Second
 
 // Run runs the tests and gives the exit code for os.Exit: that of the tests, or
 // 1 if a goroutine stays whose stack mentions one of marks, such as "node/mesh"

@@ -97,7 +97,7 @@ func (r *run) verdicts() string {
 
 func (r *run) client() *http.Client {
 	via := &url.URL{Scheme: "http", Host: r.addr}
-	return &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(via), DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	return &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(via), DisableKeepAlives: true}, Timeout: time.Minute}
 }
 
 // raw sends text and returns the whole answer.
@@ -108,7 +108,7 @@ func (r *run) raw(text string) string {
 		r.t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, text); err != nil {
 		r.t.Fatal(err)
 	}
