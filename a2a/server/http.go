@@ -165,7 +165,7 @@ type accepted struct {
 func (b *binding) accept(w http.ResponseWriter, r *http.Request, out *reply) (context.Context, accepted, *rpcError) {
 	var in accepted
 	if r.ContentLength > b.cfg.MaxBody {
-		w.Header().Set("Connection", "close") // the body was not read
+		b.discard(w, r)
 		return nil, in, b.tooLarge()
 	}
 	body, err := b.readBody(w, r)
@@ -223,6 +223,8 @@ func (b *binding) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 		if body, late := b.readBody(w, r); late == nil {
 			noteID(body, out)
 		}
+	} else {
+		b.discard(w, r)
 	}
 	refuse(out, err, b.cfg.Log)
 }
@@ -237,7 +239,7 @@ func refuse(out *reply, err error, log *slog.Logger) {
 	if out.status == http.StatusUnauthorized {
 		out.Header().Set("WWW-Authenticate", `Bearer realm="agenticraft"`)
 	}
-	out.Header().Set("Connection", "close") // the body may not have been read
+	out.Header().Set("Connection", "close") // the body may not have been read whole
 	out.asEvent = false
 	out.fail(rest)
 }
@@ -296,13 +298,32 @@ func (b *binding) tooLarge() *rpcError {
 	return &rpcError{0, a2a.Errorf(a2a.CodeTooLarge, "the request has more than %d bytes", b.cfg.MaxBody)}
 }
 
+// readInTime sets the deadline for a body, until the function that it returns was called.
+func (b *binding) readInTime(w http.ResponseWriter) (done func()) {
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(b.cfg.ReadTimeout)); err != nil {
+		return func() {}
+	}
+	// A deadline left behind would look like a client that hung up.
+	return func() { control.SetReadDeadline(time.Time{}) } //nolint:errcheck // it could be set, so it can be unset
+}
+
+// discard reads a body that is not wanted, unless it is by far too large or its client
+// waits to be asked for it: many clients read no answer before they have written all of
+// their request, and would be told nothing but that the connection broke.
+func (b *binding) discard(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Connection", "close") // there may be more of it
+	most := readBeyond * b.cfg.MaxBody
+	if r.ProtoMajor > 1 || r.ContentLength > most || r.Header.Get("Expect") != "" {
+		return
+	}
+	defer b.readInTime(w)()
+	io.CopyN(io.Discard, r.Body, most) //nolint:errcheck // it is not wanted
+}
+
 // readBody reads the whole body within the cap and the deadline.
 func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *rpcError) {
-	control := http.NewResponseController(w)
-	if err := control.SetReadDeadline(time.Now().Add(b.cfg.ReadTimeout)); err == nil {
-		// A deadline left behind would look like a client that hung up.
-		defer control.SetReadDeadline(time.Time{}) //nolint:errcheck // it could be set, so it can be unset
-	}
+	defer b.readInTime(w)()
 	var body bytes.Buffer // doubles, and takes nothing on trust of Content-Length
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, b.cfg.MaxBody))
 	if err == nil {
@@ -310,6 +331,7 @@ func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *rpc
 	}
 	w.Header().Set("Connection", "close")
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		b.discard(w, r)
 		return nil, b.tooLarge()
 	}
 	return nil, &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "the request did not arrive whole in time")}

@@ -197,6 +197,57 @@ func TestHugeBodyIsRefusedCheaply(t *testing.T) {
 	}
 }
 
+// Who writes all of a request before he reads is told what is wrong with it, too.
+func TestWhoWritesFirstIsAnswered(t *testing.T) {
+	const most = 8 << 20 // far beyond what the buffers of a connection hold
+	w := open(t, &fakePath{run: hello})
+	cfg := server.HTTPConfig{Handler: w.Handler, MaxBody: most}
+	rpc, rest := server.HTTP(cfg), server.REST(cfg)
+	mux := http.NewServeMux()
+	mux.Handle("/rpc", rpc)
+	mux.Handle("/message:send", rest)
+	for path, binding := range map[string]http.Handler{"/refused": rpc, "/rest/refused": rest} {
+		mux.HandleFunc(path, func(rw http.ResponseWriter, r *http.Request) {
+			binding.(interface {
+				Refuse(rw http.ResponseWriter, r *http.Request, err error)
+			}).Refuse(rw, r, a2a.Errorf(a2a.CodeUnauthenticated, "the credentials were refused"))
+		})
+	}
+	s := httptest.NewServer(mux)
+	defer s.Close()
+	for _, c := range []struct {
+		path, header string
+		status       int
+	}{
+		{"/rpc", "Content-Type: application/json\r\n", http.StatusOK},
+		{"/message:send", "Content-Type: application/json\r\n", http.StatusRequestEntityTooLarge},
+		{"/message:send", "Content-Type: text/plain\r\n", http.StatusBadRequest},
+		{"/refused", "", http.StatusUnauthorized},
+		{"/rest/refused", "", http.StatusUnauthorized},
+	} {
+		for _, chunked := range []bool{false, true} {
+			conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, length := strings.Repeat(" ", most+most/2), ""
+			if length = fmt.Sprintf("Content-Length: %d", len(body)); chunked {
+				length, body = "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+			}
+			if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nA2A-Version: 1.0\r\n%s%s\r\n\r\n%s", c.path, c.header, length, body); err != nil {
+				t.Errorf("%s %s%s: it cannot be written: %v", c.path, c.header, length, err)
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || res.StatusCode != c.status {
+				t.Errorf("%s %s%s: %+v, %v", c.path, c.header, length, res, err)
+			} else {
+				res.Body.Close()
+			}
+			conn.Close()
+		}
+	}
+}
+
 type countingReader struct{ left int }
 
 func (r *countingReader) Read(p []byte) (int, error) {
@@ -215,7 +266,7 @@ func TestBodyThatNeverComesIsGivenUp(t *testing.T) {
 	h := server.HTTP(server.HTTPConfig{Handler: open(t, &fakePath{run: hello}).Handler, ReadTimeout: 50 * time.Millisecond})
 	s := httptest.NewServer(h)
 	defer s.Close()
-	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,7 @@ func (b *restBinding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (b *restBinding) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	out := newReply(w, r, b.cfg.WriteTimeout)
 	out.rest = true
+	b.discard(w, r)
 	refuse(out, err, b.cfg.Log)
 }
 
@@ -102,7 +103,7 @@ func (b *restBinding) readREST(w http.ResponseWriter, r *http.Request, route *ro
 			err = b.tooLarge()
 		}
 		if err != nil {
-			w.Header().Set("Connection", "close") // the body was not read
+			b.discard(w, r)
 			return nil, err
 		}
 	}
