@@ -34,6 +34,7 @@ type run struct {
 	hush    context.CancelFunc // ends the turn of a talk; nil if there was none since a restart
 	kept    bool               // the end could be made anew, see [Updates]
 	stored  chan struct{}      // closed when the end, which is told already, is stored; else nil
+	refused error              // why the run was not to be, see [Handler.withdraw]; else nil
 	chunks  []chunk
 	size    int
 	changed chan struct{} // closed and replaced whenever something above changes
@@ -138,6 +139,14 @@ func (r *run) end(task *sdk.Task) {
 	r.wake()
 }
 
+// refuse ends a run that was not to be.
+func (r *run) refuse(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = err
+	r.wake()
+}
+
 func (r *run) wake() {
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -204,8 +213,9 @@ type reader struct {
 	at      uint64 // number of what was read last, see [Numbered]
 }
 
-// read gives what is new, the task as it stands, and what to wait on for more.
-func (f *reader) read() ([]Numbered, *sdk.Task, <-chan struct{}) {
+// read gives what is new, the task as it stands, and what to wait on for more; an
+// error if the run was not to be.
+func (f *reader) read() ([]Numbered, *sdk.Task, <-chan struct{}, error) {
 	r := f.run
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -224,7 +234,7 @@ func (f *reader) read() ([]Numbered, *sdk.Task, <-chan struct{}) {
 			break // it may still grow
 		}
 	}
-	return events, r.task, r.changed
+	return events, r.task, r.changed, r.refused
 }
 
 func (f *reader) update(task *sdk.Task, c chunk, data []byte) sdk.Event {

@@ -191,10 +191,35 @@ func (h *Handler) hold(id sdk.TaskID, r *run) int {
 	return len(h.runs)
 }
 
-// finish makes the end durable, then visible. To those who wait for it, one that
+// finish tells and keeps how a run ended, or that it was not to be.
+func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
+	// No program wrote this code: none ran.
+	if e := report.Error; e != nil && e.Code == a2a.CodeConflict && report.Intent == nil {
+		h.withdraw(ctx, r, a2a.Errorf(a2a.CodeConflict, "%s", e.Message))
+		return
+	}
+	h.conclude(ctx, r, report)
+}
+
+// withdraw takes back a task whose id the log gave to another request, which came
+// through another door at the same time. The task is that one's, and what this
+// node has of it would contradict the log: its sender is refused, as he would have
+// been a moment later.
+func (h *Handler) withdraw(ctx context.Context, r *run, refusal error) {
+	id := r.now().ID
+	if err := h.store.Forget(id); err != nil {
+		h.log.ErrorContext(ctx, "task of another request not forgotten", "task", id, "err", err)
+	}
+	h.mu.Lock()
+	delete(h.runs, id)
+	h.mu.Unlock()
+	r.refuse(refusal)
+}
+
+// conclude makes the end durable, then visible. To those who wait for it, one that
 // could be made anew is visible at once; whoever asks for the task waits until it
 // is stored, see running.
-func (h *Handler) finish(ctx context.Context, r *run, report a2a.Report) {
+func (h *Handler) conclude(ctx context.Context, r *run, report a2a.Report) {
 	if !report.Status.Terminal() {
 		report.Status = a2a.Lost
 	}
@@ -281,8 +306,11 @@ func (h *Handler) existing(ctx context.Context, admitted Admitted, caller Caller
 func (r *run) wait(ctx context.Context) error {
 	for {
 		r.mu.Lock()
-		state, changed := r.task.Status.State, r.changed
+		state, changed, refused := r.task.Status.State, r.changed, r.refused
 		r.mu.Unlock()
+		if refused != nil {
+			return refused
+		}
 		if state.Terminal() || Interrupted(state) {
 			return nil
 		}
@@ -304,7 +332,11 @@ func (f *reader) follow(ctx context.Context, history *int, yield func(sdk.Event,
 		}
 	}
 	for {
-		events, task, changed := f.read()
+		events, task, changed, err := f.read()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		for _, e := range events {
 			number(ctx, e.Number)
 			if !yield(e.Event, nil) {

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -514,5 +515,64 @@ func TestHistoryLength(t *testing.T) {
 	for _, bad := range []*sdk.ListTasksRequest{{PageSize: 101}, {PageSize: -1}, {PageToken: "?"}} {
 		_, err := c.List(t.Context(), bad, nil)
 		wantCode(t, err, a2a.CodeInvalidRequest)
+	}
+}
+
+// A task whose id the log gave to another request is that one's: whoever sent this
+// one is refused, and this node has nothing of it.
+func TestARunThatWasNotToBe(t *testing.T) {
+	refused := a2a.Report{Status: a2a.Failed, Error: &a2a.ReportError{Code: a2a.CodeConflict, Message: "used before"}}
+	goOn := make(chan struct{})
+	var other *sdk.Task
+	w := open(t, &fakePath{
+		run: func(ctx context.Context, _ a2a.Execution, _ server.Updates) a2a.Report {
+			select {
+			case <-goOn:
+			case <-ctx.Done():
+			}
+			return refused
+		},
+		fetch: func(string, identity.Principal) (*sdk.Task, error) {
+			if other == nil {
+				return nil, a2a.ErrNoTask
+			}
+			return other, nil
+		},
+	})
+	c := w.client(t, newKey(t))
+	req := request(t)
+	req.Config = &sdk.SendMessageConfig{ReturnImmediately: true}
+	task, err := c.Send(t.Context(), req, nil)
+	if err != nil || task.Status.State != sdk.TaskStateWorking {
+		t.Fatalf("Send = %+v, %v", task, err)
+	}
+	subscribed := make(chan error, 1)
+	follow, stop := iter.Pull2(c.Subscribe(t.Context(), string(task.ID), nil))
+	defer stop()
+	if _, err, ok := follow(); err != nil || !ok {
+		t.Fatalf("Subscribe = %v, %v", err, ok)
+	}
+	go func() {
+		_, err, _ := follow()
+		subscribed <- err
+	}()
+	close(goOn)
+	wantCode(t, <-subscribed, a2a.CodeConflict)
+	_, err = c.Get(t.Context(), string(task.ID), nil)
+	wantCode(t, err, a2a.CodeNotFound)
+	other = &sdk.Task{ID: task.ID, ContextID: "theirs", Status: sdk.TaskStatus{State: sdk.TaskStateCompleted}}
+	if got, err := c.Get(t.Context(), string(task.ID), nil); err != nil || got.ContextID != "theirs" {
+		t.Errorf("Get = %+v, %v, want the other request's task", got, err)
+	}
+
+	_, err = c.Send(t.Context(), request(t), nil)
+	wantCode(t, err, a2a.CodeConflict)
+	var last error
+	for _, err := range c.Stream(t.Context(), request(t), nil) {
+		last = err
+	}
+	wantCode(t, last, a2a.CodeConflict)
+	if list, err := c.List(t.Context(), &sdk.ListTasksRequest{}, nil); err != nil || list.TotalSize != 0 || len(list.Tasks) != 0 {
+		t.Errorf("List = %+v, %v, want nothing", list, err)
 	}
 }

@@ -34,7 +34,8 @@ type Page struct {
 	Total   int      `json:"total"` // of all pages
 }
 
-// Merge is one page of several stores' pages, all from the same cursor.
+// Merge is one page of several stores' pages, all from the same cursor. A task that
+// came in by several doors at once is listed once, as it stands where it changed last.
 func Merge(pages []Page, limit int) Page {
 	var out Page
 	more := false
@@ -55,6 +56,15 @@ func Merge(pages []Page, limit int) Page {
 			out.Records = out.Records[:cut]
 		}
 	}
+	listed := make(map[sdk.TaskID]bool, len(out.Records))
+	out.Records = slices.DeleteFunc(out.Records, func(r Record) bool {
+		if listed[r.Task.ID] {
+			out.Total--
+			return true
+		}
+		listed[r.Task.ID] = true
+		return false
+	})
 	if len(out.Records) > limit {
 		out.Records, more = out.Records[:limit], true
 	}

@@ -91,3 +91,29 @@ func TestMergedPagesAreOneList(t *testing.T) {
 		t.Errorf("pages without tasks: %+v", nothing)
 	}
 }
+
+// A task that came in by two doors at once is listed once, as the later has it.
+func TestMergeListsATaskOnce(t *testing.T) {
+	stores := []*taskstore.Store{open(t, t.TempDir()), open(t, t.TempDir())}
+	for n, s := range stores {
+		v := task(1, []sdk.TaskState{sdk.TaskStateWorking, sdk.TaskStateCompleted}[n])
+		if _, err := s.Create(v, "alice", start.Add(time.Duration(n)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Create(task(2+n, sdk.TaskStateWorking), "alice", start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var pages []taskstore.Page
+	for _, s := range stores {
+		page, err := s.List(taskstore.Filter{Owner: "alice"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, page)
+	}
+	page := taskstore.Merge(pages, 10)
+	if page.Total != 3 || len(page.Records) != 3 || page.Records[0].Task.ID != "task-001" || page.Records[0].Task.Status.State != sdk.TaskStateCompleted {
+		t.Errorf("Merge = %+v, want three tasks, of the first its end", page)
+	}
+}

@@ -1,6 +1,7 @@
 package taskstore
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -90,5 +91,20 @@ func forget(tx *bbolt.Tx, id sdk.TaskID) error {
 			return err
 		}
 	}
-	return tx.Bucket(bucketTasks).Delete([]byte(id))
+	return errors.Join(tx.Bucket(bucketUnfinished).Delete([]byte(id)), tx.Bucket(bucketTasks).Delete([]byte(id)))
+}
+
+// Forget removes a task, ended or not, with all that belongs to it. One that is not
+// there is no error.
+func (s *Store) Forget(id sdk.TaskID) error {
+	err := s.write(func(tx *bbolt.Tx) error {
+		if err := forget(tx, id); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("forget task %s: %w", id, err)
+	}
+	return nil
 }

@@ -319,3 +319,30 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 		t.Errorf("the index has %d tasks of at least %d, %v", page.Total, last+1, err)
 	}
 }
+
+// What is forgotten is in no list, no count and not among what runs, ended or not.
+func TestForget(t *testing.T) {
+	s := open(t, t.TempDir())
+	for n, state := range []sdk.TaskState{sdk.TaskStateWorking, sdk.TaskStateCompleted, sdk.TaskStateWorking} {
+		if _, err := s.Create(task(n, state), "alice", start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []sdk.TaskID{"task-000", "task-001", "task-001", "task-999"} {
+		if err := s.Forget(id); err != nil {
+			t.Errorf("Forget(%s) = %v", id, err)
+		}
+	}
+	if _, err := s.Get("task-000"); !errors.Is(err, taskstore.ErrNotFound) {
+		t.Errorf("Get of a forgotten task = %v", err)
+	}
+	for _, state := range []sdk.TaskState{"", sdk.TaskStateWorking} {
+		page, err := s.List(taskstore.Filter{Owner: "alice", State: state})
+		if err != nil || page.Total != 1 || len(page.Records) != 1 || page.Records[0].Task.ID != "task-002" {
+			t.Errorf("List of state %q = %+v, %v", state, page, err)
+		}
+	}
+	if ids, err := s.Unfinished(); err != nil || len(ids) != 1 || ids[0] != "task-002" {
+		t.Errorf("Unfinished = %v, %v", ids, err)
+	}
+}

@@ -52,9 +52,6 @@ func (d *door) run(ctx context.Context, _ identity.Principal, r *http.Request) (
 	if err == nil && rep.Status == a2a.Denied {
 		return nil, &denial{&a2a.Error{Code: rep.Error.Code, Message: rep.Error.Message}}
 	}
-	if err == nil && key != "" && rep.Intent == nil && rep.Error != nil && rep.Error.Code == a2a.CodeConflict {
-		return nil, errKeyReused // the log took the other request while this one was prepared
-	}
 	return rep, err
 }
 

@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/agenticraft/node/a2a"
@@ -85,6 +87,47 @@ func TestIdempotencyKeyThroughEveryNode(t *testing.T) {
 		if status, rep, p := c.runBy(node, c.APIKey, key, `{"language":"starlark","code":"result = 43"}`); status != http.StatusUnprocessableEntity || p.Code != "idempotency_key_reused" {
 			t.Errorf("another request by the same key at node %d: %d %+v %+v", node, status, rep, p)
 		}
+	}
+	// At the same time, too, one of them is the task, and no node has anything else.
+	for _, key := range []string{`"race-1"`, `"race-2"`, `"race-3"`} {
+		var won a2a.Report
+		var refused atomic.Int32
+		var mu sync.Mutex
+		for node := range c.Nodes {
+			all.Go(func() {
+				status, rep, p := c.runBy(node, c.APIKey, key, fmt.Sprintf(`{"language":"starlark","code":"result = %d"}`, node))
+				switch {
+				case status == http.StatusOK && rep.Status == a2a.Succeeded:
+					mu.Lock()
+					defer mu.Unlock()
+					won = rep
+				case status == http.StatusUnprocessableEntity && p.Code == "idempotency_key_reused":
+					refused.Add(1)
+				default:
+					t.Errorf("key %s at node %d: %d %+v %+v", key, node, status, rep, p)
+				}
+			})
+		}
+		all.Wait()
+		if won.Task == "" || int(refused.Load()) != len(c.Nodes)-1 {
+			t.Fatalf("key %s: %+v won, %d were refused", key, won, refused.Load())
+		}
+		for _, n := range c.Nodes {
+			var rep a2a.Report
+			c.json(&rep, "task", "show", won.Task, "--server", n.HTTP)
+			if rep.Status != a2a.Succeeded || string(rep.Result) != string(won.Result) {
+				t.Errorf("node %s has %+v, want what won: %+v", n.ID, rep, won)
+			}
+		}
+	}
+	var listed struct{ Tasks []httpdoor.TaskSummary }
+	c.json(&listed, "task", "list")
+	seen := map[string]bool{}
+	for _, task := range listed.Tasks {
+		if seen[task.Task] || task.Status != a2a.Succeeded {
+			t.Errorf("the list has %+v, once more or as what it is not", task)
+		}
+		seen[task.Task] = true
 	}
 	if status, _, p := c.runBy(0, c.APIKey, "unquoted", body); status != http.StatusBadRequest || p.Code != a2a.CodeInvalidRequest {
 		t.Errorf("a malformed key: %d %+v", status, p)
