@@ -41,6 +41,7 @@ var rpcCodes = map[error]int{
 	sdk.ErrPushNotificationNotSupported: -32003,
 	sdk.ErrUnsupportedOperation:         -32004,
 	sdk.ErrUnsupportedContentType:       -32005,
+	sdk.ErrExtensionSupportRequired:     -32008,
 	sdk.ErrVersionNotSupported:          -32009,
 	sdk.ErrUnauthenticated:              -31401,
 	sdk.ErrUnauthorized:                 -31403,
