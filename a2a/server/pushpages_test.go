@@ -107,7 +107,9 @@ func TestPagesOfPushConfigurations(t *testing.T) {
 		}
 	}
 	for _, id := range ids {
-		ask(http.MethodDelete, rest.URL+"/tasks/"+string(task.ID)+"/pushNotificationConfigs/"+url.PathEscape(id), "")
+		if text := ask(http.MethodDelete, rest.URL+"/tasks/"+string(task.ID)+"/pushNotificationConfigs/"+url.PathEscape(id), ""); strings.TrimSpace(text) != "{}" {
+			t.Errorf("DELETE is answered %q, want the JSON of nothing", text)
+		}
 	}
 	if all, err := anna.ListPushes(t.Context(), string(task.ID)); err != nil || len(all) != 0 {
 		t.Errorf("after all were deleted: %+v, %v", all, err)

@@ -44,6 +44,9 @@ func (b *restBinding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	echoExtensions(w, r)
 	codec.ServeHTTP(out, inner)
+	if !out.begun && out.Header().Get("Content-Type") != eventStream { // a google.protobuf.Empty, of which the codec writes nothing
+		out.Write([]byte("{}\n")) //nolint:errcheck // the client has gone
+	}
 	out.finish()
 }
 
