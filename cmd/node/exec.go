@@ -109,6 +109,9 @@ func split(cmd *cobra.Command, args []string) (given, own []string) {
 
 // execution is the request that the flags describe.
 func (a *app) execution(f execFlags, args []string) (a2a.Execution, error) {
+	if _, err := durable.Target(f.receipt); err != nil { // told before anything runs
+		return a2a.Execution{}, usage("--receipt: %v", err)
+	}
 	e := a2a.Execution{Language: f.lang, Runtime: f.runtime, Sandbox: f.sandbox, Network: f.network, On: f.on, Code: f.code, DataClass: f.class}
 	if e.Sandbox == "auto" {
 		e.Sandbox = ""

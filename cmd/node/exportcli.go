@@ -17,6 +17,7 @@ import (
 
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/audit/export"
+	"github.com/agenticraft/node/internal/durable"
 )
 
 func (a *app) auditExportCommand() *cobra.Command {
@@ -93,6 +94,19 @@ func brokeOff(err error) error {
 // exportProved keeps the proof that the node sends, and prints the export that
 // follows from it.
 func (a *app) exportProved(ctx context.Context, query url.Values, format, file string) (err error) {
+	if file, err = durable.Target(file); err != nil {
+		return failed("--proof: %v", err)
+	}
+	temp, err := os.CreateTemp(filepath.Dir(file), ".proof-*")
+	if err != nil {
+		return failed("--proof: %v", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = temp.Close() // it may be closed already
+			err = errors.Join(err, os.Remove(temp.Name()))
+		}
+	}()
 	door, err := a.api(ctx)
 	if err != nil {
 		return err
@@ -103,15 +117,6 @@ func (a *app) exportProved(ctx context.Context, query url.Values, format, file s
 		return err
 	}
 	defer res.Body.Close()
-	temp, err := os.CreateTemp(filepath.Dir(file), ".proof-*")
-	if err != nil {
-		return failed("%v", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, temp.Close(), os.Remove(temp.Name()))
-		}
-	}()
 	out, err := a.exportWriter(format)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -15,8 +16,11 @@ import (
 // WriteFile replaces the named file with data, atomically and durably, and
 // gives it exactly the permissions perm whatever the umask. When it returns
 // nil, a power loss cannot undo it. Concurrent calls for one name are safe;
-// one of them wins.
+// one of them wins. What [Target] refuses is not replaced.
 func WriteFile(name string, data []byte, perm os.FileMode) (err error) {
+	if name, err = Target(name); err != nil {
+		return err
+	}
 	dir := filepath.Dir(name)
 	tmp, err := os.CreateTemp(dir, "."+filepath.Base(name)+".tmp-")
 	if err != nil {
@@ -39,6 +43,26 @@ func WriteFile(name string, data []byte, perm os.FileMode) (err error) {
 		return fmt.Errorf("replace file: %w", err)
 	}
 	return SyncDir(dir)
+}
+
+// Target is the file that a rename to name should replace: name, or the file that
+// it links to. What is there and no regular file, such as a device, a pipe or a
+// folder, is an error: a rename by root would replace /dev/null for the whole machine.
+func Target(name string) (string, error) {
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return name, nil
+	case err != nil:
+		return "", fmt.Errorf("look at what is there: %w", err)
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%s is not a regular file, and is not replaced", name)
+	}
+	file, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return "", fmt.Errorf("follow the link: %w", err)
+	}
+	return file, nil
 }
 
 // Mkdir makes the folder and its parents with permissions perm and flushes the

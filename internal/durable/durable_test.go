@@ -3,6 +3,7 @@ package durable_test
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/agenticraft/node/internal/durable"
@@ -48,6 +49,45 @@ func TestWriteFileLeavesNothingBehindWhenItFails(t *testing.T) {
 	}
 	if len(left) != 1 {
 		t.Errorf("folder holds %v, want only the folder f", left)
+	}
+}
+
+// A rename to the name of a device or a pipe would replace it for everybody.
+func TestWriteFileReplacesOnlyFiles(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	toPipe := filepath.Join(dir, "to pipe")
+	if err := os.Symlink(pipe, toPipe); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{pipe, toPipe} {
+		if err := durable.WriteFile(name, []byte("x"), 0o600); err == nil {
+			t.Errorf("%s was replaced", name)
+		}
+	}
+	if info, err := os.Lstat(pipe); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		t.Errorf("the pipe is now %v, %v", info, err)
+	}
+	file, toFile := filepath.Join(dir, "file"), filepath.Join(dir, "to file")
+	if err := os.Symlink("file", toFile); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"first", "second"} {
+		if err := durable.WriteFile(file, []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := durable.WriteFile(toFile, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(file); err != nil || string(got) != text {
+			t.Errorf("what the link leads to holds %q, %v", got, err)
+		}
+	}
+	if info, err := os.Lstat(toFile); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link is now %v, %v", info, err)
 	}
 }
 
