@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,12 +92,14 @@ func forTerminal(text string) string {
 
 // print writes v as the one JSON document of a --json answer.
 func (a *app) print(v any) {
-	enc := json.NewEncoder(a.stdout)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		fmt.Fprintf(a.stderr, "agenticraft: error: %v\n", err)
 	}
+	_, _ = a.stdout.Write(text.Bytes()) // the output says at the end what it could not print
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/agenticraft/node/a2a"
@@ -20,6 +21,25 @@ func TestErrorsOnATerminal(t *testing.T) {
 	a.finish(failed("a\x1b[2Jb\xffc\u202ed\r\n\té"))
 	if got, want := out.String(), "agenticraft: error: a\ufffd[2Jb\ufffdc\ufffdd\ufffd\n\té\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// full is a disk without space.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// An answer that could not be printed is no success, and one that failed keeps
+// its own exit code.
+func TestAnswersThatCannotBePrinted(t *testing.T) {
+	for args, want := range map[string]int{"version": exitFailed, "version --json": exitFailed, "--help": exitFailed, "audit nonsense --json": exitUsage} {
+		var said bytes.Buffer
+		if got := run(t.Context(), strings.Fields(args), nil, full{}, &said); got != want {
+			t.Errorf("%s: exit %d, want %d", args, got, want)
+		}
+		if want == exitFailed && !strings.Contains(said.String(), "no space left") {
+			t.Errorf("%s: says %q", args, said.String())
+		}
 	}
 }
 

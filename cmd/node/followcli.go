@@ -87,7 +87,7 @@ func (a *app) follow(ctx context.Context, f auditFilter, from string) error {
 			}
 			next = one.Index + 1
 			if _, err := a.stdout.Write(append(line, '\n')); err != nil {
-				return err
+				return failed("print entry %d: %v", one.Index, err)
 			}
 			if printed++; printed == limit {
 				return errEnough

@@ -22,16 +22,17 @@ func main() {
 
 // run is the whole program: it returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	app := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: os.Getenv}
+	out := &output{to: stdout}
+	app := &app{stdin: stdin, stdout: out, stderr: stderr, env: os.Getenv}
 	root := app.command()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	// A faulty flag ends the parsing of those behind it, --json among them.
 	app.json = app.json || (err != nil && slices.Contains(args, "--json"))
-	return app.finish(err)
+	return out.finish(app.finish(err), err != nil && !app.json, stderr)
 }
 
 // app is what every command shares.
