@@ -2,8 +2,21 @@ package audit
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
+
+// ParseMoment reads a time as RFC 3339 lets people write it: T and Z in either
+// case, and a leap second, which is taken for the second after it.
+func ParseMoment(text string) (time.Time, error) {
+	const minutes, seconds = len("2006-01-02T15:"), len("2006-01-02T15:04:")
+	text = strings.ToUpper(text)
+	if len(text) < seconds+2 || text[minutes:seconds+2] != "59:60" {
+		return time.Parse(time.RFC3339, text)
+	}
+	t, err := time.Parse(time.RFC3339, text[:seconds]+"59"+text[seconds+2:])
+	return t.Add(time.Second), err
+}
 
 // Text is the filter in the form in which read entries and export proofs hold
 // it: everything that selects entries, but not how they are paged.

@@ -253,7 +253,7 @@ func (f Filter) check() error {
 	}
 	for _, k := range f.Kinds {
 		if !k.known() {
-			return fmt.Errorf("%w: kind %q is not known", ErrInvalid, clip(string(k)))
+			return fmt.Errorf("%w: kind %q is not known; kinds are %v", ErrInvalid, clip(string(k)), Kinds())
 		}
 	}
 	return nil
@@ -313,8 +313,21 @@ func (f Filter) match(e Entry) bool {
 	return (f.Policy == "" || e.decidedBy(f.Policy)) && (f.Resource == "" || e.concerns(f.Resource))
 }
 
-// ceil is the first time that an entry can have, not before t.
+// The first and the last time that the form of entries can state, which a time
+// of another zone can be beyond.
+var (
+	firstTime = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)
+	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999_000_000, time.UTC)
+)
+
+// ceil is the first time that an entry can have, not before t, or the last one.
 func ceil(t time.Time) time.Time {
+	switch {
+	case t.Before(firstTime):
+		return firstTime
+	case t.After(lastTime):
+		return lastTime
+	}
 	if down := t.Truncate(time.Millisecond); down.Before(t) {
 		return down.Add(time.Millisecond)
 	}

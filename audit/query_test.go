@@ -12,6 +12,29 @@ import (
 	"github.com/agenticraft/node/audit/audittest"
 )
 
+// Times are read as RFC 3339 lets them be written, its odd forms included.
+func TestParseMoment(t *testing.T) {
+	for text, want := range map[string]string{
+		"2026-11-28T07:00:00Z":            "2026-11-28T07:00:00.000Z",
+		"2026-11-28t07:00:00.25z":         "2026-11-28T07:00:00.250Z",
+		"2026-11-28T08:00:00+01:00":       "2026-11-28T07:00:00.000Z",
+		"2016-12-31T23:59:60Z":            "2017-01-01T00:00:00.000Z",
+		"2016-12-31T15:59:60.5-08:00":     "2017-01-01T00:00:00.500Z",
+		"2016-12-31T23:58:60Z":            "",
+		"2016-12-31T23:59:61Z":            "",
+		"2026-11-28":                      "",
+		"":                                "",
+		"2026-11-28T07:59:60":             "",
+		"10000-01-01T00:00:00Z":           "",
+		"2016-12-31T23:59:60Z and a word": "",
+	} {
+		got, err := audit.ParseMoment(text)
+		if (err == nil) != (want != "") || err == nil && audit.FormatTime(got) != want {
+			t.Errorf("%q is %v, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
 func TestQuery(t *testing.T) {
 	l := audittest.New(t, nil, nil)
 	key := audittest.Key(t, 1)
@@ -42,6 +65,11 @@ func TestQuery(t *testing.T) {
 		{"kinds", audit.Filter{Kinds: []audit.Kind{audit.KindIntent, audit.KindGenesis}}, []uint64{0, 1, 3, 5}},
 		{"allow", audit.Filter{Decision: "allow"}, []uint64{1, 3, 5}},
 		{"deny", audit.Filter{Decision: "deny", Until: at(7)}, []uint64{2, 4, 6}},
+		{"until beyond all years", audit.Filter{Until: time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600)), Task: "task1"}, []uint64{1, 6, 11, 16}},
+		{"until the end of the last millisecond", audit.Filter{Until: time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC), Task: "task1"}, []uint64{1, 6, 11, 16}},
+		{"since beyond all years", audit.Filter{Since: time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600))}, nil},
+		{"since before all years", audit.Filter{Since: time.Date(0, 1, 1, 0, 0, 0, 0, time.FixedZone("", 3600)), Task: "task1"}, []uint64{1, 6, 11, 16}},
+		{"until before all years", audit.Filter{Until: time.Date(0, 1, 1, 0, 0, 0, 0, time.FixedZone("", 3600))}, nil},
 		{"nothing", audit.Filter{Actor: "agent:9"}, nil},
 	} {
 		for _, limit := range []int{0, 1, 2, 3} {

@@ -16,6 +16,8 @@ const (
 	maxPath    = 256 // bytes
 )
 
+var errTilePath = fmt.Errorf("%w: a tile is tile/L/N or tile/entries/N, N written as 000, x001/234 and so on, with .p/W behind it if it has only W of 256", ErrInvalid)
+
 // PublicHandler serves the log as C2SP tlog-tiles for whoever may read it:
 // /checkpoint and /checkpoint/witnessed, see [Store.Published], /tile/<L>/<N>[.p/<W>] and /tile/entries/<N>[.p/<W>]. It does no
 // authentication; put it behind a door with [http.StripPrefix].
@@ -23,6 +25,8 @@ func PublicHandler(store *Store) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /checkpoint", func(w http.ResponseWriter, r *http.Request) { servePublished(store, w, false) })
 	mux.HandleFunc("GET /checkpoint/witnessed", func(w http.ResponseWriter, r *http.Request) { servePublished(store, w, true) })
+	// Without this a mux redirects to /tile/, wherever the handler is served.
+	mux.HandleFunc("GET /tile", func(w http.ResponseWriter, r *http.Request) { refuse(w, errTilePath) })
 	mux.HandleFunc("GET /tile/", func(w http.ResponseWriter, r *http.Request) {
 		data, err := store.tile(r.URL.Path)
 		if err != nil {
@@ -51,15 +55,17 @@ func servePublished(store *Store, w http.ResponseWriter, witnessed bool) {
 func (s *Store) tile(path string) ([]byte, error) {
 	rest, ok := strings.CutPrefix(path, "/tile/")
 	if !ok || len(path) > maxPath {
-		return nil, fmt.Errorf("%w: tile path", ErrInvalid)
+		return nil, errTilePath
 	}
 	// tlog's own paths name the height, and call entries data.
 	if bundle, ok := strings.CutPrefix(rest, "entries/"); ok {
 		rest = "data/" + bundle
+	} else if strings.HasPrefix(rest, "data/") {
+		return nil, errTilePath
 	}
 	tile, err := tlog.ParseTilePath(fmt.Sprintf("tile/%d/%s", tileHeight, rest))
 	if err != nil || tile.L > 7 || tile.N > maxNumber/tileWidth {
-		return nil, fmt.Errorf("%w: tile path", ErrInvalid)
+		return nil, errTilePath
 	}
 	var data []byte
 	err = s.viewDurable(func(tx *bbolt.Tx) error {

@@ -122,6 +122,24 @@ func TestPublicHandlerServesTiles(t *testing.T) {
 	}
 }
 
+// Paths that are none of tlog-tiles are refused where they are, whatever prefix
+// the handler is behind.
+func TestOddTilePaths(t *testing.T) {
+	c := newCluster(t, 1)
+	c.execution(0, "task1")
+	handler := http.StripPrefix("/log", audit.PublicHandler(c.stores[0]))
+	for path, want := range map[string]int{
+		"/log/tile/entries/000.p/1": 200, "/log/tile/data/000.p/1": 400, "/log/tile": 400, "/log/tile/": 400,
+		"/log/tile/0/000.p/256": 400, "/log/tile/0/x000/000.p/1": 400, "/log/tile/8/000.p/1": 400, "/log/tile/0/000": 404,
+	} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d", path, w.Code, want)
+		}
+	}
+}
+
 func TestLogHandlerRefuses(t *testing.T) {
 	c := newCluster(t, 3)
 	c.execution(0, "task1")
