@@ -84,7 +84,7 @@ func filter(q url.Values) (audit.Filter, error) {
 	}
 	for key, into := range map[string]*time.Time{"since": &f.Since, "until": &f.Until} {
 		if text := q.Get(key); text != "" {
-			t, err := time.Parse(time.RFC3339, text)
+			t, err := audit.ParseMoment(text)
 			if err != nil {
 				return bad(key + " is not an RFC 3339 time")
 			}
@@ -110,11 +110,18 @@ func filter(q url.Values) (audit.Filter, error) {
 }
 
 func indexOf(r *http.Request) (uint64, error) {
-	n, err := strconv.ParseUint(r.PathValue("index"), 10, 63)
-	if err != nil {
+	n, ok := parseIndex(r.PathValue("index"))
+	if !ok {
 		return 0, &a2a.Error{Code: "invalid_request", Message: "the index is not a number"}
 	}
 	return n, nil
+}
+
+// parseIndex reads an index. One that is out of range is the largest, of which
+// there is no entry.
+func parseIndex(text string) (n uint64, ok bool) {
+	n, err := strconv.ParseUint(text, 10, 63)
+	return n, err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // logError turns the log's answers into those of the interface.
@@ -164,14 +171,14 @@ const momentSkew = time.Minute
 // now.
 func (d *door) moment(ctx context.Context, at string) (uint64, error) {
 	f := audit.Filter{Newest: true, Limit: 1}
-	if index, err := strconv.ParseUint(at, 10, 53); err == nil {
+	if index, ok := parseIndex(at); ok {
 		if _, _, err := d.cfg.Log.Entry(index); err != nil {
 			return 0, logError(err)
 		}
 		return index, nil
 	}
 	if at != "" {
-		t, err := time.Parse(time.RFC3339, at)
+		t, err := audit.ParseMoment(at)
 		if err != nil {
 			return 0, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "at is neither an index nor an RFC 3339 time"}
 		}

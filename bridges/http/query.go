@@ -10,10 +10,11 @@ import (
 	"github.com/agenticraft/node/a2a"
 )
 
-// filterNames are the parameters that filter reads.
-var filterNames = []string{
-	"actor", "on_behalf", "task", "decision", "resource", "policy", "cursor", "order", "since", "until", "kind", "limit",
-}
+// The parameters that filter reads: those that select entries, and those of pages.
+var (
+	selectNames = []string{"actor", "on_behalf", "task", "decision", "resource", "policy", "since", "until", "kind"}
+	filterNames = append(slices.Clone(selectNames), "cursor", "limit", "order")
+)
 
 // parameters reads a query, of which every parameter must be known and stand
 // there once: a mistyped filter that is passed over answers more than was asked.

@@ -99,7 +99,7 @@ func (s *streamWriter) Flush() { _ = s.control.Flush() }
 // follow sends the entries from an index on as they come: one JSON document a
 // line, or server-sent events whose ids are the indexes.
 func (d *door) follow(w http.ResponseWriter, r *http.Request, caller identity.Principal) error {
-	q, err := parameters(r, append(slices.Clone(filterNames), "from")...)
+	q, err := parameters(r, append(slices.Clone(selectNames), "from")...)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func followFrom(r *http.Request, text string) (uint64, error) {
 // export sends everything that fits the filter, or with proof=1 the proof of
 // it. It waits until the log says who exports what.
 func (d *door) export(w http.ResponseWriter, r *http.Request, caller identity.Principal) error {
-	q, err := parameters(r, append(slices.Clone(filterNames), "format", "proof")...)
+	q, err := parameters(r, append(slices.Clone(selectNames), "cursor", "limit", "format", "proof")...)
 	if err != nil {
 		return err
 	}
@@ -275,6 +275,9 @@ func exportLimit(q url.Values) (int, error) {
 		if n, err = strconv.Atoi(text); err != nil || n < 1 {
 			return 0, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "limit is not a number from 1 on"}
 		}
+	}
+	if proof := q.Get("proof"); proof != "" && proof != "1" {
+		return 0, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "proof is 1, or left out"}
 	}
 	if q.Get("proof") == "1" && (n > 0 || q.Get("cursor") != "") {
 		return 0, &a2a.Error{Code: a2a.CodeInvalidRequest, Message: "the proof of an export is of all that fits the filter: leave limit and cursor out"}

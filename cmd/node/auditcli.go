@@ -119,7 +119,7 @@ func (f *auditFilter) query() (url.Values, error) {
 		if text == "" {
 			continue
 		}
-		t, err := time.Parse(time.RFC3339, text)
+		t, err := audit.ParseMoment(text)
 		if err != nil {
 			back, err := time.ParseDuration(text)
 			if err != nil {
@@ -130,7 +130,7 @@ func (f *auditFilter) query() (url.Values, error) {
 			}
 			t = time.Now().Add(-back)
 		}
-		q.Set(key, t.UTC().Format(time.RFC3339Nano))
+		q.Set(key, t.Format(time.RFC3339Nano))
 	}
 	if f.limit < 0 {
 		return nil, usage("--limit %d is not a number from 1 on", f.limit)

@@ -59,6 +59,14 @@ func TestOddQuestionsToTheLog(t *testing.T) {
 		{exitUsage, `kind "poem" is not known`, "list --kind poem"},
 		{exitUsage, "neither the index of an entry nor the id of a task", "show -- -1"},
 		{exitFailed, "no such entry", "show 99999999"},
+		{exitFailed, "no such entry", "show 9223372036854775807"},
+		{exitFailed, "no such entry", "show 18446744073709551616"},
+		{exitFailed, "no such entry", "prove 18446744073709551616"},
+		{exitFailed, "no such entry", "state --at 18446744073709551616"},
+		{exitOK, "genesis", "list --until 9999-12-31T23:59:59-01:00"},
+		{exitOK, "genesis", "list --since 0000-01-01t00:00:00+01:00"},
+		{exitUsage, "kinds are [genesis", "list --kind intent,"},
+		{exitFailed, "is not a regular file", "export --proof " + c.dir},
 		{exitFailed, "no entries of task", "show " + strings.Repeat("0", 32)},
 		{exitUsage, "is not the index of an entry", "prove -- -1"},
 		{exitUsage, "takes no argument", "evidence get a b c"},
@@ -99,6 +107,26 @@ func TestOddQuestionsToTheLog(t *testing.T) {
 		rest := c.run("audit", "export", "--kind", kinds, "--cursor", fmt.Sprintf("o%d", first.Index+1))
 		if whole.code != exitOK || rest.code != exitOK || line+rest.stdout != whole.stdout {
 			t.Errorf("exit %d and %d: what came before and after is not the whole:\n%s%s\n%s", whole.code, rest.code, line, rest.stdout, whole.stdout)
+		}
+	})
+
+	t.Run("an answer for a full disk", func(t *testing.T) {
+		for _, args := range []string{"audit follow", "audit list", "audit export --json"} {
+			var said bytes.Buffer
+			if code := run(t.Context(), append(strings.Fields(args), "--server", c.Nodes[0].HTTP, "--api-key-file", filepath.Join(c.data, apiKeyFile)), nil, full{}, &said); code != exitFailed || !strings.Contains(said.String(), "no space left") {
+				t.Errorf("%s: exit %d, %s", args, code, said.String())
+			}
+		}
+	})
+
+	t.Run("parameters that would be passed over", func(t *testing.T) {
+		for _, path := range []string{
+			"follow?limit=1", "follow?cursor=o1", "follow?order=newest", "export?order=newest", "export?cursor=n1", "export?proof=yes",
+		} {
+			res, text := c.get(http.MethodGet, "/v1/audit/"+path, http.Header{"Authorization": {"Bearer " + c.APIKey}})
+			if res.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s: %s, %s", path, res.Status, text)
+			}
 		}
 	})
 

@@ -88,7 +88,8 @@ type (
 )
 
 const (
-	filterQuery = "actor on_behalf task decision resource policy cursor order since until kind limit"
+	selectQuery = "actor on_behalf task decision resource policy since until kind"
+	filterQuery = selectQuery + " cursor limit order"
 	ndjson      = "application/x-ndjson"
 	text        = "text/plain"
 	octets      = "application/octet-stream"
@@ -127,9 +128,9 @@ func operations() map[string]operation {
 		"GET /v1/audit/state":           {tag: "audit", summary: "Who could do what at a moment", query: "at", answer: stateView{}},
 		"GET /v1/audit/follow": {
 			tag: "audit", summary: "Entries as they come: one a line, or server-sent events with Accept: text/event-stream, whose ids are the indexes",
-			query: filterQuery + " from", header: "Last-Event-ID", answer: httpdoor.LogEntry{}, media: ndjson,
+			query: selectQuery + " from", header: "Last-Event-ID", answer: httpdoor.LogEntry{}, media: ndjson,
 		},
-		"GET /v1/audit/export": {tag: "audit", summary: "All entries that fit; written down before it is given", query: filterQuery + " format proof", answer: httpdoor.LogEntry{}, media: ndjson},
+		"GET /v1/audit/export": {tag: "audit", summary: "All entries that fit; written down before it is given", query: selectQuery + " cursor limit format proof", answer: httpdoor.LogEntry{}, media: ndjson},
 		"POST /v1/audit/check": {tag: "audit", summary: "Recompute the node's copy of the log: progress, then the report, one a line", answer: httpdoor.CheckLine{}, media: ndjson},
 
 		"GET /v1/evidence":           {tag: "evidence", summary: "Where content with a digest is kept", query: "sha256", answer: agent.EvidenceSearch{}},

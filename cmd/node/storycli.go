@@ -50,8 +50,7 @@ var taskID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 // isIndex reports whether a text is the index of an entry; one of 32 digits is a
 // task's id.
 func isIndex(text string) bool {
-	_, err := strconv.ParseUint(text, 10, 53)
-	return err == nil && len(text) < 32
+	return text != "" && len(text) < 32 && strings.Trim(text, "0123456789") == ""
 }
 
 // branch is a line of a tree and what hangs on it.

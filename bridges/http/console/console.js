@@ -133,13 +133,16 @@ const entries = async () => {
   const page = await get(`/v1/audit/entries?${q}`);
   by('entry').replaceChildren();
   by('entries').replaceChildren(rows(page.entries));
+  return page.entries;
 };
 
 // follow puts entries on top as they come, until it is stopped.
 const follow = async () => {
   if (following) { stopFollowing(); return; }
-  await entries();
-  const { log_size: from } = await get('/v1/status');
+  // What is written while this asks is on the list, or comes behind it.
+  const { log_size: size } = await get('/v1/status');
+  const [newest] = await entries();
+  const from = newest ? newest.index + 1 : size;
   const own = new AbortController();
   following = own;
   by('follow').setAttribute('aria-pressed', 'true');
