@@ -21,6 +21,7 @@ type denials struct {
 	recorder Recorder
 	log      *slog.Logger
 	queue    chan audit.Entry
+	last     time.Duration // for what is left when the node stops
 
 	mu      sync.Mutex // guards what follows
 	buckets map[string]*bucket
@@ -43,6 +44,7 @@ const (
 	denialQueue   = 256
 	denialFlush   = 5 * time.Second
 	denialWait    = 10 * time.Second
+	denialLast    = time.Second
 	maxBuckets    = 10_000
 	maxCounts     = 1_000
 	unknownCaller = "unauthenticated"
@@ -53,7 +55,7 @@ const (
 
 func newDenials(r Recorder, log *slog.Logger) *denials {
 	return &denials{
-		recorder: r, log: log, queue: make(chan audit.Entry, denialQueue),
+		recorder: r, log: log, queue: make(chan audit.Entry, denialQueue), last: denialLast,
 		buckets: map[string]*bucket{}, counts: map[count]int{}, since: time.Now(),
 	}
 }
@@ -170,18 +172,32 @@ func (d *denials) count(c count, n int) {
 
 // run writes what was noted until ctx is done, and then what is left.
 func (d *denials) run(ctx context.Context) {
+	writing, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(d.last, end) })()
 	tick := time.NewTicker(denialFlush)
 	defer tick.Stop()
 	for {
 		select {
 		case e := <-d.queue:
-			d.write(ctx, e)
+			d.write(writing, e)
 		case <-tick.C:
-			d.flush(ctx)
+			d.flush(writing)
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			d.flush(last)
-			cancel()
+			d.drain(writing)
+			d.flush(writing)
+			return
+		}
+	}
+}
+
+// drain writes what is in the queue now.
+func (d *denials) drain(ctx context.Context) {
+	for {
+		select {
+		case e := <-d.queue:
+			d.write(ctx, e)
+		default:
 			return
 		}
 	}

@@ -426,6 +426,26 @@ func TestCancelWhileTheIntentIsWritten(t *testing.T) {
 	}
 }
 
+// What was refused a moment before the node stops is on record all the same.
+func TestDenialsAreRecordedBeforeTheNodeStops(t *testing.T) {
+	w := newWorld(t)
+	const refused = 10
+	for range refused {
+		if adm, err := w.submit(w.signed(w.viewer, nil)); err != nil || adm.Final == nil {
+			t.Fatalf("Submit = %+v, %v", adm, err)
+		}
+	}
+	w.agent.StopPatiently()
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := w.agent.Run(ctx, &tasks{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(w.entries(audit.KindDenial)); n != refused {
+		t.Errorf("%d denials are on record, want %d", n, refused)
+	}
+}
+
 // A flood of refusals does not become a flood of entries, and none is lost.
 func TestDenialsAreCounted(t *testing.T) {
 	w := newWorld(t)

@@ -29,6 +29,8 @@ func TestOddQuestionsToTheLog(t *testing.T) {
 	if denied.code != exitDenied {
 		t.Fatalf("exit %d", denied.code)
 	}
+	// No request waits for its denial to be written.
+	c.await("the denial to be on record", func() bool { return c.count(0, "denial") == 1 })
 	// Who signed is told once there is a checkpoint that a quorum signed.
 	c.await("the first checkpoint", func() bool {
 		r := c.run("audit", "check", "--json")

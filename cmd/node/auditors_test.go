@@ -208,9 +208,14 @@ func TestAuditorsTools(t *testing.T) {
 	})
 
 	t.Run("threats", func(t *testing.T) {
-		for range 10 {
+		const denied = 10
+		before := c.count(0, "denial")
+		for range denied {
 			c.run("exec", "--lang", "starlark", "--network", "allow=example.org:443", "-c", "x = 1")
 		}
+		// No request waits for its denial to be written; the one that is let in must
+		// come behind them.
+		c.await("the denials to be on record", func() bool { return c.count(0, "denial") >= before+denied })
 		if _, r := c.exec(1, "--lang", "starlark", "-c", "x = 1"); r.code != exitOK {
 			t.Fatal(r.stderr)
 		}
