@@ -298,13 +298,15 @@ func (b *binding) tooLarge() *rpcError {
 	return &rpcError{0, a2a.Errorf(a2a.CodeTooLarge, "the request has more than %d bytes", b.cfg.MaxBody)}
 }
 
-// readInTime sets the deadline for a body, until the function that it returns was called.
+// readInTime sets the deadline for a body. Who has read all of it calls done: a deadline
+// left behind would look like a client that hung up. Where a body is given up it stays,
+// for net/http reads some of what is left before it closes the connection, and would
+// wait for that as long as its client does.
 func (b *binding) readInTime(w http.ResponseWriter) (done func()) {
 	control := http.NewResponseController(w)
 	if err := control.SetReadDeadline(time.Now().Add(b.cfg.ReadTimeout)); err != nil {
 		return func() {}
 	}
-	// A deadline left behind would look like a client that hung up.
 	return func() { control.SetReadDeadline(time.Time{}) } //nolint:errcheck // it could be set, so it can be unset
 }
 
@@ -313,20 +315,21 @@ func (b *binding) readInTime(w http.ResponseWriter) (done func()) {
 // their request, and would be told nothing but that the connection broke.
 func (b *binding) discard(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Connection", "close") // there may be more of it
+	b.readInTime(w)
 	most := readBeyond * b.cfg.MaxBody
 	if r.ProtoMajor > 1 || r.ContentLength > most || r.Header.Get("Expect") != "" {
 		return
 	}
-	defer b.readInTime(w)()
 	io.CopyN(io.Discard, r.Body, most) //nolint:errcheck // it is not wanted
 }
 
 // readBody reads the whole body within the cap and the deadline.
 func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *rpcError) {
-	defer b.readInTime(w)()
+	done := b.readInTime(w)
 	var body bytes.Buffer // doubles, and takes nothing on trust of Content-Length
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, b.cfg.MaxBody))
 	if err == nil {
+		done()
 		return body.Bytes(), nil
 	}
 	w.Header().Set("Connection", "close")

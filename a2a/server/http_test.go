@@ -262,25 +262,42 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Who sends no more of a body, or too much of it, gets an answer, and the connection
+// ends, although the client keeps it open and reads on.
 func TestBodyThatNeverComesIsGivenUp(t *testing.T) {
-	h := server.HTTP(server.HTTPConfig{Handler: open(t, &fakePath{run: hello}).Handler, ReadTimeout: 50 * time.Millisecond})
+	h := server.HTTP(server.HTTPConfig{Handler: open(t, &fakePath{run: hello}).Handler, ReadTimeout: 50 * time.Millisecond, MaxBody: 1 << 10})
 	s := httptest.NewServer(h)
 	defer s.Close()
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nA2A-Version: 1.0\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
-	conn.SetReadDeadline(time.Now().Add(time.Minute))
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var answer rpcAnswer
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Error == nil || !resp.Close {
-		t.Errorf("answer = %+v, %v", answer, err)
+	for name, body := range map[string]string{
+		"half":                  "Content-Length: 100\r\n\r\n{",
+		"none":                  "Content-Length: 100\r\n\r\n",
+		"chunks without end":    "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+		"more than may be":      "Content-Length: 2000\r\n\r\n{",
+		"chunks of more":        "Transfer-Encoding: chunked\r\n\r\n800\r\n" + strings.Repeat(" ", 2<<10) + "\r\n",
+		"chunks that are none":  "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+		"half of another type":  "Content-Type: text/plain\r\nContent-Length: 100\r\n\r\n{",
+		"a length and no bytes": "Content-Length: 1024\r\n\r\n",
+	} {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nA2A-Version: 1.0\r\nContent-Type: application/json\r\n%s", body)
+		conn.SetReadDeadline(time.Now().Add(time.Minute)) // ends what hangs
+		from := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(from, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		defer resp.Body.Close()
+		var answer rpcAnswer
+		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Error == nil || !resp.Close {
+			t.Errorf("%s: answer = %+v, %v", name, answer, err)
+		}
+		if _, err := from.ReadByte(); err == nil || os.IsTimeout(err) {
+			t.Errorf("%s: the connection goes on: %v", name, err)
+		}
 	}
 }
 
