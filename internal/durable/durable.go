@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 )
 
 // WriteFile replaces the named file with data, atomically and durably, and
@@ -45,10 +46,17 @@ func WriteFile(name string, data []byte, perm os.FileMode) (err error) {
 	return SyncDir(dir)
 }
 
+// openFile are the names that Linux and others give to files that are open: what a
+// shell writes to under such a name would be lost with the file.
+var openFile = regexp.MustCompile(`^/(dev/(stdin|stdout|stderr|fd)|proc)(/|$)`)
+
 // Target is the file that a rename to name should replace: name, or the file that
 // it links to. What is there and no regular file, such as a device, a pipe or a
 // folder, is an error: a rename by root would replace /dev/null for the whole machine.
 func Target(name string) (string, error) {
+	if openFile.MatchString(filepath.Clean(name)) {
+		return "", fmt.Errorf("%s is a file that is open already, and is not replaced", name)
+	}
 	info, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
