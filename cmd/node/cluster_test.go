@@ -59,6 +59,7 @@ type testCluster struct {
 	dev  *exec.Cmd
 	out  *printout // what dev printed
 
+	before    string   // what a shell does before dev
 	restarted []func() // end the nodes that were started again
 
 	// apart is what a node's command begins with where nodes are not dev's; nil:
@@ -86,8 +87,8 @@ func startCluster(t testing.TB, nodes int) *testCluster {
 
 func (c *testCluster) startDev(nodes int) {
 	c.t.Helper()
-	c.dev = exec.Command(testBinary, "dev", "--nodes", strconv.Itoa(nodes), "--data", c.data, "--port", "0")
-	c.dev.Env = c.env()
+	c.dev = exec.Command("sh", "-c", c.before+`exec "$0" "$@"`, testBinary, "dev", "--nodes", strconv.Itoa(nodes), "--data", c.data, "--port", "0")
+	c.dev.Env, c.dev.Dir = c.env(), c.dir
 	c.dev.Stdout, c.dev.Stderr = c.out, c.out
 	if err := c.dev.Start(); err != nil {
 		c.t.Fatal(err)

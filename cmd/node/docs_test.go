@@ -105,9 +105,9 @@ func docCommands(t *testing.T, page string) []docCommand {
 
 // ranElsewhere are the commands that do not end, need the network, or are
 // tests of their own: `make demo` and `make test` are what continuous
-// integration runs, and startCluster is `dev`.
+// integration runs.
 func ranElsewhere(command string) bool {
-	for _, prefix := range []string{"git clone ", "cd ", "make", "bin/agenticraft dev", "agenticraft dev"} {
+	for _, prefix := range []string{"git clone ", "cd ", "make", "bin/agenticraft dev", "agenticraft dev", "nats-server "} {
 		if strings.HasPrefix(command, prefix) {
 			return true
 		}
@@ -116,59 +116,104 @@ func ranElsewhere(command string) bool {
 }
 
 // Every command of the documentation works as it is written, in order, in a
-// folder where `agenticraft dev --data dev-data` runs.
+// folder where `agenticraft dev --data dev-data` runs: from the place on where the
+// page says so, with what it exported until then, or from the beginning.
 func TestCommandsOfTheDocumentationWork(t *testing.T) {
 	needPython(t)
 	total := 0
 	for _, name := range docPages(t) {
-		commands := docCommands(t, readPage(t, name))
-		commands = slices.DeleteFunc(commands, func(c docCommand) bool { return ranElsewhere(c.text) })
-		total += len(commands)
-		if len(commands) == 0 {
-			continue
+		text := readPage(t, name)
+		if strings.Contains(text, "\nnats-server -c ") {
+			text = onFreePort(t, text)
 		}
-		t.Run(filepath.Base(name), func(t *testing.T) {
-			c := startCluster(t, 3)
-			// The page's commands find the binary as its reader does, in bin and
-			// on the PATH.
-			bin := filepath.Join(c.dir, "bin")
-			if err := os.Mkdir(bin, 0o755); err != nil {
-				t.Fatal(err)
+		commands, run := docCommands(t, text), 0
+		for _, command := range commands {
+			if !ranElsewhere(command.text) {
+				run++
 			}
-			if err := os.Symlink(testBinary, filepath.Join(bin, "agenticraft")); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Symlink(c.data, filepath.Join(c.dir, "dev-data")); err != nil {
-				t.Fatal(err)
-			}
-			set := "export PATH=" + bin + ":$PATH\n" // and the variables that the page sets
-			for _, command := range commands {
-				if docAssign.MatchString(strings.TrimSpace(command.text)) {
-					set += command.text
-					continue
-				}
-				if tool, missing := lacksTool(command.text); missing {
-					t.Logf("line %d: not run, this machine has no %s", command.line, tool)
-					continue
-				}
-				r := c.runShell(set + command.text)
-				does := func() bool {
-					return r.code == command.exits && strings.Contains(r.stdout+r.stderr, command.prints)
-				}
-				// What no request waits for, such as denials, is in the log a moment later.
-				for end := time.Now().Add(conditionMet); !does() && strings.HasPrefix(command.text, "agenticraft audit list") && time.Now().Before(end); {
-					time.Sleep(20 * time.Millisecond)
-					r = c.runShell(set + command.text)
-				}
-				if !does() {
-					t.Errorf("%s:%d: %sexited with %d, want %d and %q:\n%s%s",
-						name, command.line, command.text, r.code, command.exits, command.prints, r.stdout, r.stderr)
-				}
-			}
-		})
+		}
+		if total += run; run > 0 {
+			t.Run(filepath.Base(name), func(t *testing.T) { runPage(t, name, commands) })
+		}
 	}
 	if total < 40 {
 		t.Errorf("only %d commands were found", total)
+	}
+}
+
+// onFreePort is a page with a free port in place of NATS's own, which may be taken.
+func onFreePort(t *testing.T, page string) string {
+	t.Helper()
+	port, err := devPorts(t.Context(), 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(page, "127.0.0.1:4222", fmt.Sprintf("127.0.0.1:%d", port))
+}
+
+// runPage does what a page's reader does.
+func runPage(t *testing.T, name string, commands []docCommand) {
+	dir := t.TempDir()
+	c := &testCluster{t: t, dir: dir, data: filepath.Join(dir, "dev-data"), out: new(printout)}
+	strangersModule(t, dir) // for programs of the page
+	// The page's commands find the binary as its reader does, in bin and
+	// on the PATH.
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(testBinary, filepath.Join(bin, "agenticraft")); err != nil {
+		t.Fatal(err)
+	}
+	// What the page sets comes to this. Its programs are built as the binary was.
+	set := "export CGO_ENABLED=0 GOFLAGS=-trimpath PATH=" + bin + ":$PATH\n"
+	isDev := func(command docCommand) bool {
+		return strings.HasPrefix(strings.TrimPrefix(command.text, "bin/"), "agenticraft dev")
+	}
+	start := func() {
+		c.before = set
+		c.startDev(3)
+		t.Cleanup(c.stop)
+	}
+	if !slices.ContainsFunc(commands, isDev) {
+		start()
+	}
+	for _, command := range commands {
+		file, broker := strings.CutPrefix(command.text, "nats-server -c ")
+		tool, missing := lacksTool(command.text)
+		switch {
+		case docAssign.MatchString(strings.TrimSpace(command.text)):
+			set += command.text
+		case isDev(command) && c.dev == nil:
+			start()
+		case broker:
+			startConfigured(t, filepath.Join(dir, strings.TrimSpace(file)))
+		case ranElsewhere(command.text):
+		case missing:
+			t.Logf("line %d: not run, this machine has no %s", command.line, tool)
+		default:
+			runCommand(c, name, set, command)
+		}
+	}
+}
+
+// runCommand runs a command of a page after what the page has set.
+func runCommand(c *testCluster, name, set string, command docCommand) {
+	c.t.Helper()
+	var r result
+	works := func() bool {
+		r = c.runShell(set + command.text)
+		return r.code == command.exits && strings.Contains(r.stdout+r.stderr, command.prints)
+	}
+	// A cluster that has just begun has something to wait for, and what no request waits
+	// for, such as denials, is in the log a moment later.
+	later := strings.HasPrefix(command.text, "agenticraft doctor ") || strings.HasPrefix(command.text, "agenticraft audit list")
+	for end := time.Now().Add(conditionMet); later && !works() && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if !works() {
+		c.t.Errorf("%s:%d: %sexited with %d, want %d and %q:\n%s%s",
+			name, command.line, command.text, r.code, command.exits, command.prints, r.stdout, r.stderr)
 	}
 }
 

@@ -23,28 +23,47 @@ import (
 	natsdoor "github.com/agenticraft/node/bridges/nats"
 )
 
-const brokerPassword = "only for the nodes"
+// The passwords of docs/bindings-nats.md.
+const (
+	brokerPassword = "for nodes"
+	clientPassword = "for clients"
+)
+
+// configured reads a NATS server's configuration file. What the server keeps ends
+// with the test.
+func configured(t *testing.T, o *server.Options, file string) {
+	t.Helper()
+	o.StoreDir = "" // else the file's would be a second one
+	if err := o.ProcessConfigFile(file); err != nil {
+		t.Fatal(err)
+	}
+	o.StoreDir = t.TempDir()
+}
+
+// startConfigured does what `nats-server -c FILE` does.
+func startConfigured(t *testing.T, file string) {
+	t.Helper()
+	natstest.Start(t, func(o *server.Options) { configured(t, o, file) })
+}
 
 // startBroker starts a NATS server with JetStream and the two users of
 // docs/bindings-nats.md, and has nodes that are started from now on use it.
 func startBroker(t *testing.T, queue bool) *natstest.Server {
 	t.Helper()
-	own := []string{natsrpc.DefaultSubject + ".>"}
-	acts := []string{"agenticraft.a2a", "agenticraft.run", "agenticraft.status", "agenticraft.result", "agenticraft.cancel", "agenticraft.receipt", "agenticraft.card", "agenticraft.node.*.*", "agenticraft.queue", "$SRV.>", "$JS.API.INFO"}
-	broker := natstest.Start(t, func(o *server.Options) {
-		o.JetStream = true
-		o.Users = []*server.User{
-			{Username: "node", Password: brokerPassword, Permissions: &server.Permissions{
-				Publish:   &server.SubjectPermission{Allow: append([]string{"_INBOX.>", "$JS.API.>", "$JS.ACK.>"}, own...)},
-				Subscribe: &server.SubjectPermission{Allow: append([]string{"_INBOX.>", "$SRV.>"}, own...)},
-			}},
-			{Username: "client", Password: "client", Permissions: &server.Permissions{
-				Publish:   &server.SubjectPermission{Allow: acts},
-				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>", "agenticraft.done.*"}},
-			}},
+	dir := t.TempDir()
+	file := filepath.Join(dir, "nats.conf")
+	for _, command := range docCommands(t, readPage(t, "../../docs/bindings-nats.md")) {
+		if text, ok := strings.CutPrefix(command.text, "cat > nats.conf <<'EOF'\n"); ok {
+			if err := os.WriteFile(file, []byte(strings.TrimSuffix(text, "EOF\n")), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
+	}
+	broker := natstest.Start(t, func(o *server.Options) {
+		configured(t, o, file)
+		o.Port = server.RANDOM_PORT
 	})
-	file := filepath.Join(t.TempDir(), "password")
+	file = filepath.Join(dir, "password")
 	if err := os.WriteFile(file, []byte(brokerPassword+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +123,7 @@ func TestNATSDoor(t *testing.T) {
 	broker := startBroker(t, false)
 	c := startCluster(t, 3)
 	w := newWire(t, c)
-	conn := broker.Connect(nats.UserInfo("client", "client"))
+	conn := broker.Connect(nats.UserInfo("client", clientPassword))
 	ids := map[string]bool{}
 	for _, p := range awaitService(c, conn, 3) {
 		ids[p.Metadata["node"]] = true
@@ -250,7 +269,7 @@ func TestNATSQueue(t *testing.T) {
 	broker := startBroker(t, true)
 	c := startCluster(t, 3)
 	w := newWire(t, c)
-	conn := broker.Connect(nats.UserInfo("client", "client"))
+	conn := broker.Connect(nats.UserInfo("client", clientPassword))
 	admin := broker.Connect(nats.UserInfo("node", brokerPassword))
 	awaitService(c, conn, 3)
 	c.await("the queue to be worked on", func() bool {

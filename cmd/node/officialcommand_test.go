@@ -20,19 +20,33 @@ import (
 // compiled already.
 const officialCommand = "github.com/a2aproject/a2a-go/v2/cmd/a2a"
 
-func buildOfficialCommand(ctx context.Context, t *testing.T) string {
+// strangersModule makes a folder a module that requires this one, and all that this one
+// does in the same versions, which are on this machine.
+func strangersModule(t *testing.T, dir string) {
 	t.Helper()
-	dir := t.TempDir()
-	for _, name := range []string{"go.mod", "go.sum"} {
-		text, err := os.ReadFile(filepath.Join("../..", name))
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, more := range map[string]string{
+		"go.mod": "\nrequire github.com/agenticraft/node v0.0.0\n\nreplace github.com/agenticraft/node => " + root + "\n",
+		"go.sum": "",
+	} {
+		text, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		text = bytes.Replace(text, []byte("module github.com/agenticraft/node\n"), []byte("module interop\n"), 1)
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+		text = bytes.Replace(text, []byte("module github.com/agenticraft/node\n"), []byte("module stranger\n"), 1)
+		if err := os.WriteFile(filepath.Join(dir, name), append(text, more...), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+func buildOfficialCommand(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	strangersModule(t, dir)
 	file := filepath.Join(dir, "a2a")
 	build := exec.CommandContext(ctx, "go", "build", "-mod=mod", "-trimpath", "-ldflags", "-s -w", "-o", file, officialCommand) // as our own binary
 	build.Dir = dir

@@ -24,7 +24,7 @@ func TestAnswersThroughAnyDoor(t *testing.T) {
 	t.Setenv("AGENTICRAFT_PUSH_ALLOW", "127.0.0.1")
 	broker := startBroker(t, false)
 	c := startCluster(t, 3)
-	conn := broker.Connect(nats.UserInfo("client", "client"))
+	conn := broker.Connect(nats.UserInfo("client", clientPassword))
 	awaitService(c, conn, 3)
 	w := newWire(t, c)
 	var runner, other struct{ Key string }
