@@ -148,11 +148,11 @@ func verifyCard(raw []byte, by identity.ID) (*sdk.AgentCard, identity.ID, error)
 	var p a2apb.AgentCard
 	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}
 	if err := options.Unmarshal(canonical, &p); err != nil {
-		return nil, "", Errorf(CodeInvalidRequest, "agent card: %s", clip(err.Error()))
+		return nil, "", Errorf(CodeInvalidRequest, "agent card: %s", Clip(err.Error()))
 	}
 	card, err := pbconv.FromProtoAgentCard(&p)
 	if err != nil {
-		return nil, "", Errorf(CodeInvalidRequest, "agent card: %s", clip(err.Error()))
+		return nil, "", Errorf(CodeInvalidRequest, "agent card: %s", Clip(err.Error()))
 	}
 	return card, signer, nil
 }

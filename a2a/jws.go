@@ -89,7 +89,7 @@ func readHeader(raw []byte, typ string) (string, error) {
 	}
 	var h jwsHeader
 	if err := decodeExactly(canonical, &h); err != nil {
-		return "", Errorf(CodeSignatureInvalid, "protected header: %s", clip(err.Error()))
+		return "", Errorf(CodeSignatureInvalid, "protected header: %s", Clip(err.Error()))
 	}
 	if !slices.Contains(algorithms, h.Alg) {
 		return "", Errorf(CodeSignatureInvalid, "algorithm %.20q is not accepted (want EdDSA)", h.Alg)

@@ -2,7 +2,7 @@ package a2a
 
 import (
 	"encoding/json"
-	"unicode/utf8"
+	"strings"
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
@@ -41,11 +41,11 @@ func Normalize(raw []byte, p proto.Message) ([]byte, error) {
 	}
 	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting + maxEnvelope}
 	if err := options.Unmarshal(raw, p); err != nil {
-		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
+		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), Clip(err.Error()))
 	}
 	out, err := protojson.Marshal(p)
 	if err != nil {
-		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), clip(err.Error()))
+		return nil, Errorf(CodeInvalidRequest, "not a valid %s: %s", p.ProtoReflect().Descriptor().Name(), Clip(err.Error()))
 	}
 	return out, nil
 }
@@ -73,15 +73,11 @@ func countValues(raw []byte) int {
 	return n
 }
 
-// clip keeps an outside text, quoted back to its sender, short and printable.
-func clip(s string) string {
-	const most = 200
+// Clip is as much of an outside text as an error repeats to its sender.
+func Clip(s string) string {
+	const most = 200 // bytes
 	if len(s) > most {
-		s = s[:most]
-		for !utf8.ValidString(s) && len(s) > 0 {
-			s = s[:len(s)-1]
-		}
-		s += "…"
+		return strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return s
 }

@@ -153,11 +153,11 @@ func reportFrom(artifact *sdk.Artifact) (Report, error) {
 	enc := json.NewEncoder(&raw)
 	enc.SetEscapeHTML(false) // the result is for people to read, too
 	if err := enc.Encode(data.Value); err != nil {
-		return Report{}, Errorf(CodeInvalidRequest, "report: %s", clip(err.Error()))
+		return Report{}, Errorf(CodeInvalidRequest, "report: %s", Clip(err.Error()))
 	}
 	var r Report
 	if err := json.Unmarshal(raw.Bytes(), &r); err != nil {
-		return Report{}, Errorf(CodeInvalidRequest, "report: %s", clip(err.Error()))
+		return Report{}, Errorf(CodeInvalidRequest, "report: %s", Clip(err.Error()))
 	}
 	if meta, ok := artifact.Metadata[ExecutionURI].(map[string]any); ok {
 		if exact, ok := meta[metaResult].(string); ok && json.Valid([]byte(exact)) {

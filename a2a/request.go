@@ -81,7 +81,7 @@ func DecodeExecution(req *sdk.SendMessageRequest) (Execution, error) {
 			}
 		}
 		if err != nil {
-			return Execution{}, Errorf(CodeInvalidRequest, "execution: %s", clip(err.Error()))
+			return Execution{}, Errorf(CodeInvalidRequest, "execution: %s", Clip(err.Error()))
 		}
 		// An empty program is a program; a missing one is a mistake.
 		if given, _ := value.(map[string]any); given["code"] == nil {

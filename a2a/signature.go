@@ -196,7 +196,7 @@ func readCarrier(entry map[string]any, message *sdk.Message) (carrier, error) {
 	}
 	var c carrier
 	if err := decodeLoose(entry, &c); err != nil {
-		return carrier{}, Errorf(CodeInvalidRequest, "signature: %s", clip(err.Error()))
+		return carrier{}, Errorf(CodeInvalidRequest, "signature: %s", Clip(err.Error()))
 	}
 	if len(c.Signatures) != 1 {
 		return carrier{}, Errorf(CodeInvalidRequest, "signature: want claims and exactly one signature")

@@ -17,7 +17,7 @@ import (
 func canonicalJSON(raw []byte) ([]byte, error) {
 	out, err := canonicalize(raw)
 	if err != nil {
-		return nil, Errorf(CodeInvalidRequest, "not valid JSON: %s", clip(err.Error()))
+		return nil, Errorf(CodeInvalidRequest, "not valid JSON: %s", Clip(err.Error()))
 	}
 	return out, nil
 }

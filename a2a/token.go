@@ -86,7 +86,7 @@ func VerifyToken(token string, o VerifyOptions) (Token, error) {
 	}
 	var t tokenClaims
 	if err := decodeExactly(canonical, &t); err != nil {
-		return Token{}, Errorf(CodeInvalidRequest, "token: %s", clip(err.Error()))
+		return Token{}, Errorf(CodeInvalidRequest, "token: %s", Clip(err.Error()))
 	}
 	claims := Claims{Issuer: t.Issuer, Audience: t.Audience, IssuedAt: t.IssuedAt, Expires: t.Expires, JTI: t.JTI}
 	if err := claims.check(); err != nil {

@@ -302,11 +302,14 @@ func malformed(frame []byte) *rpcError {
 			Message string `json:"message"`
 		} `json:"error"`
 	}
-	said := "a parameter of the request is malformed"
-	if json.Unmarshal(frame, &answer) == nil && answer.Error.Message != "" {
-		said += ": " + answer.Error.Message
+	if json.Unmarshal(frame, &answer) != nil || answer.Error.Message == "" {
+		return badParameter("it cannot be read")
 	}
-	return &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "%.200s", said)}
+	return badParameter(answer.Error.Message)
+}
+
+func badParameter(why string) *rpcError {
+	return &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "a parameter of the request is malformed: %s", a2a.Clip(why))}
 }
 
 // noting is a handler whose errors are noted.

@@ -11,8 +11,6 @@ import (
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
-
-	"github.com/agenticraft/node/a2a"
 )
 
 const (
@@ -26,19 +24,15 @@ func (b *binding) events(ctx context.Context, in accepted) (iter.Seq2[sdk.Event,
 	if in.method == subscribe {
 		var req sdk.SubscribeToTaskRequest
 		if err := json.Unmarshal(in.params, &req); err != nil {
-			return nil, badParameter(err)
+			return nil, badParameter(err.Error())
 		}
 		return handler.SubscribeToTask(ctx, &req), nil
 	}
 	var req sdk.SendMessageRequest
 	if err := json.Unmarshal(in.params, &req); err != nil {
-		return nil, badParameter(err)
+		return nil, badParameter(err.Error())
 	}
 	return handler.SendStreamingMessage(ctx, &req), nil
-}
-
-func badParameter(err error) *rpcError {
-	return &rpcError{0, a2a.Errorf(a2a.CodeInvalidRequest, "a parameter of the request is malformed: %.200v", err)}
 }
 
 // stream is what the SDK's codec does with a request for a stream, on the request's

@@ -53,18 +53,9 @@ func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	problem(w, &Problem{Status: http.StatusMethodNotAllowed, Code: a2a.CodeUnsupported, Message: shown(r.Method) + " is not a method of " + shown(r.URL.Path)})
+	problem(w, &Problem{Status: http.StatusMethodNotAllowed, Code: a2a.CodeUnsupported, Message: a2a.Clip(r.Method) + " is not a method of " + a2a.Clip(r.URL.Path)})
 }
 
 func noResource(w http.ResponseWriter, r *http.Request) {
-	problem(w, &Problem{Status: http.StatusNotFound, Code: a2a.CodeNotFound, Message: "no such resource: " + shown(r.Method) + " " + shown(r.URL.Path)})
-}
-
-// shown is as much of a text as an error repeats.
-func shown(s string) string {
-	const most = 200 // bytes
-	if len(s) > most {
-		return strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
+	problem(w, &Problem{Status: http.StatusNotFound, Code: a2a.CodeNotFound, Message: "no such resource: " + a2a.Clip(r.Method) + " " + a2a.Clip(r.URL.Path)})
 }

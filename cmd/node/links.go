@@ -38,7 +38,8 @@ const (
 	maxPeerPage     = 32 << 20 // bytes
 	maxPeerQuery    = 64 << 10 // bytes
 	peerQueryWait   = 10 * time.Second
-	idlePeerStreams = 16 // kept open to each peer: opening one costs four times using one
+	maxPeerHead     = 128 << 10 // bytes: a delegation of the most that server takes, and the rest
+	idlePeerStreams = 16        // kept open to each peer: opening one costs four times using one
 )
 
 // links are HTTP clients over mesh streams, one for each peer and protocol,
@@ -306,6 +307,7 @@ func serveStreams(ctx context.Context, node *mesh.Node, protocol string, log *sl
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxPeerHead,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}

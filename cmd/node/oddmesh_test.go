@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -175,6 +177,7 @@ func TestOddStreams(t *testing.T) {
 		"half a body":          {post + "Content-Length: 100\r\n\r\n{", "HTTP/1.1 200"}, // did not arrive whole, in JSON-RPC's form
 		"a length of 8 EiB":    {post + "Content-Length: 9223372036854775807\r\n\r\n", "HTTP/1.1 200"},
 		"broken chunks":        {post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 200"},
+		"headers of 200 KB":    {post + "X: " + strings.Repeat("y", 200<<10) + "\r\n\r\n", "HTTP/1.1 431"},
 		"headers without end":  {post + "X: " + strings.Repeat("y", 2<<20), "HTTP/1.1 431"},
 		"a tunnel":             {"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n", "HTTP/1.1 40"},
 		"a body of 9 MiB":      {post + fmt.Sprintf("Content-Length: %d\r\n\r\n", 9<<20) + strings.Repeat(" ", 9<<20), "HTTP/1.1 200"}, // too_large
@@ -198,6 +201,8 @@ func TestOddStreams(t *testing.T) {
 		}
 	}
 	m.slowAndMany(t, d, hc)
+	m.pipelined(t)
+	m.byteByByte(t)
 
 	m.end()
 	c.await("the goroutines of all that to end", func() bool { return d.goroutines() <= before+20 })
@@ -241,4 +246,66 @@ func (m *oddMember) slowAndMany(t *testing.T, d *oddDoors, hc *http.Client) {
 		})
 	}
 	work.Wait()
+}
+
+// oddCallOn is a whole request on a stream, with an id of its own.
+func oddCallOn(id int) string {
+	body := strings.Replace(oddCall("GetTask", `{"id":"x"}`), `"id":7`, `"id":`+strconv.Itoa(id), 1)
+	return fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nA2A-Version: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", a2a.Version, len(body), body)
+}
+
+// ask opens a stream for say, which writes requests to it, and reads the answers to
+// those of oddCallOn(0) to oddCallOn(n-1), in that order.
+func (m *oddMember) ask(t *testing.T, n int, say func(to io.Writer) error) {
+	t.Helper()
+	conn, err := m.Dial(t.Context(), m.to, protocolA2A)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(conditionMet)); err != nil {
+		t.Fatal(err)
+	}
+	if err := say(conn); err != nil {
+		t.Fatal(err)
+	}
+	from := bufio.NewReader(conn)
+	for id := range n {
+		res, err := http.ReadResponse(from, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if want := fmt.Sprintf(`"id":%d,"error":{"code":-32001`, id); err != nil || !strings.Contains(string(text), want) {
+			t.Fatalf("%.200q, %v, want %s", text, err, want)
+		}
+	}
+}
+
+// pipelined: fifty requests in one breath get fifty answers, in their order.
+func (m *oddMember) pipelined(t *testing.T) {
+	t.Helper()
+	const n = 50
+	m.ask(t, n, func(to io.Writer) error {
+		var all strings.Builder
+		for id := range n {
+			all.WriteString(oddCallOn(id))
+		}
+		_, err := io.WriteString(to, all.String())
+		return err
+	})
+}
+
+// byteByByte: a request that comes in pieces of one byte is a request.
+func (m *oddMember) byteByByte(t *testing.T) {
+	t.Helper()
+	m.ask(t, 1, func(to io.Writer) error {
+		for _, b := range []byte(oddCallOn(0)) {
+			if _, err := to.Write([]byte{b}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
