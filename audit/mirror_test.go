@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/agenticraft/node/audit"
 	"github.com/agenticraft/node/audit/audittest"
@@ -126,8 +127,11 @@ func TestMirrorFollowsTheKeepers(t *testing.T) {
 	if err != nil || root != at.Root {
 		t.Errorf("root %v, %v; the keepers signed %v", root, err, at.Root)
 	}
-	if err := m.Fresh(); err != nil {
-		t.Errorf("Fresh = %v", err)
+	// The mirror says so when the pull ends, a moment after the checkpoint came.
+	for ctx := deadline(t); m.Fresh() != nil; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatalf("Fresh = %v", m.Fresh())
+		}
 	}
 	cancel()
 	if err := <-done; err != nil {

@@ -105,7 +105,7 @@ func TestOddRequests(t *testing.T) {
 	c := startCluster(t, 1)
 	d := newOddDoors(t, c)
 	d.grpc = os.Getenv("AGENTICRAFT_GRPC_LISTEN")
-	conn := broker.Connect(nats.UserInfo("client", "client"))
+	conn := broker.Connect(nats.UserInfo("client", clientPassword))
 	awaitService(c, conn, 1)
 	if rep, r := c.exec(0, "--lang", "starlark", "-c", "result = 1"); r.code != exitOK {
 		t.Fatalf("a run before all that: %+v", rep)
