@@ -145,7 +145,11 @@ func (a *app) prepareDev(ctx context.Context, nodes, port int, data string) (*de
 	if err != nil {
 		return nil, err
 	}
-	meshPorts, err := freePorts(ctx, nodes)
+	var httpPorts []int
+	for i := range nodes {
+		httpPorts = append(httpPorts, port+i)
+	}
+	meshPorts, err := freePorts(ctx, nodes, httpPorts...)
 	if err != nil {
 		return nil, err
 	}

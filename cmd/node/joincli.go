@@ -219,7 +219,7 @@ func meshForRole(ctx context.Context, cfg *config, f joinFlags, role string) err
 		cfg.Mesh = []string{meshNone}
 		return nil
 	}
-	ports, err := freePorts(ctx, 1)
+	ports, err := freePorts(ctx, 1, portOf(cfg.HTTP), portOf(cfg.GRPC))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/agenticraft/node/a2a"
@@ -46,8 +47,8 @@ func portsFree(ctx context.Context, first, n int) error {
 }
 
 // freePorts finds ports that are free for TCP and UDP alike, all held until
-// all are found.
-func freePorts(ctx context.Context, n int) ([]int, error) {
+// all are found, and none that is promised to somebody who does not listen yet.
+func freePorts(ctx context.Context, n int, promised ...int) ([]int, error) {
 	var ports []int
 	var held []interface{ Close() error }
 	defer func() {
@@ -57,6 +58,9 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 	}()
 	for tries := 0; len(ports) < n && tries < 100; tries++ {
 		port := drawPort(1)
+		if slices.Contains(promised, port) {
+			continue
+		}
 		at := "127.0.0.1:" + strconv.Itoa(port)
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", at)
 		if err != nil {
@@ -74,4 +78,17 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 		return nil, failed("no %d ports are free for TCP and UDP", n)
 	}
 	return ports, nil
+}
+
+// portOf is the port of an address, 0 if it has none.
+func portOf(address string) int {
+	_, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return port
 }
