@@ -13,11 +13,11 @@ import (
 )
 
 // upperLevel is the lowest level of the tree of which hashes are remembered. Each
-// node above it is of 512 entries or more, so that those of a million entries are
-// 4,000, and what a proof reads from the disk and hashes does not grow with the
+// node above it is of 256 entries or more, so that those of a million entries are
+// 8,000, and what a proof reads from the disk and hashes does not grow with the
 // log.
 const (
-	upperLevel = 8
+	upperLevel = 7
 	upperHalf  = 16 << 10 // nodes above it
 )
 
@@ -49,7 +49,7 @@ type pathKey struct {
 }
 
 // pathsHalf is how many of them are remembered at least: those of a million entries.
-const pathsHalf = 4 << 10
+const pathsHalf = 8 << 10
 
 // proofMemory is what is remembered from proof to proof; the zero value remembers
 // nothing.

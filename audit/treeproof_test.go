@@ -53,7 +53,7 @@ func TestProofsAreThoseOfTheStandard(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for _, n := range []uint64{1, 2, 3, 7, 255, 256, 257, 511, 512, 513, 768, 1023, 1024, 1025, 1279, size - 1, size} {
+	for _, n := range []uint64{1, 2, 3, 7, 127, 128, 129, 255, 256, 257, 511, 512, 513, 768, 1023, 1024, 1025, 1279, size - 1, size} {
 		root, err := s.Root(n)
 		if err != nil {
 			t.Fatal(err)
