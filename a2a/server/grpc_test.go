@@ -89,14 +89,21 @@ func TestStockClientOverGRPC(t *testing.T) {
 	}
 }
 
+// dialGRPC is a connection to a gRPC port that ends with the test.
+func dialGRPC(t *testing.T, addr string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
 func TestGRPCErrorsHaveStatusAndErrorInfo(t *testing.T) {
 	w := open(t, &fakePath{run: hello})
 	for name, addr := range map[string]string{"own port": openGRPC(t, w), "shared port": openShared(t, w)} {
-		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := dialGRPC(t, addr)
 		c := a2apb.NewA2AServiceClient(conn)
 		get := func(ctx context.Context) error {
 			_, err := c.GetTask(ctx, &a2apb.GetTaskRequest{Id: "x"})
@@ -175,11 +182,7 @@ func TestGRPCRequestsArriveInTime(t *testing.T) {
 		<-goOn
 		return hello(ctx, e, out)
 	}})
-	conn, err := grpc.NewClient(openGRPCWith(t, w, time.Second), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dialGRPC(t, openGRPCWith(t, w, time.Second))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, "a2a-version", "1.0", "authorization", "Bearer someone")
@@ -223,11 +226,7 @@ func TestGRPCRequestsArriveInTime(t *testing.T) {
 func TestGRPCNamesExtensionsInForce(t *testing.T) {
 	w := open(t, &fakePath{run: hello})
 	for name, addr := range map[string]string{"own port": openGRPC(t, w), "shared port": openShared(t, w)} {
-		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := dialGRPC(t, addr)
 		var got metadata.MD
 		ctx := metadata.AppendToOutgoingContext(t.Context(), "a2a-version", a2a.Version, "authorization", "Bearer someone", "a2a-extensions", "https://example.org/x, "+a2a.ExecutionURI)
 		if _, err := a2apb.NewA2AServiceClient(conn).ListTasks(ctx, &a2apb.ListTasksRequest{}, grpc.Header(&got)); err != nil {

@@ -10,8 +10,6 @@ import (
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -35,11 +33,7 @@ func TestPagesOfPushConfigurations(t *testing.T) {
 		}
 	}
 	rest := openREST(t, w)
-	conn, err := grpc.NewClient(openGRPC(t, w), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dialGRPC(t, openGRPC(t, w))
 	over := a2apb.NewA2AServiceClient(conn)
 
 	ask := func(method, url, body string) string {

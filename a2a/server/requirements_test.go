@@ -8,9 +8,7 @@ import (
 
 	sdk "github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2apb/v1"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -27,11 +25,7 @@ import (
 func TestVersionsOfTheProtocol(t *testing.T) {
 	w := open(t, &fakePath{run: hello})
 	rest := openREST(t, w).URL
-	conn, err := grpc.NewClient(openGRPC(t, w), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dialGRPC(t, openGRPC(t, w))
 	for version, ours := range map[string]bool{
 		"1.0": true, "1.0.0": true, "1.0.1": true, "1.0.99": true,
 		"": false, "0.3": false, "1": false, "1.1": false, "1.00": false, "1.0.": false, "1.0.x": false, "1.0.1.2": false, "1.0.-1": false, "v1.0": false, " 1.0.": false, "2.0.1": false,
